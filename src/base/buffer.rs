@@ -1,0 +1,66 @@
+//! A packet's buffer, as the pure rooms see it: an mbuf on a real port, plain
+//! memory in tests and in the simulator. Monomorphized, never dynamic.
+
+use crate::base::ids::PortId;
+
+/// What the port found out about a received packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RxMeta {
+    /// The port it came in by.
+    pub port: PortId,
+    /// What the port says of the IPv4 header checksum.
+    pub ip_checksum: ChecksumStatus,
+    /// What the port says of the TCP or UDP checksum.
+    pub l4_checksum: ChecksumStatus,
+}
+
+/// What a port can say of a checksum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChecksumStatus {
+    /// It did not look: software must, where it matters.
+    #[default]
+    Unknown,
+    /// It verified it.
+    Good,
+    /// It found it wrong.
+    Bad,
+}
+
+/// What is asked of the port for a packet to be sent. The driver asks the port,
+/// or computes in software what the port cannot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TxMeta {
+    /// Length of the link header, VLAN tags included, in bytes.
+    pub l2_len: u8,
+    /// Length of the IP header with options or extension headers, in bytes.
+    pub l3_len: u16,
+    /// Compute the IPv4 header checksum.
+    pub ip_checksum: bool,
+    /// Compute the TCP or UDP checksum over the whole payload.
+    pub l4_checksum: bool,
+}
+
+/// There is no room for that many bytes. The buffer is as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
+
+/// A packet's buffer. The first segment holds all headers; later segments, if
+/// any, are payload that is never looked at.
+pub trait Buffer: Sized {
+    /// The bytes of the first segment.
+    fn head(&self) -> &[u8];
+    /// The bytes of the first segment, to be rewritten in place.
+    fn head_mut(&mut self) -> &mut [u8];
+    /// The length of the packet over all segments, in bytes.
+    fn total_len(&self) -> usize;
+    /// Grows the packet at the front by `len` bytes of unspecified content.
+    fn prepend(&mut self, len: usize) -> Result<(), NoRoom>;
+    /// Cuts `len` bytes off the front of the first segment.
+    fn trim_front(&mut self, len: usize) -> Result<(), NoRoom>;
+    /// Makes a one-segment packet `len` bytes long; new bytes have unspecified content.
+    fn set_len(&mut self, len: usize) -> Result<(), NoRoom>;
+    /// What the port found out when it received this packet.
+    fn rx(&self) -> RxMeta;
+    /// Asks the port for work when this packet is sent.
+    fn set_tx(&mut self, tx: TxMeta);
+}

@@ -1,0 +1,71 @@
+//! Every limit, by name, with what happens at it.
+
+/// Packets taken from a port at a time. More wait in the port's queue.
+pub const BURST_MAX: usize = 32;
+
+/// Shards that divide all flows. Part of the mirror format: peers must agree.
+pub const SHARDS: usize = 256;
+
+/// Members of a group. A configuration naming more is refused.
+pub const MEMBERS_MAX: usize = 4;
+
+/// Workers of an appliance. A configuration naming more is refused.
+pub const WORKERS_MAX: usize = 16;
+
+/// Ports of an appliance. A configuration naming more is refused.
+pub const PORTS_MAX: usize = 16;
+
+/// Packets that wait for one unresolved neighbour. The oldest is dropped for a newer one.
+pub const NEIGHBOUR_QUEUE_MAX: usize = 8;
+
+/// Neighbours known at a time. A new one takes the place of one that is not in use, if a bounded search
+/// finds one; else it is refused.
+pub const NEIGHBOURS_MAX: usize = 4096;
+
+/// Lowest source-NAT port; those below are the servers' own (RFC 6335 section 6).
+pub const SNAT_PORT_MIN: u16 = 1024;
+
+/// Candidates looked at for one source-NAT port, in each half of a member's ports.
+/// When none of them is free, the flow is refused and counted.
+pub const SNAT_PROBES_MAX: usize = 256;
+
+/// IPv6 extension headers walked in a packet. A packet with more is dropped and counted.
+pub const IPV6_EXTENSIONS_MAX: usize = 8;
+
+/// Handshake messages of one port that are looked at in a second. More are dropped and counted.
+pub const HANDSHAKES_PER_SECOND_MAX: u64 = 200;
+
+/// Answered hellos of one peer that are remembered, so that none is answered twice.
+/// The oldest is forgotten for a newer one.
+pub const HELLOS_REMEMBERED_MAX: usize = 256;
+
+/// Liveness frames that wait for the driver to send them. More are dropped and counted.
+pub const FAILOVER_FRAMES_MAX: usize = 256;
+
+const _: () = assert!(SHARDS.is_power_of_two() && SHARDS <= 256);
+const _: () = assert!(WORKERS_MAX <= SHARDS);
+
+/// Answers of the master that wait for the driver. Further queries are dropped; whoever asked asks again.
+pub const PUNT_OUTPUTS_MAX: usize = 1024;
+
+/// Bytes of a request to the control interface. A larger one is refused.
+pub const CONTROL_REQUEST_BYTES_MAX: usize = 4096;
+
+/// Headers of a request to, or an answer of, the control interface. More are refused.
+pub const CONTROL_HEADERS_MAX: usize = 32;
+
+/// Pieces in which a control request may arrive, each with a time-out. More are refused.
+pub const CONTROL_READS_MAX: usize = 16;
+
+/// Bytes of an answer that the command line reads. A longer one is an error.
+pub const CONTROL_ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// Flows in one answer of the control interface. Asking for more is refused.
+pub const FLOWS_SHOWN_MAX: usize = 10_000;
+
+/// Events that an appliance remembers. The oldest is forgotten for a newer one.
+pub const EVENTS_KEPT_MAX: usize = 1024;
+
+/// Bytes of an IP packet that carries a mirror frame: it fits one segment of any buffer. A
+/// smaller MTU of the mirror port makes frames smaller, a greater one does not make them greater.
+pub const MIRROR_PACKET_MAX: u16 = 1500;

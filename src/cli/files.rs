@@ -1,0 +1,99 @@
+//! The words that read or write files: `check`, `keygen`, `man`.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use clap::CommandFactory;
+
+use crate::cli::words::Baton;
+use crate::cli::{Failure, print};
+use crate::config::checked::{Checked, Commit, Forwarding, MirrorMode};
+use crate::config::{Warning, load_with_warnings};
+use crate::seal::key::Key;
+
+/// Reads a configuration file; what is wrong with it is one sentence of several lines.
+pub fn read_config(path: &Path) -> Result<(Checked, Vec<Warning>), Failure> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::AskedWrongly(format!("{}: {error}", path.display())))?;
+    load_with_warnings(path, &text).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(|error| format!("\n  {error}")).collect();
+        let count = if lines.len() == 1 { "an error".to_owned() } else { format!("{} errors", lines.len()) };
+        Failure::AskedWrongly(format!("{} has {count}:{}", path.display(), lines.concat()))
+    })
+}
+
+pub fn check(path: &Path) -> Result<(), Failure> {
+    let (checked, warnings) = read_config(path)?;
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    if let Some(mirror) = &checked.mirror {
+        // The file may be checked on a machine that must not have the key.
+        if let Err(why) = read_key(&mirror.key_file) {
+            eprintln!("warning: the key file {why}");
+        }
+    }
+    print(&summary(path, &checked))
+}
+
+fn read_key(path: &Path) -> Result<Key, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Key::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn summary(path: &Path, checked: &Checked) -> String {
+    let servers: usize = checked.pools.iter().map(|pool| pool.servers.len()).sum();
+    let peers = checked.mirror.as_ref().map_or(0, |mirror| mirror.peers.len());
+    let mut text = format!(
+        "{} is good: {} (node {}), workers: {}, ports: {}, routes: {}, pools: {} with servers: {servers}, \
+         virtual servers: {}, peers: {peers}\n",
+        path.display(),
+        checked.appliance.name,
+        checked.appliance.node,
+        checked.lcores.workers.len(),
+        checked.ports.len(),
+        checked.routes.len(),
+        checked.pools.len(),
+        checked.virtual_servers.len(),
+    );
+    for server in &checked.virtual_servers {
+        let at = core::net::SocketAddr::new(server.address, server.port);
+        let pool = &checked.pools[server.pool].name;
+        let forwarding = match server.forwarding {
+            Forwarding::Nat => "nat",
+            Forwarding::FullNat(_) => "full-nat",
+        };
+        let mirror = match server.mirror {
+            MirrorMode::Off => "off",
+            MirrorMode::Checkpoint(Commit::Hold) => "checkpoint, hold",
+            MirrorMode::Checkpoint(Commit::Async) => "checkpoint, async",
+        };
+        let (name, protocol) = (&server.name, server.protocol);
+        text += &format!("  {name} {at}/{protocol} -> {pool}, {forwarding}, mirror: {mirror}\n");
+    }
+    text
+}
+
+/// Writes a key that only its owner can read. An existing file is left alone:
+/// replacing a key in use would part the members.
+pub fn keygen(path: &Path) -> Result<(), Failure> {
+    let failed = |error: &dyn core::fmt::Display| Failure::Failed(format!("{}: {error}", path.display()));
+    let key = Key::generate().map_err(|error| failed(&error))?;
+    let mut file =
+        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| failed(&e))?;
+    file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(|error| failed(&error))
+}
+
+pub fn man(directory: Option<&Path>) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::Failed(format!("the man page: {error}"));
+    match directory {
+        Some(directory) => clap_mangen::generate_to(Baton::command(), directory).map_err(failed),
+        None => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Baton::command()).render(&mut page).map_err(failed)?;
+            print(&String::from_utf8_lossy(&page))
+        }
+    }
+}

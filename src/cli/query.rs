@@ -1,0 +1,72 @@
+//! The words that ask a running appliance.
+
+use std::fmt::Display;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::cli::words::{FlowQuery, Query};
+use crate::cli::{Failure, print};
+use crate::control::client::{AskError, ask};
+use crate::control::paths;
+use crate::control::report::{
+    CounterReport, Done, EventReport, FlowFilter, FlowReport, MirrorReport, PoolReport, PortReport,
+    StatusReport,
+};
+
+pub fn status(at: &Query) -> Result<(), Failure> {
+    show::<StatusReport>(at, "GET", paths::STATUS)
+}
+
+pub fn flows(flows: &FlowQuery) -> Result<(), Failure> {
+    let filter = FlowFilter {
+        limit: flows.limit,
+        virtual_server: flows.virtual_server.clone(),
+        client: flows.client,
+        server: flows.server,
+        unprotected: flows.unprotected,
+    };
+    show::<FlowReport>(&flows.query, "GET", &format!("{}?{}", paths::FLOWS, filter.to_query()))
+}
+
+pub fn counters(at: &Query) -> Result<(), Failure> {
+    show::<CounterReport>(at, "GET", paths::COUNTERS)
+}
+
+pub fn mirror(at: &Query) -> Result<(), Failure> {
+    show::<MirrorReport>(at, "GET", paths::MIRROR)
+}
+
+pub fn events(at: &Query) -> Result<(), Failure> {
+    show::<EventReport>(at, "GET", paths::EVENTS)
+}
+
+pub fn ports(at: &Query) -> Result<(), Failure> {
+    show::<PortReport>(at, "GET", paths::PORTS)
+}
+
+pub fn pools(at: &Query) -> Result<(), Failure> {
+    show::<PoolReport>(at, "GET", paths::POOLS)
+}
+
+pub fn switchover(at: &Query) -> Result<(), Failure> {
+    show::<Done>(at, "POST", paths::SWITCHOVER)
+}
+
+fn show<T: DeserializeOwned + Serialize + Display>(
+    at: &Query,
+    method: &str,
+    target: &str,
+) -> Result<(), Failure> {
+    let report: T = ask(&at.socket, method, target).map_err(|error| match error {
+        AskError::Refused(400..=405, why) => Failure::AskedWrongly(why),
+        error => Failure::Failed(error.to_string()),
+    })?;
+    if at.json {
+        let json =
+            serde_json::to_string_pretty(&report).map_err(|error| Failure::Failed(error.to_string()))?;
+        print(&format!("{json}\n"))
+    } else {
+        print(&report.to_string())
+    }
+}

@@ -1,0 +1,123 @@
+//! The command's words, from which help, man pages and completions are made.
+
+use core::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::base::limits::FLOWS_SHOWN_MAX;
+
+/// The package's version and the revision that it was built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BATON_REVISION"), ")");
+
+/// A traffic manager on DPDK that never drops a connection.
+///
+/// Exit status: 0; 1 when it failed; 2 when it was asked wrongly, a broken
+/// configuration file included.
+#[derive(Debug, Parser)]
+#[command(name = "baton", version = VERSION, propagate_version = true, max_term_width = 100)]
+pub struct Baton {
+    /// What to do.
+    #[command(subcommand)]
+    pub word: Word,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Word {
+    /// Run an appliance until SIGTERM or SIGINT
+    Run {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Check a configuration file: print a summary, or everything that is wrong with it
+    Check {
+        /// The configuration file
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show who leads, who is in sync, and how the workers and peers are
+    Status(Query),
+    /// List flows
+    Flows(FlowQuery),
+    /// Show every counter, by owner and in sum
+    Counters(Query),
+    /// Show the mirror's streams, walks and held packets
+    Mirror(Query),
+    /// Show what happened lately
+    Events(Query),
+    /// Show ports and their counters
+    Ports(Query),
+    /// Show pools, their servers, virtual servers and source-NAT ports
+    Pools(Query),
+    /// Hand the lead to a peer that is in sync; nothing is lost
+    Switchover(Query),
+    /// Write a new key for the members of a group to share
+    Keygen {
+        /// The file to write; it must not exist
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the man page, or write that of each word into a directory
+    Man {
+        /// Where to write them
+        #[arg(long, value_name = "DIRECTORY")]
+        directory: Option<PathBuf>,
+    },
+    /// Print a shell's completions
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Whom to ask, and how to print.
+#[derive(Args, Debug)]
+pub struct Query {
+    /// The control socket of the appliance (control.socket in its configuration file)
+    #[arg(long, value_name = "SOCKET", default_value = "/run/baton.sock")]
+    pub socket: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Which flows to list.
+#[derive(Args, Debug)]
+pub struct FlowQuery {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub query: Query,
+    /// At most as many
+    #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = limit)]
+    pub limit: usize,
+    /// Of this virtual server alone
+    #[arg(long, value_name = "NAME", value_parser = name)]
+    pub virtual_server: Option<String>,
+    /// Of this client alone
+    #[arg(long, value_name = "ADDRESS")]
+    pub client: Option<IpAddr>,
+    /// To this real server alone
+    #[arg(long, value_name = "ADDRESS")]
+    pub server: Option<IpAddr>,
+    /// Those that are not protected alone
+    #[arg(long)]
+    pub unprotected: bool,
+}
+
+fn limit(text: &str) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|limit| *limit <= FLOWS_SHOWN_MAX);
+    limit.ok_or_else(|| format!("expected a whole number up to {FLOWS_SHOWN_MAX}"))
+}
+
+/// The characters that the configuration allows in names need no escaping in a query.
+fn name(text: &str) -> Result<String, String> {
+    let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if !text.is_empty() && text.bytes().all(known) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected letters, digits, '-', '_' and '.'".to_owned())
+    }
+}

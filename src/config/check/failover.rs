@@ -1,0 +1,72 @@
+//! `[failover]`: the relations between its times are what keeps two appliances
+//! from sending at once (DESIGN "Failover", Lease).
+
+use std::path::Path;
+
+use crate::config::check::blame;
+use crate::config::checked::Failover;
+use crate::config::file::{FailoverFile, File};
+use crate::config::report::Report;
+
+/// How far two machines' clocks may drift apart, in parts per million of the
+/// time measured. Crystal oscillators keep to 100 each.
+const CLOCK_DRIFT_PPM: u64 = 1000;
+
+pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failover> {
+    let failover = file.failover.get()?;
+    heartbeat(failover, report);
+    lease(failover, report);
+    Some(Failover {
+        virtual_router_id: failover.virtual_router_id.get()?.u8(),
+        priority: failover.priority.get()?.u8(),
+        heartbeat_interval: failover.heartbeat_interval_ms.get()?.millis(),
+        lease: failover.lease_ms.get()?.millis(),
+        takeover_after: failover.takeover_after_ms.get()?.millis(),
+        boot_wait: failover.boot_wait_ms.get()?.millis(),
+        partition: *failover.partition.get()?,
+        preempt: *failover.preempt.get()?,
+        state_dir: directory.join(&failover.state_dir.get()?.0),
+    })
+}
+
+fn heartbeat(failover: &FailoverFile, report: &mut Report) {
+    let (Some(heartbeat), Some(lease)) = (failover.heartbeat_interval_ms.get(), failover.lease_ms.get())
+    else {
+        return;
+    };
+    let (heartbeat, lease) = (heartbeat.u32(), lease.u32());
+    let place = blame(&[&failover.heartbeat_interval_ms.place, &failover.lease_ms.place]);
+    if heartbeat >= lease {
+        report
+            .refuse(place, format!("heartbeat_interval_ms ({heartbeat}) to be less than lease_ms ({lease})"));
+    } else if heartbeat * 3 > lease {
+        report.warn(
+            place,
+            format!("fewer than three heartbeats fit into lease_ms ({lease}): a lost one may end it"),
+        );
+    }
+}
+
+fn lease(failover: &FailoverFile, report: &mut Report) {
+    let (Some(lease), Some(pause), Some(takeover)) =
+        (failover.lease_ms.get(), failover.pause_bound_ms.get(), failover.takeover_after_ms.get())
+    else {
+        return;
+    };
+    let (lease, pause, takeover) = (lease.u32(), pause.u32(), takeover.u32());
+    let drift_us = u64::from(takeover) * CLOCK_DRIFT_PPM / 1000;
+    if (u64::from(lease) + u64::from(pause)) * 1000 + drift_us >= u64::from(takeover) * 1000 {
+        let place = blame(&[
+            &failover.lease_ms.place,
+            &failover.takeover_after_ms.place,
+            &failover.pause_bound_ms.place,
+        ]);
+        report.refuse(
+            place,
+            format!(
+                "lease_ms ({lease}) + pause_bound_ms ({pause}) + clock drift ({drift_us} µs) to be less than \
+                 takeover_after_ms ({takeover})"
+            ),
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! `[mirror]`.
+
+use std::path::Path;
+
+use crate::base::ids::{NodeId, PortId};
+use crate::base::limits::MEMBERS_MAX;
+use crate::config::check::addresses::{Addresses, Use};
+use crate::config::check::blame;
+use crate::config::checked::{Mirror, Peer};
+use crate::config::file::{File, MirrorFile};
+use crate::config::report::Report;
+
+/// `Some(None)` without a `[mirror]` table.
+pub fn check(
+    file: &File,
+    directory: &Path,
+    addresses: &mut Addresses,
+    report: &mut Report,
+) -> Option<Option<Mirror>> {
+    let Some(mirror) = file.mirror.optional()? else { return Some(None) };
+    let port = port(file, mirror, report);
+    peers(file, mirror, port, addresses, report);
+    hold_timeout(file, mirror, report);
+    let peers =
+        mirror.peers.all()?.into_iter().map(|(_, peer)| {
+            Some(Peer { node: NodeId(peer.node.get()?.u16()), address: peer.address.get()?.0 })
+        });
+    Some(Some(Mirror {
+        port: port?,
+        udp_port: mirror.udp_port.get()?.u16(),
+        peers: peers.collect::<Option<_>>()?,
+        key_file: directory.join(&mirror.key_file.get()?.0),
+        hold_timeout: mirror.hold_timeout_ms.get()?.millis(),
+        walk_rate: mirror.walk_rate.get()?.u32(),
+    }))
+}
+
+fn port(file: &File, mirror: &MirrorFile, report: &mut Report) -> Option<PortId> {
+    let name = mirror.port.get()?;
+    let ports = file.port.get()?;
+    let names: Vec<&str> = ports.iter().filter_map(|port| Some(port.get()?.name.get()?.0.as_str())).collect();
+    let named = |port: &crate::config::file::PortFile| port.name.get().is_some_and(|known| known == name);
+    let found = ports.iter().position(|port| port.get().is_some_and(named));
+    if found.is_none() && names.len() == ports.len() {
+        report.refuse(&mirror.port.place, format!("the name of a [[port]]: {}", names.join(", ")));
+    }
+    found.map(|index| PortId(index as u16))
+}
+
+fn peers(
+    file: &File,
+    mirror: &MirrorFile,
+    port: Option<PortId>,
+    addresses: &mut Addresses,
+    report: &mut Report,
+) {
+    if let Some(peers) = mirror.peers.get() {
+        if !(1..MEMBERS_MAX).contains(&peers.len()) {
+            report.refuse(&mirror.peers.place, format!("1 to {} peers", MEMBERS_MAX - 1));
+        }
+    }
+    let own = file.appliance.get().and_then(|appliance| appliance.node.get());
+    let mut nodes = Vec::new();
+    for (_, peer) in mirror.peers.elements() {
+        if let Some(node) = peer.node.get() {
+            if own == Some(node) {
+                report.refuse(&peer.node.place, "another member's node: this is this appliance's own");
+            } else if nodes.contains(node) {
+                report.refuse(&peer.node.place, "each node once");
+            }
+            nodes.push(*node);
+        }
+        let (Some(address), Some(port)) = (peer.address.get(), port) else { continue };
+        let on_network = addresses.networks.iter().any(|(net, of)| *of == port && net.contains(address.0));
+        if !on_network && !addresses.incomplete {
+            report.refuse(&peer.address.place, "an address on a network of the mirror port");
+            continue;
+        }
+        addresses.claim(address.0, Use::Peer, &peer.address.place, report);
+    }
+}
+
+/// DESIGN "Mirroring", Hold: the bound is longer than failure detection.
+fn hold_timeout(file: &File, mirror: &MirrorFile, report: &mut Report) {
+    let takeover = file.failover.get().map(|failover| &failover.takeover_after_ms);
+    let (Some(hold), Some(takeover)) = (mirror.hold_timeout_ms.get(), takeover) else { return };
+    let Some(takeover_ms) = takeover.get() else { return };
+    if hold.u32() <= takeover_ms.u32() {
+        report.refuse(
+            blame(&[&mirror.hold_timeout_ms.place, &takeover.place]),
+            format!(
+                "mirror.hold_timeout_ms ({}) to be more than failover.takeover_after_ms ({})",
+                hold.u32(),
+                takeover_ms.u32()
+            ),
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! The file as it is written: every table and key, with its kind of value and
+//! its default. `config/example.toml` explains them; a test holds the two together.
+
+use toml::de::DeValue;
+
+use crate::base::limits::WORKERS_MAX;
+use crate::config::checked::{Balance, Commit, HealthCheck, Idle, LcoreRole, Partition, Protocol};
+use crate::config::read::{
+    FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
+};
+use crate::config::report::{Place, Report};
+use crate::config::value::{
+    Address, Argument, Device, Endpoint, FilePath, ForwardingKind, HostCidr, Int, ListenAddress, MirrorKind,
+    Name, Network,
+};
+
+/// The last port at which the mirror's range of UDP ports may begin.
+pub(crate) const MIRROR_UDP_PORT_MAX: u32 = 65535 - WORKERS_MAX as u32;
+
+tables! {
+    /// The whole file.
+    File {
+        appliance: ApplianceFile = required,
+        eal: EalFile = {},
+        lcores: LcoresFile = required,
+        port: Vec<Key<PortFile>> = required,
+        route: Vec<Key<RouteFile>> = [],
+        pool: Vec<Key<PoolFile>> = [],
+        virtual_server: Vec<Key<VirtualServerFile>> = [],
+        flows: FlowsFile = {},
+        mirror: MirrorFile = optional,
+        failover: FailoverFile = required,
+        control: ControlFile = {},
+    }
+    /// `[appliance]`
+    ApplianceFile {
+        name: Name = required,
+        node: Int<1, 65535> = required,
+    }
+    /// `[eal]`
+    EalFile {
+        file_prefix: Name = "baton",
+        memory_mb: Int<64, 1_048_576> = 256,
+        hugepages: bool = true,
+        buffers: Int<2048, 16_777_216> = 16384,
+        args: Vec<Key<Argument>> = [],
+    }
+    /// `[lcores]`
+    LcoresFile {
+        master_cpu: Int<0, 1023> = required,
+        worker: Vec<Key<WorkerFile>> = required,
+        idle: Idle = "poll",
+    }
+    /// One of `lcores.worker`.
+    WorkerFile {
+        cpu: Int<0, 1023> = required,
+        roles: Vec<Key<LcoreRole>> = ["distributor", "traffic-manager", "mirror"],
+    }
+    /// One `[[port]]`.
+    PortFile {
+        name: Name = required,
+        device: Device = required,
+        addresses: Vec<Key<HostCidr>> = required,
+        shared_addresses: Vec<Key<HostCidr>> = [],
+        mtu: Int<1280, 9000> = 1500,
+    }
+    /// One `[[route]]`.
+    RouteFile {
+        destination: Network = required,
+        gateway: Address = required,
+    }
+    /// One `[[pool]]`.
+    PoolFile {
+        name: Name = required,
+        balance: Balance = "round-robin",
+        health: HealthFile = optional,
+        server: Vec<Key<ServerFile>> = required,
+    }
+    /// A pool's `health`.
+    HealthFile {
+        check: HealthCheck = required,
+        interval_ms: Int<10, 3_600_000> = 1000,
+        timeout_ms: Int<1, 3_600_000> = 500,
+        rise: Int<1, 1000> = 2,
+        fall: Int<1, 1000> = 3,
+    }
+    /// One of `pool.server`.
+    ServerFile {
+        address: Endpoint = required,
+        weight: Int<0, 1000> = 1,
+    }
+    /// One `[[virtual_server]]`.
+    VirtualServerFile {
+        name: Name = required,
+        address: Endpoint = required,
+        protocol: Protocol = required,
+        pool: Name = required,
+        forwarding: ForwardingKind = required,
+        snat_addresses: Vec<Key<Address>> = [],
+        mirror: MirrorModeFile = optional,
+    }
+    /// A virtual server's `mirror`.
+    MirrorModeFile {
+        mode: MirrorKind = required,
+        commit: Commit = "hold",
+    }
+    /// `[flows]`
+    FlowsFile {
+        max: Int<256, 268_435_456> = 1_000_000,
+        tcp_handshake_timeout_s: Int<1, 3600> = 60,
+        tcp_established_timeout_s: Int<1, 2_592_000> = 7440,
+        tcp_closing_timeout_s: Int<1, 3600> = 60,
+        udp_timeout_s: Int<1, 86_400> = 300,
+        port_quarantine_s: Int<0, 3600> = 5,
+    }
+    /// `[mirror]`
+    MirrorFile {
+        port: Name = required,
+        udp_port: Int<1024, MIRROR_UDP_PORT_MAX> = 7300,
+        peers: Vec<Key<PeerFile>> = required,
+        key_file: FilePath = required,
+        hold_timeout_ms: Int<1, 10_000> = 200,
+        walk_rate: Int<100, 10_000_000> = 100_000,
+    }
+    /// One of `mirror.peers`.
+    PeerFile {
+        node: Int<1, 65535> = required,
+        address: Address = required,
+    }
+    /// `[failover]`
+    FailoverFile {
+        virtual_router_id: Int<1, 255> = required,
+        priority: Int<1, 254> = 100,
+        heartbeat_interval_ms: Int<1, 10_000> = 5,
+        lease_ms: Int<2, 60_000> = 36,
+        pause_bound_ms: Int<1, 60_000> = 10,
+        takeover_after_ms: Int<3, 120_000> = 50,
+        boot_wait_ms: Int<1, 600_000> = 2000,
+        partition: Partition = "availability",
+        preempt: bool = false,
+        state_dir: FilePath = "/var/lib/baton",
+    }
+    /// `[control]`
+    ControlFile {
+        socket: FilePath = "/run/baton.sock",
+        metrics: ListenAddress = optional,
+    }
+}
+
+/// Every key that a file may hold, in the order of this page.
+pub fn known_keys() -> Vec<KnownKey> {
+    let mut keys = Vec::new();
+    File::known_keys("", Presence::Required, &mut keys);
+    keys
+}

@@ -1,0 +1,98 @@
+//! Metrics in Prometheus' text format, version 0.0.4: every counter by owner,
+//! and the gauges that an operator alarms on.
+
+use std::fmt::Write;
+
+use crate::control::report::{CounterReport, MirrorReport, StatusReport, role_text};
+use crate::failover::role::Role;
+
+/// What a scrape is told that it gets.
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// A page of all metrics.
+pub fn text(status: &StatusReport, counters: &CounterReport, mirror: &MirrorReport) -> String {
+    let mut page = Page(String::new());
+    page.gauge("info", "Which appliance this is.");
+    let labels = format!("name=\"{}\",node=\"{}\",version=\"{}\"", status.name, status.node, status.version);
+    page.sample("info", &labels, 1);
+    page.gauge("role", "1 for the role that the appliance has.");
+    for role in Role::ALL {
+        page.sample("role", &format!("role=\"{}\"", role_text(role)), (role == status.role).into());
+    }
+    for (name, help, value) in [
+        ("degraded", "1 when it was promoted outside the in-sync set.", u64::from(status.degraded)),
+        ("takeovers", "How often it took over from a leader, since its start.", status.takeovers),
+        (
+            "waits_for_operator",
+            "1 when only the operator can promote it, in a partition.",
+            status.waits_for_operator.into(),
+        ),
+        ("term", "The counter of the term that it follows.", status.term.counter),
+        ("configuration_generation", "The generation of its configuration.", status.generation),
+        ("uptime_seconds", "Since its process started.", status.uptime_ms / 1000),
+        ("flows", "Flows in the table.", status.flows.active),
+        ("flows_max", "Room in the flow table.", status.flows.max),
+        ("flows_protected", "Flows that every in-sync member has acknowledged.", status.flows.protected),
+        ("flows_unprotected", "Mirrored flows that are not acknowledged.", status.flows.unprotected),
+        (
+            "flows_unprotected_oldest_milliseconds",
+            "For how long the oldest unprotected flow has been so.",
+            status.flows.oldest_unprotected_ms,
+        ),
+        ("source_nat_ports_resting", "Source-NAT ports at rest.", status.flows.ports_resting),
+        ("buffers", "Packet buffers in the pool.", status.buffers.total),
+        ("buffers_in_use", "Packet buffers in use.", status.buffers.in_use),
+        ("held_packets", "Packets held until their flow is acknowledged.", mirror.hold.held),
+    ] {
+        page.gauge(name, help);
+        page.sample(name, "", value);
+    }
+    page.gauge("peer_in_sync", "1 when the peer is in the in-sync set.");
+    for peer in &status.peers {
+        page.sample("peer_in_sync", &format!("node=\"{}\"", peer.node), peer.in_sync.into());
+    }
+    hold_latency(&mut page, mirror);
+    for counter in &counters.counters {
+        let name = format!("{}_total", counter.name);
+        page.head(&name, &counter.help, "counter");
+        for (owner, value) in counters.owners.iter().zip(&counter.values) {
+            page.sample(&name, &format!("owner=\"{owner}\""), *value);
+        }
+    }
+    page.0
+}
+
+/// Prometheus' histograms are cumulative.
+fn hold_latency(page: &mut Page, mirror: &MirrorReport) {
+    let name = "hold_microseconds_bucket";
+    page.head("hold_microseconds", "How long held packets waited.", "histogram");
+    let mut count = 0;
+    for bucket in &mirror.hold.latency.buckets {
+        count += bucket.count;
+        if let Some(bound) = bucket.up_to_us {
+            page.sample(name, &format!("le=\"{bound}\""), count);
+        }
+    }
+    page.sample(name, "le=\"+Inf\"", count);
+    page.sample("hold_microseconds_count", "", count);
+}
+
+struct Page(String);
+
+impl Page {
+    fn head(&mut self, name: &str, help: &str, kind: &str) {
+        let help = help.replace('\\', "\\\\").replace('\n', " ");
+        let _ = write!(self.0, "# HELP baton_{name} {help}\n# TYPE baton_{name} {kind}\n");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.head(name, help, "gauge");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: u64) {
+        let _ = match labels {
+            "" => writeln!(self.0, "baton_{name} {value}"),
+            labels => writeln!(self.0, "baton_{name}{{{labels}}} {value}"),
+        };
+    }
+}

@@ -1,0 +1,286 @@
+//! Reports for people: the command line prints them, and a failing test may.
+
+use std::fmt::{self, Display};
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::control::report::{
+    CounterReport, Done, EventReport, FlowReport, HoldReport, MirrorReport, PoolReport, PortReport,
+    StatusReport, role_text,
+};
+
+/// Rows under headings, columns as wide as they need; numbers to the right.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(headings: &[&str]) -> Table {
+        Table { rows: vec![headings.iter().map(|&heading| heading.to_owned()).collect()] }
+    }
+
+    fn row(&mut self, cells: &[&dyn Display]) {
+        self.rows.push(cells.iter().map(ToString::to_string).collect());
+    }
+}
+
+impl Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0))
+            .collect();
+        let number = |cell: &String| cell == "-" || cell.bytes().all(|b| b.is_ascii_digit());
+        let numeric: Vec<bool> = (0..columns).map(|column| cells(column).skip(1).all(number)).collect();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (column, cell) in row.iter().enumerate() {
+                let width = widths[column];
+                line +=
+                    &if numeric[column] { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
+            }
+            writeln!(f, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+}
+
+/// A value, or a dash where there is none.
+fn or_dash<T: Display>(value: Option<T>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn yes_no(truth: bool) -> &'static str {
+    if truth { "yes" } else { "no" }
+}
+
+fn span(millis: u64) -> impl Display {
+    humantime::format_duration(Duration::from_millis(millis))
+}
+
+impl Display for StatusReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StatusReport { name, node, version, role, term, generation, flows, buffers, .. } = self;
+        let degraded = if self.degraded { " (degraded: promoted outside the in-sync set)" } else { "" };
+        writeln!(f, "{name} (node {node}), baton {version}, up {}", span(self.uptime_ms))?;
+        writeln!(f, "role        {}{degraded}, term {term}, configuration {generation}", role_text(*role))?;
+        writeln!(f, "leader      node {}, takeovers by this one: {}", or_dash(self.leader), self.takeovers)?;
+        if self.waits_for_operator {
+            writeln!(f, "            no peer is heard, and partition = \"safety\": the operator decides")?;
+        }
+        match self.lease_ms {
+            Some(lease) => writeln!(f, "lease       {lease} ms left")?,
+            None => writeln!(f, "lease       none: it sends nothing for the service")?,
+        }
+        let members: Vec<String> = self.in_sync.iter().map(ToString::to_string).collect();
+        writeln!(f, "in sync     {}", if members.is_empty() { "-".to_owned() } else { members.join(", ") })?;
+        writeln!(
+            f,
+            "flows       {} of {}: {} protected, {} unprotected (oldest for {} ms)",
+            flows.active, flows.max, flows.protected, flows.unprotected, flows.oldest_unprotected_ms
+        )?;
+        writeln!(f, "ports       {} at rest after their flow's end", flows.ports_resting)?;
+        writeln!(f, "buffers     {} of {} in use", buffers.in_use, buffers.total)?;
+        let mut workers = Table::new(&["worker", "cpu", "shards", "flows", "moving"]);
+        for w in &self.workers {
+            workers.row(&[&w.worker, &w.cpu, &w.shards, &w.flows, &yes_no(w.progressing)]);
+        }
+        write!(f, "\n{workers}")?;
+        if self.peers.is_empty() {
+            return writeln!(f, "\nno peers");
+        }
+        let mut peers =
+            Table::new(&["peer", "role", "in sync", "heard ms ago", "port", "heard ms ago", "two-way"]);
+        for p in &self.peers {
+            let role = or_dash(p.role.map(role_text));
+            let (in_sync, heard) = (yes_no(p.in_sync), or_dash(p.heard_ms_ago));
+            for path in &p.paths {
+                let path_heard = or_dash(path.heard_ms_ago);
+                peers.row(&[
+                    &p.node,
+                    &role,
+                    &in_sync,
+                    &heard,
+                    &path.port,
+                    &path_heard,
+                    &yes_no(path.two_way),
+                ]);
+            }
+            if p.paths.is_empty() {
+                peers.row(&[&p.node, &role, &in_sync, &heard, &"-", &"-", &"-"]);
+            }
+        }
+        write!(f, "\n{peers}")
+    }
+}
+
+impl Display for FlowReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&[
+            "proto",
+            "client",
+            "virtual",
+            "name",
+            "source NAT",
+            "server",
+            "state",
+            "idle ms",
+            "shard",
+            "worker",
+            "version",
+            "protected",
+        ]);
+        for flow in &self.flows {
+            table.row(&[
+                &flow.protocol,
+                &flow.client,
+                &flow.virtual_address,
+                &flow.virtual_server,
+                &or_dash(flow.source_nat),
+                &flow.server,
+                &flow.state,
+                &flow.idle_ms,
+                &flow.shard,
+                &flow.worker,
+                &flow.version,
+                &yes_no(flow.protected),
+            ]);
+        }
+        write!(f, "{table}")?;
+        writeln!(f, "{} of {} flows", self.flows.len(), self.matching)
+    }
+}
+
+impl Display for CounterReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut headings = vec!["counter", "sum"];
+        headings.extend(self.owners.iter().map(String::as_str));
+        headings.push("");
+        let mut table = Table::new(&headings);
+        for counter in &self.counters {
+            let mut cells: Vec<&dyn Display> = vec![&counter.name, &counter.sum];
+            cells.extend(counter.values.iter().map(|value| value as &dyn Display));
+            cells.push(&counter.help);
+            table.row(&cells);
+        }
+        write!(f, "{table}")
+    }
+}
+
+impl Display for MirrorReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for peer in &self.peers {
+            let session = peer.session.as_deref().unwrap_or("none");
+            let in_sync = if peer.in_sync { "in sync" } else { "not in sync" };
+            writeln!(f, "peer {}: {}, {in_sync}, session {session}", peer.node, peer.state.text())?;
+            if let Some(walk) = &peer.walk {
+                writeln!(
+                    f,
+                    "  walk: {} of {} shards, {} records",
+                    walk.shards_done, walk.shards, walk.records
+                )?;
+            }
+            let mut table =
+                Table::new(&["from", "to", "sent", "acknowledged", "in flight", "lost", "rtt us", "dirty"]);
+            for s in &peer.streams {
+                let rtt = or_dash(s.rtt_us);
+                table.row(&[&s.from, &s.to, &s.sent, &s.acknowledged, &s.in_flight, &s.lost, &rtt, &s.dirty]);
+            }
+            writeln!(f, "{table}")?;
+        }
+        if self.peers.is_empty() {
+            writeln!(f, "no peers: nothing is mirrored\n")?;
+        }
+        let HoldReport { held, released, timeouts, latency } = &self.hold;
+        writeln!(f, "held packets: {held} now, {released} released, {timeouts} timed out")?;
+        let mut table = Table::new(&["waited at most us", "packets"]);
+        for bucket in &latency.buckets {
+            table.row(&[&or_dash(bucket.up_to_us), &bucket.count]);
+        }
+        if latency.buckets.is_empty() { Ok(()) } else { write!(f, "{table}") }
+    }
+}
+
+impl Display for EventReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for event in &self.events {
+            // A time past the year 9999 cannot be written: it is shown as the start of time.
+            let millis = if event.unix_ms < 253_402_300_800_000 { event.unix_ms } else { 0 };
+            let at = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis));
+            writeln!(f, "{:>5}  {at}  {:<10}  {}", event.number, event.kind, event.message)?;
+        }
+        if self.events.is_empty() { writeln!(f, "nothing happened yet") } else { Ok(()) }
+    }
+}
+
+impl Display for PortReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new(&[
+            "port",
+            "link",
+            "mac",
+            "rx packets",
+            "rx bytes",
+            "rx missed",
+            "rx errors",
+            "tx packets",
+            "tx bytes",
+            "tx errors",
+            "device",
+        ]);
+        for p in &self.ports {
+            let link = if p.link_up { "up" } else { "down" };
+            table.row(&[
+                &p.name,
+                &link,
+                &p.mac,
+                &p.rx_packets,
+                &p.rx_bytes,
+                &p.rx_missed,
+                &p.rx_errors,
+                &p.tx_packets,
+                &p.tx_bytes,
+                &p.tx_errors,
+                &p.device,
+            ]);
+        }
+        write!(f, "{table}")
+    }
+}
+
+impl Display for PoolReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut servers = Table::new(&["pool", "server", "weight", "state", "flows"]);
+        for pool in &self.pools {
+            for s in &pool.servers {
+                servers.row(&[
+                    &pool.name,
+                    &s.address,
+                    &s.weight,
+                    &if s.up { "up" } else { "down" },
+                    &s.flows,
+                ]);
+            }
+        }
+        writeln!(f, "{servers}")?;
+        let mut virtual_servers = Table::new(&["virtual server", "address", "proto", "pool", "flows"]);
+        for v in &self.virtual_servers {
+            virtual_servers.row(&[&v.name, &v.address, &v.protocol, &v.pool, &v.flows]);
+        }
+        write!(f, "{virtual_servers}")?;
+        if self.source_nat.is_empty() {
+            return Ok(());
+        }
+        let mut ports = Table::new(&["source NAT", "server", "in use", "resting", "exhausted"]);
+        for s in &self.source_nat {
+            ports.row(&[&s.address, &s.server, &s.in_use, &s.resting, &s.exhausted]);
+        }
+        write!(f, "\n{ports}")
+    }
+}
+
+impl Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.message)
+    }
+}

@@ -1,0 +1,545 @@
+//! What the control interface answers: one struct for each question, the same
+//! as JSON, in the command line's tables ([`super::print`]) and in tests.
+
+use core::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::counters::{Counter, Counters};
+use crate::base::ids::{NodeId, PortId, ShardId, Term, Version, WorkerId};
+use crate::base::limits::FLOWS_SHOWN_MAX;
+use crate::config::checked::Protocol;
+use crate::failover::role::Role;
+use crate::failover::status::PeerStatus;
+
+/// Who this appliance is, who leads, how its workers and peers are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// `appliance.name`
+    pub name: String,
+    /// `appliance.node`
+    pub node: NodeId,
+    /// baton's version.
+    pub version: String,
+    /// What it does now.
+    pub role: Role,
+    /// Who leads, as far as is known.
+    pub leader: Option<NodeId>,
+    /// In a partition, with `partition = "safety"`: only the operator can promote it.
+    pub waits_for_operator: bool,
+    /// How often it took over from a leader, since its start.
+    pub takeovers: u64,
+    /// Whether it was promoted outside the in-sync set: flows may be missing.
+    pub degraded: bool,
+    /// It leads, and every configured peer is in sync with it.
+    pub synchronized: bool,
+    /// The term it follows.
+    pub term: Term,
+    /// The generation of its configuration.
+    pub generation: u64,
+    /// Since its process started, in milliseconds.
+    pub uptime_ms: u64,
+    /// Until its lease ends, in milliseconds; `None`: it holds none.
+    pub lease_ms: Option<u64>,
+    /// The members of the in-sync set, itself included.
+    pub in_sync: Vec<NodeId>,
+    /// Its workers.
+    pub workers: Vec<WorkerReport>,
+    /// The other members.
+    pub peers: Vec<PeerReport>,
+    /// Its flows.
+    pub flows: FlowTotals,
+    /// Its packet buffers.
+    pub buffers: BufferTotals,
+}
+
+/// A role, as JSON and tables say it.
+pub const fn role_text(role: Role) -> &'static str {
+    match role {
+        Role::Booting => "booting",
+        Role::Standby => "standby",
+        Role::Installing => "installing",
+        Role::Active => "active",
+        Role::Quiescing => "quiescing",
+        Role::Resigning => "resigning",
+        Role::Silenced => "silenced",
+        Role::Left => "left",
+    }
+}
+
+/// One worker.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WorkerReport {
+    /// Its place in the configuration.
+    pub worker: WorkerId,
+    /// Where it runs.
+    pub cpu: u32,
+    /// Shards it owns.
+    pub shards: u32,
+    /// Flows in them.
+    pub flows: u64,
+    /// Whether it moved since it was last looked at.
+    pub progressing: bool,
+}
+
+/// One other member.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Its number.
+    pub node: NodeId,
+    /// What it says that it does; `None`: it was not heard.
+    pub role: Option<Role>,
+    /// Whether it is in the in-sync set.
+    pub in_sync: bool,
+    /// Since it was last heard on any path, in milliseconds; `None`: never.
+    pub heard_ms_ago: Option<u64>,
+    /// Whether both directions work, for each port.
+    pub paths: Vec<PathReport>,
+}
+
+impl PeerReport {
+    /// From what the failover machine knows; `port_name` names a port.
+    pub fn new(status: &PeerStatus, port_name: impl Fn(PortId) -> String) -> PeerReport {
+        let millis = |micros: Option<u64>| micros.map(|micros| micros / 1000);
+        let paths = status.paths.iter().map(|path| PathReport {
+            port: port_name(path.port),
+            heard_ms_ago: millis(path.heard_ago_us),
+            two_way: path.hears_us,
+        });
+        PeerReport {
+            node: status.node,
+            role: status.role,
+            in_sync: status.in_sync,
+            heard_ms_ago: millis(status.heard_ago_us),
+            paths: paths.collect(),
+        }
+    }
+}
+
+/// One path of liveness to a peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PathReport {
+    /// The port's name.
+    pub port: String,
+    /// Since the peer was last heard on it, in milliseconds; `None`: never.
+    pub heard_ms_ago: Option<u64>,
+    /// Whether the peer hears this appliance on it.
+    pub two_way: bool,
+}
+
+/// Flows, counted. DESIGN "The promise": what is unprotected is always visible.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowTotals {
+    /// In the table.
+    pub active: u64,
+    /// Room in the table.
+    pub max: u64,
+    /// Acknowledged, as applied, by every in-sync member.
+    pub protected: u64,
+    /// Mirrored, and not (yet) acknowledged in their newest state.
+    pub unprotected: u64,
+    /// For how long the oldest of those has been so, in milliseconds.
+    pub oldest_unprotected_ms: u64,
+    /// Source-NAT ports that rest after their flow's end.
+    pub ports_resting: u64,
+}
+
+/// Packet buffers, counted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BufferTotals {
+    /// In the pool.
+    pub total: u64,
+    /// In use: in queues, held, or on their way.
+    pub in_use: u64,
+}
+
+/// Which flows are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowFilter {
+    /// At most as many; never more than [`FLOWS_SHOWN_MAX`].
+    pub limit: usize,
+    /// Of this virtual server alone.
+    pub virtual_server: Option<String>,
+    /// Of this client alone.
+    pub client: Option<IpAddr>,
+    /// To this real server alone.
+    pub server: Option<IpAddr>,
+    /// Those that are not protected alone.
+    pub unprotected: bool,
+}
+
+impl Default for FlowFilter {
+    fn default() -> FlowFilter {
+        FlowFilter { limit: 100, virtual_server: None, client: None, server: None, unprotected: false }
+    }
+}
+
+impl FlowFilter {
+    /// As the query of [`super::paths::FLOWS`].
+    pub fn to_query(&self) -> String {
+        let mut query = format!("limit={}", self.limit);
+        if let Some(name) = &self.virtual_server {
+            query += &format!("&virtual_server={name}");
+        }
+        if let Some(client) = self.client {
+            query += &format!("&client={client}");
+        }
+        if let Some(server) = self.server {
+            query += &format!("&server={server}");
+        }
+        if self.unprotected {
+            query += "&unprotected=true";
+        }
+        query
+    }
+
+    /// From a query, or a sentence that says what is wrong with it.
+    pub fn from_query(query: &str) -> Result<FlowFilter, String> {
+        let mut filter = FlowFilter::default();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let wrong = || format!("{key}={value} is not understood");
+            match key {
+                "limit" => {
+                    let limit: usize = value.parse().map_err(|_| wrong())?;
+                    if limit > FLOWS_SHOWN_MAX {
+                        return Err(format!("limit={limit} is more than {FLOWS_SHOWN_MAX}"));
+                    }
+                    filter.limit = limit;
+                }
+                "virtual_server" => filter.virtual_server = Some(value.to_owned()),
+                "client" => filter.client = Some(value.parse().map_err(|_| wrong())?),
+                "server" => filter.server = Some(value.parse().map_err(|_| wrong())?),
+                "unprotected" => filter.unprotected = value.parse().map_err(|_| wrong())?,
+                _ => return Err(format!("unknown key {key}")),
+            }
+        }
+        Ok(filter)
+    }
+}
+
+/// Some of the flows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowReport {
+    /// How many the filter lets through; more than `flows` holds when the limit cut it.
+    pub matching: u64,
+    /// They.
+    pub flows: Vec<FlowLine>,
+}
+
+/// One flow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FlowLine {
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// The client.
+    pub client: SocketAddr,
+    /// The virtual address.
+    pub virtual_address: SocketAddr,
+    /// The virtual server's name.
+    pub virtual_server: String,
+    /// The source that the server sees, where it is not the client.
+    pub source_nat: Option<SocketAddr>,
+    /// The real server.
+    pub server: SocketAddr,
+    /// TCP's state, or `open`.
+    pub state: String,
+    /// Since its last packet, in milliseconds.
+    pub idle_ms: u64,
+    /// Its shard.
+    pub shard: ShardId,
+    /// The worker that owns it.
+    pub worker: WorkerId,
+    /// The version of its newest state.
+    pub version: Version,
+    /// Whether every in-sync member has acknowledged that.
+    pub protected: bool,
+}
+
+/// Every counter, for each of its owners and in sum.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CounterReport {
+    /// Who counts: `worker0`, `master`, ...
+    pub owners: Vec<String>,
+    /// Every counter.
+    pub counters: Vec<CounterLine>,
+}
+
+/// One counter.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CounterLine {
+    /// Its name.
+    pub name: String,
+    /// One sentence.
+    pub help: String,
+    /// For each owner, in their order.
+    pub values: Vec<u64>,
+    /// Over all owners.
+    pub sum: u64,
+}
+
+impl CounterReport {
+    /// Reads every counter of every owner.
+    pub fn read(owners: &[(&str, &Counters)]) -> CounterReport {
+        let counters = Counter::ALL.iter().map(|&counter| {
+            let values: Vec<u64> = owners.iter().map(|(_, counters)| counters.value(counter)).collect();
+            CounterLine {
+                name: counter.name().to_owned(),
+                help: counter.help().trim().to_owned(),
+                sum: values.iter().fold(0, |sum, value| sum.wrapping_add(*value)),
+                values,
+            }
+        });
+        CounterReport {
+            owners: owners.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            counters: counters.collect(),
+        }
+    }
+}
+
+/// How mirroring goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MirrorReport {
+    /// For each other member.
+    pub peers: Vec<MirrorPeerReport>,
+    /// Packets held until their flow is acknowledged.
+    pub hold: HoldReport,
+}
+
+/// Mirroring with one peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MirrorPeerReport {
+    /// The peer.
+    pub node: NodeId,
+    /// Where mirroring with it stands.
+    pub state: MirrorState,
+    /// The session that the handshake made; `None`: there is none.
+    pub session: Option<String>,
+    /// Whether it is in the in-sync set.
+    pub in_sync: bool,
+    /// The streams to it.
+    pub streams: Vec<StreamReport>,
+    /// How far it is brought up to date.
+    pub walk: Option<WalkReport>,
+}
+
+/// Where mirroring with a peer stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorState {
+    /// No session with it.
+    #[default]
+    Down,
+    /// It is being brought up to date.
+    Walking,
+    /// It has every flow but for the newest changes.
+    Synchronized,
+    /// It sends, this appliance receives.
+    Receiving,
+}
+
+impl MirrorState {
+    /// As JSON and tables say it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            MirrorState::Down => "down",
+            MirrorState::Walking => "walking",
+            MirrorState::Synchronized => "synchronized",
+            MirrorState::Receiving => "receiving",
+        }
+    }
+}
+
+/// One stream, from a worker here to a worker there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// The worker here.
+    pub from: WorkerId,
+    /// The worker there.
+    pub to: WorkerId,
+    /// State records sent.
+    pub sent: u64,
+    /// Those that the peer acknowledged as applied.
+    pub acknowledged: u64,
+    /// Frames on their way.
+    pub in_flight: u64,
+    /// Records lost: their flows became dirty again.
+    pub lost: u64,
+    /// Smoothed round-trip time, in microseconds; `None`: not measured yet.
+    pub rtt_us: Option<u64>,
+    /// Flows whose newest state waits to be sent.
+    pub dirty: u64,
+}
+
+/// How far a walk over the flow table is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WalkReport {
+    /// Shards done.
+    pub shards_done: u32,
+    /// Shards in all.
+    pub shards: u32,
+    /// Records sent.
+    pub records: u64,
+}
+
+/// Held packets (`commit = "hold"`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// Held now.
+    pub held: u64,
+    /// Released by an acknowledgement.
+    pub released: u64,
+    /// Waited longer than `hold_timeout_ms`.
+    pub timeouts: u64,
+    /// How long the released ones waited.
+    pub latency: Histogram,
+}
+
+/// How often a time fell between two bounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// From shortest to longest; the last has no bound.
+    pub buckets: Vec<Bucket>,
+}
+
+/// One part of a [`Histogram`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Times at most as long, in microseconds; `None`: without bound.
+    pub up_to_us: Option<u64>,
+    /// How many.
+    pub count: u64,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventReport {
+    /// The newest, oldest first.
+    pub events: Vec<EventLine>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EventLine {
+    /// Counts events since the start; a gap: older ones were forgotten.
+    pub number: u64,
+    /// When, in milliseconds since 1970 (UTC).
+    pub unix_ms: u64,
+    /// Of which kind, in kebab-case: `role`, `peer`, `mirror`, `port`, ...
+    pub kind: String,
+    /// A sentence.
+    pub message: String,
+}
+
+/// The ports.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortReport {
+    /// In the order of the configuration.
+    pub ports: Vec<PortLine>,
+}
+
+/// One port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortLine {
+    /// Its place in the configuration.
+    pub port: PortId,
+    /// Its name.
+    pub name: String,
+    /// Its device.
+    pub device: String,
+    /// Its own hardware address.
+    pub mac: String,
+    /// Whether its link is up.
+    pub link_up: bool,
+    /// Packets received.
+    pub rx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Packets that the port dropped, because its queue was full or no buffer was free.
+    pub rx_missed: u64,
+    /// Packets that it received with an error.
+    pub rx_errors: u64,
+    /// Packets sent.
+    pub tx_packets: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+}
+
+/// The pools and what depends on them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// The pools.
+    pub pools: Vec<PoolLine>,
+    /// The virtual servers.
+    pub virtual_servers: Vec<VirtualServerLine>,
+    /// The ports of each source-NAT address.
+    pub source_nat: Vec<SourceNatLine>,
+}
+
+/// One pool.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PoolLine {
+    /// Its name.
+    pub name: String,
+    /// Its servers.
+    pub servers: Vec<ServerLine>,
+}
+
+/// One real server (REQ C3).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerLine {
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// Its share of new flows.
+    pub weight: u32,
+    /// Whether it takes new flows.
+    pub up: bool,
+    /// Flows to it now.
+    pub flows: u64,
+}
+
+/// One virtual server (REQ C1).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VirtualServerLine {
+    /// Its name.
+    pub name: String,
+    /// Its address and port.
+    pub address: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// Its pool's name.
+    pub pool: String,
+    /// Flows of it now.
+    pub flows: u64,
+}
+
+/// The ports of one source-NAT address towards one server, of this member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceNatLine {
+    /// The source-NAT address.
+    pub address: IpAddr,
+    /// The server.
+    pub server: SocketAddr,
+    /// Ports in use.
+    pub in_use: u64,
+    /// Ports that rest after use.
+    pub resting: u64,
+    /// How often none was free.
+    pub exhausted: u64,
+}
+
+/// A command was carried out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// A sentence.
+    pub message: String,
+}
+
+/// A question was not answered.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// A sentence.
+    pub error: String,
+}

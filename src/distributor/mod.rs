@@ -1,0 +1,8 @@
+//! The distributor: what a packet is and which worker it belongs to (REQ E2, D10).
+//!
+//! Called by the worker that received the packet. In: parsed packets, the
+//! services of the configuration. Out: a [`classify::Class`] for each. Not yet:
+//! lcores of its own, the connection store with its signals, fragments.
+
+pub mod classify;
+pub mod services;

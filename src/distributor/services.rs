@@ -1,0 +1,88 @@
+//! The addresses that this appliance answers for, and what each is: looked up
+//! once for a packet that has no flow.
+
+use core::net::IpAddr;
+
+use hashbrown::HashMap;
+
+use crate::base::ids::{PortId, VirtualServerId};
+use crate::config::checked::{Checked, Forwarding, Protocol};
+use crate::flow::key::{Address, TCP, UDP};
+
+/// Whose an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// The appliance's own, on this port.
+    Own(PortId),
+    /// Shared: it floats with the role.
+    Shared,
+    /// A virtual server's.
+    Virtual,
+    /// Sources are translated to it.
+    SourceNat,
+}
+
+/// The services of a configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Services {
+    addresses: HashMap<Address, Whose>,
+    listeners: HashMap<(Address, u16, u8), usize>,
+    by_id: HashMap<VirtualServerId, usize>,
+}
+
+impl Services {
+    /// The services of a configuration.
+    pub fn new(config: &Checked) -> Services {
+        let mut services = Services::default();
+        for server in &config.virtual_servers {
+            if let Forwarding::FullNat(sources) = &server.forwarding {
+                for source in sources {
+                    services.addresses.insert(Address::from(*source), Whose::SourceNat);
+                }
+            }
+        }
+        for (i, port) in config.ports.iter().enumerate() {
+            for own in &port.addresses {
+                services.addresses.insert(own.address.into(), Whose::Own(PortId(i as u16)));
+            }
+            for shared in &port.shared_addresses {
+                services.addresses.insert(shared.address.into(), Whose::Shared);
+            }
+        }
+        for (i, server) in config.virtual_servers.iter().enumerate() {
+            let protocol = number(server.protocol);
+            services.addresses.insert(server.address.into(), Whose::Virtual);
+            services.listeners.insert((server.address.into(), server.port, protocol), i);
+            services.by_id.insert(server.id, i);
+        }
+        services
+    }
+
+    /// Whose an address is; `None`: nobody's here.
+    pub fn whose(&self, address: &Address) -> Option<Whose> {
+        self.addresses.get(address).copied()
+    }
+
+    /// The virtual server that listens here, by its place in the configuration.
+    pub fn listener(&self, address: Address, port: u16, protocol: u8) -> Option<usize> {
+        self.listeners.get(&(address, port, protocol)).copied()
+    }
+
+    /// A virtual server's place in the configuration.
+    pub fn by_id(&self, id: VirtualServerId) -> Option<usize> {
+        self.by_id.get(&id).copied()
+    }
+}
+
+/// The number of a transport protocol in an IP header.
+pub const fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    }
+}
+
+/// Whether two addresses are of one family.
+pub const fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}

@@ -1,0 +1,374 @@
+//! What the control interface asks of a running appliance, answered: from the liveness
+//! thread's board, from counters, and by questions to the master thread.
+
+use core::net::SocketAddr;
+use core::time::Duration as StdDuration;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+
+use dpdk::Mempool;
+use parking_lot::Mutex;
+
+use crate::base::counters::{Counter, Counters};
+use crate::base::ids::{NodeId, Term, WorkerId};
+use crate::base::limits::SHARDS;
+use crate::base::time::Duration;
+use crate::config::checked::Protocol;
+use crate::config::snapshot::Snapshot;
+use crate::control::Backend;
+use crate::control::report::{
+    Bucket, BufferTotals, CounterReport, EventReport, FlowFilter, FlowLine, FlowReport, FlowTotals,
+    Histogram, HoldReport, MirrorPeerReport, MirrorReport, MirrorState, PeerReport, PoolLine, PoolReport,
+    PortLine, PortReport, ServerLine, StatusReport, StreamReport, VirtualServerLine, WalkReport,
+    WorkerReport,
+};
+use crate::driver::clock::Clock;
+use crate::driver::events::EventLog;
+use crate::driver::lease::Turns;
+use crate::driver::liveness::{Board, Request};
+use crate::driver::master::{Question, mac_text};
+use crate::failover::{FailoverStatus, Operator, Role};
+use crate::flow::key::TCP;
+use crate::flow::shard::owner_of;
+use crate::flow::toeplitz::Toeplitz;
+use crate::flow::{Flow, TcpState};
+use crate::worker::message::WorkerStatus;
+
+/// How long an answer of other threads may take.
+const ANSWER_TIMEOUT: StdDuration = StdDuration::from_secs(3);
+/// How long a switchover is followed.
+const SWITCHOVER_TIMEOUT: StdDuration = StdDuration::from_secs(3);
+/// Between two looks at its progress.
+const SWITCHOVER_LOOK: StdDuration = StdDuration::from_millis(5);
+
+/// What answers are made from.
+pub struct Appliance {
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
+    /// The time.
+    pub clock: Clock,
+    /// What the liveness thread shares.
+    pub board: Arc<Board>,
+    /// Each worker's turns.
+    pub turns: Vec<Arc<Turns>>,
+    /// Turns at the last look, for each worker.
+    pub turns_seen: Mutex<Vec<u64>>,
+    /// Who counts, and their counters.
+    pub counters: Vec<(String, Arc<Counters>)>,
+    /// What happened.
+    pub events: Arc<EventLog>,
+    /// The hash of shards.
+    pub toeplitz: Arc<Toeplitz>,
+    /// Packet buffers.
+    pub pool: Mempool,
+    /// To the master thread.
+    pub questions: Mutex<Sender<Question>>,
+}
+
+impl Appliance {
+    fn ask<T>(&self, question: impl FnOnce(Sender<T>) -> Question) -> Option<T> {
+        let (answer, answered) = channel();
+        self.questions.lock().send(question(answer)).ok()?;
+        answered.recv_timeout(ANSWER_TIMEOUT).ok()
+    }
+
+    fn workers(&self) -> Vec<WorkerStatus> {
+        self.ask(Question::Status).unwrap_or_default()
+    }
+
+    fn failover(&self) -> Option<FailoverStatus> {
+        self.board.status.lock().clone()
+    }
+
+    fn counted(&self, counter: Counter) -> u64 {
+        self.counters.iter().map(|(_, counters)| counters.value(counter)).sum()
+    }
+
+    fn flow_line(&self, flow: &Flow, idle: Duration, protected: bool) -> FlowLine {
+        let config = &self.snapshot.checked;
+        let (client, server) = (&flow.client, &flow.server);
+        let shard = self.toeplitz.shard_of(client.src, client.src_port);
+        let name = config.virtual_servers.iter().find(|server| server.id == flow.virtual_server);
+        FlowLine {
+            protocol: if client.protocol == TCP { Protocol::Tcp } else { Protocol::Udp },
+            client: SocketAddr::new(client.src.ip(), client.src_port),
+            virtual_address: SocketAddr::new(client.dst.ip(), client.dst_port),
+            virtual_server: name.map_or_else(|| flow.virtual_server.to_string(), |found| found.name.clone()),
+            source_nat: flow.is_full_nat().then(|| SocketAddr::new(server.dst.ip(), server.dst_port)),
+            server: SocketAddr::new(server.src.ip(), server.src_port),
+            state: state_text(flow.tcp).to_owned(),
+            idle_ms: idle.millis(),
+            shard,
+            worker: owner_of(shard, config.lcores.workers.len() as u16),
+            version: flow.changed.version,
+            protected,
+        }
+    }
+
+    fn stream_reports(&self, workers: &[WorkerStatus], node: NodeId) -> Vec<StreamReport> {
+        let all = workers.iter().enumerate().flat_map(|(from, status)| {
+            status.streams.iter().map(move |stream| (WorkerId(from as u16), stream))
+        });
+        all.filter(|(_, stream)| stream.peer == node)
+            .map(|(from, stream)| StreamReport {
+                from,
+                to: stream.worker,
+                sent: stream.statistics.records_sent,
+                acknowledged: stream.statistics.records_applied,
+                in_flight: stream.in_flight as u64,
+                lost: stream.statistics.records_lost,
+                rtt_us: stream.round_trip.map(Duration::micros),
+                dirty: stream.waiting as u64,
+            })
+            .collect()
+    }
+}
+
+/// As the command line shows it.
+const fn state_text(state: TcpState) -> &'static str {
+    match state {
+        TcpState::SynSeen => "syn-seen",
+        TcpState::SynAckSeen => "syn-ack-seen",
+        TcpState::Established => "established",
+        TcpState::FinFromClient => "fin-from-client",
+        TcpState::FinFromServer => "fin-from-server",
+        TcpState::Closing => "closing",
+        TcpState::Closed => "closed",
+        TcpState::Datagram => "open",
+    }
+}
+
+/// Bin `i` counts 2^i to 2^(i+1) µs; the last one has no bound.
+fn histogram(workers: &[WorkerStatus]) -> Histogram {
+    let bins = workers.iter().map(|status| status.protection_latency.len()).max().unwrap_or(0);
+    let buckets = (0..bins).map(|bin| Bucket {
+        up_to_us: (bin + 1 < bins).then_some(1 << (bin + 1)),
+        count: workers.iter().filter_map(|status| status.protection_latency.get(bin)).sum(),
+    });
+    Histogram { buckets: buckets.collect() }
+}
+
+fn sum_of(workers: &[WorkerStatus], list: impl Fn(&WorkerStatus) -> &[(u32, u64)], id: u32) -> u64 {
+    workers.iter().flat_map(list).filter(|(of, _)| *of == id).map(|(_, count)| count).sum()
+}
+
+impl Backend for Appliance {
+    fn status(&self) -> StatusReport {
+        let config = &self.snapshot.checked;
+        let workers = self.workers();
+        let failover = self.failover();
+        let failover = failover.as_ref();
+        let role = failover.map_or(Role::Booting, |status| status.role);
+        let now = self.clock.now();
+        let sum = |of: fn(&WorkerStatus) -> u64| workers.iter().map(of).sum::<u64>();
+        let (mirrored, protected) = (sum(|status| status.mirrored), sum(|status| status.protected));
+        let oldest = workers.iter().filter_map(|status| status.oldest_unacknowledged).min();
+        let mut in_sync: Vec<NodeId> = failover.iter().flat_map(|status| status.members.iter()).collect();
+        let peers: Vec<NodeId> =
+            failover.iter().flat_map(|status| &status.peers).map(|peer| peer.node).collect();
+        let synchronized =
+            role.claims() && !peers.is_empty() && peers.iter().all(|node| in_sync.contains(node));
+        if role.claims() {
+            in_sync.push(config.appliance.node);
+            in_sync.sort_unstable();
+        }
+        let counts: Vec<u64> = self.turns.iter().map(|turns| turns.count()).collect();
+        let seen = core::mem::replace(&mut *self.turns_seen.lock(), counts.clone());
+        let worker_reports = config.lcores.workers.iter().enumerate().map(|(number, lcore)| {
+            let worker = WorkerId(number as u16);
+            let owned = |shard: &u16| {
+                owner_of(crate::base::ids::ShardId(*shard), config.lcores.workers.len() as u16) == worker
+            };
+            WorkerReport {
+                worker,
+                cpu: lcore.cpu,
+                shards: (0..SHARDS as u16).filter(owned).count() as u32,
+                flows: workers.get(number).map_or(0, |status| status.flows),
+                progressing: counts.get(number) != seen.get(number),
+            }
+        });
+        let port_name = |port: crate::base::ids::PortId| {
+            config.ports.get(usize::from(port.0)).map_or_else(String::new, |port| port.name.clone())
+        };
+        let lease_left = failover.map_or(0, |status| status.lease_left_us);
+        StatusReport {
+            name: config.appliance.name.clone(),
+            node: config.appliance.node,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role,
+            leader: failover.and_then(|status| status.leader),
+            waits_for_operator: failover.is_some_and(|status| status.waits_for_operator),
+            takeovers: failover.map_or(0, |status| status.takeovers),
+            degraded: failover.is_some_and(|status| status.degraded),
+            synchronized,
+            term: failover.map_or(Term::NONE, |status| status.term),
+            generation: self.snapshot.generation,
+            uptime_ms: self.clock.uptime().millis(),
+            lease_ms: (lease_left > 0).then_some(lease_left / 1000),
+            in_sync,
+            workers: worker_reports.collect(),
+            peers: failover
+                .iter()
+                .flat_map(|status| &status.peers)
+                .map(|peer| PeerReport::new(peer, port_name))
+                .collect(),
+            flows: FlowTotals {
+                active: sum(|status| status.flows),
+                max: config.flows.max.into(),
+                protected,
+                unprotected: mirrored.saturating_sub(protected),
+                oldest_unprotected_ms: oldest.map_or(0, |since| (now - since).millis()),
+                ports_resting: sum(|status| status.ports_resting as u64),
+            },
+            buffers: BufferTotals { total: self.pool.size().into(), in_use: self.pool.in_use().into() },
+        }
+    }
+
+    fn flows(&self, filter: &FlowFilter) -> FlowReport {
+        let mut report = FlowReport::default();
+        let (answer, slices) = channel();
+        if self.questions.lock().send(Question::Flows(answer)).is_err() {
+            return report;
+        }
+        // The master drops its sender behind the last slice.
+        while let Ok((_, slice)) = slices.recv_timeout(ANSWER_TIMEOUT) {
+            for (flow, idle, protected) in &slice.flows {
+                let line = self.flow_line(flow, *idle, *protected);
+                let wanted = filter.virtual_server.as_ref().is_none_or(|name| *name == line.virtual_server)
+                    && filter.client.is_none_or(|client| client == line.client.ip())
+                    && filter.server.is_none_or(|server| server == line.server.ip())
+                    && !(filter.unprotected && *protected);
+                if wanted {
+                    report.matching += 1;
+                    if report.flows.len() < filter.limit {
+                        report.flows.push(line);
+                    }
+                }
+            }
+        }
+        report
+    }
+
+    fn counters(&self) -> CounterReport {
+        let owners: Vec<(&str, &Counters)> =
+            self.counters.iter().map(|(name, counters)| (name.as_str(), &**counters)).collect();
+        CounterReport::read(&owners)
+    }
+
+    fn mirror(&self) -> MirrorReport {
+        let workers = self.workers();
+        let failover = self.failover();
+        let leads = failover.as_ref().is_some_and(|status| status.role.claims());
+        let peers = failover.iter().flat_map(|status| &status.peers).map(|peer| {
+            let streams = || {
+                workers.iter().flat_map(|status| &status.streams).filter(|stream| stream.peer == peer.node)
+            };
+            let to_walk: usize = streams().map(|stream| stream.shards_to_walk).sum();
+            let state = match (peer.session, leads) {
+                (false, _) => MirrorState::Down,
+                (true, false) => MirrorState::Receiving,
+                (true, true) if peer.walk_done => MirrorState::Synchronized,
+                (true, true) => MirrorState::Walking,
+            };
+            MirrorPeerReport {
+                node: peer.node,
+                state,
+                session: peer.boot.filter(|_| peer.session).map(|boot| format!("{:016x}", boot.0)),
+                in_sync: peer.in_sync,
+                streams: self.stream_reports(&workers, peer.node),
+                walk: leads.then(|| WalkReport {
+                    shards_done: SHARDS.saturating_sub(to_walk) as u32,
+                    shards: SHARDS as u32,
+                    records: streams().map(|stream| stream.statistics.records_sent).sum(),
+                }),
+            }
+        });
+        let held: usize = workers.iter().map(|status| status.held).sum();
+        MirrorReport {
+            peers: peers.collect(),
+            hold: HoldReport {
+                held: held as u64,
+                released: self.counted(Counter::Held).saturating_sub(held as u64),
+                timeouts: self.counted(Counter::HoldTimeouts),
+                latency: histogram(&workers),
+            },
+        }
+    }
+
+    fn events(&self) -> EventReport {
+        self.events.report()
+    }
+
+    fn ports(&self) -> PortReport {
+        let states = self.ask(Question::Ports).unwrap_or_default();
+        let lines = self.snapshot.checked.ports.iter().enumerate().map(|(number, port)| {
+            let state = states.get(number).copied().unwrap_or_default();
+            PortLine {
+                port: crate::base::ids::PortId(number as u16),
+                name: port.name.clone(),
+                device: port.device.clone(),
+                mac: mac_text(state.mac),
+                link_up: state.link_up,
+                rx_packets: state.stats.rx_packets,
+                rx_bytes: state.stats.rx_bytes,
+                rx_missed: state.stats.rx_missed.saturating_add(state.stats.rx_no_buffer),
+                rx_errors: state.stats.rx_errors,
+                tx_packets: state.stats.tx_packets,
+                tx_bytes: state.stats.tx_bytes,
+                tx_errors: state.stats.tx_errors,
+            }
+        });
+        PortReport { ports: lines.collect() }
+    }
+
+    fn pools(&self) -> PoolReport {
+        let workers = self.workers();
+        let config = &self.snapshot.checked;
+        let pools = config.pools.iter().map(|pool| PoolLine {
+            name: pool.name.clone(),
+            servers: pool
+                .servers
+                .iter()
+                .map(|server| ServerLine {
+                    address: SocketAddr::new(server.address, server.port),
+                    weight: server.weight,
+                    up: true,
+                    flows: sum_of(&workers, |status| &status.by_server, server.id.0),
+                })
+                .collect(),
+        });
+        let virtual_servers = config.virtual_servers.iter().map(|server| VirtualServerLine {
+            name: server.name.clone(),
+            address: SocketAddr::new(server.address, server.port),
+            protocol: server.protocol,
+            pool: config.pools[server.pool].name.clone(),
+            flows: sum_of(&workers, |status| &status.by_virtual_server, server.id.0),
+        });
+        PoolReport {
+            pools: pools.collect(),
+            virtual_servers: virtual_servers.collect(),
+            source_nat: Vec::new(),
+        }
+    }
+
+    fn switchover(&self) -> Result<String, String> {
+        let (answer, answered) = sync_channel(1);
+        self.board.requests.lock().push_back(Request { operator: Operator::Switchover, answer });
+        answered
+            .recv_timeout(ANSWER_TIMEOUT)
+            .map_err(|_| "the liveness thread does not answer".to_owned())?
+            .map_err(str::to_owned)?;
+        let mut waited = StdDuration::ZERO;
+        while waited < SWITCHOVER_TIMEOUT {
+            if let Some(status) = self.failover()
+                && status.role == Role::Standby
+                && let Some(leader) = status.leader
+            {
+                return Ok(format!("node {leader} leads in term {}", status.term));
+            }
+            std::thread::sleep(SWITCHOVER_LOOK);
+            waited += SWITCHOVER_LOOK;
+        }
+        Err("the handover did not come to an end in time: see `baton events`".to_owned())
+    }
+}

@@ -1,0 +1,105 @@
+//! One worker's loop, whatever its packets come from: DPDK's ports, or memory in tests.
+//!
+//! A turn: commands, packets of every source, the worker's own work, transmits, events,
+//! and then perhaps a rest. The clock is read once a turn; transmits read it again.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+use crate::base::io::Io;
+use crate::base::limits::BURST_MAX;
+use crate::base::time::{Duration, Instant};
+use crate::driver::idle::Idler;
+use crate::driver::lease::Turns;
+use crate::worker::Worker;
+use crate::worker::message::{Command, Event};
+
+/// Commands handled in one turn; more wait for the next.
+const COMMANDS_PER_TURN: usize = 64;
+
+/// The world of one worker's loop: where its packets and commands come from, and where
+/// its events go. Besides it is the worker's [`Io`], which gathers what is to be sent.
+pub trait World: Io {
+    /// The time now.
+    fn now(&self) -> Instant;
+    /// The next command, in the order of its sender.
+    fn command(&mut self) -> Option<Command>;
+    /// Sources of packets: queues of ports, and rings of other workers.
+    fn sources(&self) -> usize;
+    /// Adds a burst from a source.
+    fn receive(&mut self, source: usize, packets: &mut Vec<Self::Buf>);
+    /// Takes over what others want sent by queues of this worker; how many there were.
+    fn relay(&mut self) -> usize;
+    /// Sends what was gathered. Service packets beyond the lease are dropped and counted.
+    fn flush(&mut self);
+    /// Passes an event on; gives it back when there is no room and it must not be lost.
+    fn tell(&mut self, event: Event) -> Result<(), Event>;
+    /// Stands still for a moment.
+    fn rest(&mut self, span: Duration);
+}
+
+/// A worker and its world.
+pub struct Lcore<W: World> {
+    worker: Worker<W::Buf>,
+    world: W,
+    idler: Idler,
+    turns: Arc<Turns>,
+    packets: Vec<W::Buf>,
+    /// An event for which there was no room.
+    untold: Option<Event>,
+}
+
+impl<W: World> Lcore<W> {
+    /// A loop that has not begun.
+    pub fn new(worker: Worker<W::Buf>, world: W, idler: Idler, turns: Arc<Turns>) -> Lcore<W> {
+        Lcore { worker, world, idler, turns, packets: Vec::with_capacity(2 * BURST_MAX), untold: None }
+    }
+
+    /// Runs until `stop`, and then once more, so that last words are sent.
+    pub fn run(mut self, stop: &AtomicBool) {
+        while !stop.load(Ordering::Acquire) {
+            if let Some(span) = self.turn() {
+                self.world.rest(span);
+            }
+        }
+        self.turn();
+    }
+
+    /// One turn; how long to rest after it, if at all.
+    pub fn turn(&mut self) -> Option<Duration> {
+        let now = self.world.now();
+        let mut worked = self.obey(now);
+        for source in 0..self.world.sources() {
+            self.world.receive(source, &mut self.packets);
+            if !self.packets.is_empty() {
+                worked = true;
+                self.worker.handle_burst(now, &mut self.packets, &mut self.world);
+            }
+        }
+        worked |= self.world.relay() > 0;
+        self.worker.poll(now, &mut self.world);
+        self.world.flush();
+        // After the transmits: who says that it stopped has sent its last.
+        self.speak();
+        // And after all that others may see of this turn.
+        self.turns.bump();
+        self.idler.after_turn(worked, now, self.worker.next_deadline())
+    }
+
+    fn obey(&mut self, now: Instant) -> bool {
+        for count in 0..COMMANDS_PER_TURN {
+            let Some(command) = self.world.command() else { return count > 0 };
+            self.worker.handle_command(now, command, &mut self.world);
+        }
+        true
+    }
+
+    fn speak(&mut self) {
+        while let Some(event) = self.untold.take().or_else(|| self.worker.poll_event()) {
+            if let Err(event) = self.world.tell(event) {
+                self.untold = Some(event);
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! The liveness thread: real-time where the system lets it be, and nothing else to do than
+//! to run [`Failover`] and to execute what it says, in its order.
+//!
+//! It never waits: not for a lock (it tries, and comes back within a millisecond), not for
+//! a buffer, not for a disk, not for the log. In: liveness frames that workers punted,
+//! their reports and turns, reserved terms, the operator. Out: frames, the lease, commands
+//! to the workers, news to the master.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+
+use crate::base::counters::Counter;
+use crate::base::ids::PortId;
+use crate::base::io::TxClass;
+use crate::base::time::{Duration, Instant};
+use crate::driver::clock::{Clock, std_duration};
+use crate::driver::lease::{Lease, Turns};
+use crate::driver::priority;
+use crate::driver::rings::{Frame, LivenessEnds, News};
+use crate::driver::state::TermWriter;
+use crate::failover::{
+    Failover, FailoverStatus, FrameBytes, Operator, Output, Progress, WorkerReport, WorkerRole,
+};
+use crate::master::route::command_for;
+use crate::worker::message::Command;
+
+/// Between two wakings at most.
+const WAKE_INTERVAL: Duration = Duration::from_millis(1);
+/// It rests at least so long, whatever is due: nothing else runs on its CPU while it does not.
+const REST_MIN: Duration = Duration::from_micros(50);
+/// Between two publications of the status, unless something happened.
+const STATUS_INTERVAL: Duration = Duration::from_millis(20);
+
+/// What an operator asks, and where the answer goes.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked.
+    pub operator: Operator,
+    /// A sentence says why not. It has room for the answer.
+    pub answer: SyncSender<Result<(), &'static str>>,
+}
+
+/// What the liveness thread shares with others.
+#[derive(Debug)]
+pub struct Board {
+    /// How things stood lately.
+    pub status: Mutex<Option<FailoverStatus>>,
+    /// What operators ask.
+    pub requests: Mutex<VecDeque<Request>>,
+    /// The appliance has left its group.
+    pub may_exit: AtomicBool,
+    /// The thread is to end.
+    pub stop: AtomicBool,
+}
+
+impl Board {
+    /// An empty one.
+    pub fn new() -> Arc<Board> {
+        Arc::new(Board {
+            status: Mutex::new(None),
+            requests: Mutex::new(VecDeque::new()),
+            may_exit: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+        })
+    }
+}
+
+/// What the thread is made from.
+pub struct LivenessSetup {
+    /// The machine.
+    pub failover: Failover,
+    /// Its ends of the rings.
+    pub ends: LivenessEnds,
+    /// The time.
+    pub clock: Clock,
+    /// Where the lease is published.
+    pub lease: Arc<Lease>,
+    /// Each worker's turns.
+    pub turns: Vec<Arc<Turns>>,
+    /// Reserves terms.
+    pub terms: TermWriter,
+    /// What it shares.
+    pub board: Arc<Board>,
+    /// What a new active sends, of class `Service`.
+    pub announcements: Vec<(PortId, Vec<u8>)>,
+}
+
+/// The thread's state.
+pub struct Liveness {
+    setup: LivenessSetup,
+    /// Turns at the last look, for each worker.
+    seen: Vec<u64>,
+    /// Commands for which there was no room, for each worker.
+    commands: Vec<VecDeque<Command>>,
+    news: VecDeque<News>,
+    announcements: Vec<(PortId, FrameBytes)>,
+    /// The next announcement to send.
+    announced: usize,
+    role_epoch: u64,
+    active: bool,
+    reserved: u64,
+    status_at: Instant,
+}
+
+impl Liveness {
+    /// Not running yet.
+    pub fn new(setup: LivenessSetup) -> Liveness {
+        let announcements: Vec<(PortId, FrameBytes)> = setup
+            .announcements
+            .iter()
+            .filter_map(|(port, bytes)| Some((*port, FrameBytes::try_from(&bytes[..]).ok()?)))
+            .collect();
+        debug_assert_eq!(announcements.len(), setup.announcements.len(), "a liveness frame is longer");
+        Liveness {
+            seen: setup.turns.iter().map(|turns| turns.count()).collect(),
+            commands: setup.turns.iter().map(|_| VecDeque::new()).collect(),
+            news: VecDeque::new(),
+            announced: announcements.len(),
+            announcements,
+            role_epoch: 0,
+            active: false,
+            reserved: setup.terms.reserved(),
+            status_at: Instant::ZERO,
+            setup,
+        }
+    }
+
+    /// Starts the thread.
+    pub fn start(self) -> io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("liveness".into()).spawn(move || self.run())
+    }
+
+    fn run(mut self) {
+        priority::ask_for_real_time();
+        while !self.setup.board.stop.load(Ordering::Acquire) {
+            let now = self.setup.clock.now();
+            self.round(now);
+            let until = self.setup.failover.next_deadline().min(now + WAKE_INTERVAL);
+            thread::sleep(std_duration(rest(until - self.setup.clock.now())));
+        }
+        // Whatever was said before: from here on nobody renews it.
+        self.setup.lease.publish(Instant::ZERO);
+    }
+
+    /// One round: everything that came is handed in, then time is told, then outputs are executed.
+    fn round(&mut self, now: Instant) {
+        // Before the frames are taken: what a counted turn punted is there by now.
+        let workers_moved = self.moved();
+        self.take_reports(now);
+        self.take_frames(now);
+        let reserved = self.setup.terms.reserved();
+        if reserved != self.reserved {
+            self.reserved = reserved;
+            self.setup.failover.handle_reserved(reserved);
+        }
+        self.take_requests(now);
+        self.setup.failover.poll(now, Progress { workers_moved, drained: true });
+        let happened = self.execute();
+        self.pass_on();
+        self.publish(now, happened);
+    }
+
+    fn moved(&mut self) -> u32 {
+        let mut moved = 0;
+        for (worker, (turns, seen)) in self.setup.turns.iter().zip(&mut self.seen).enumerate() {
+            let count = turns.count();
+            if count != *seen {
+                moved |= 1 << worker;
+                *seen = count;
+            }
+        }
+        moved
+    }
+
+    fn take_reports(&mut self, now: Instant) {
+        let LivenessSetup { ends, failover, .. } = &mut self.setup;
+        for ring in &mut ends.reports {
+            while let Some(report) = ring.pop_one() {
+                let report: WorkerReport = report;
+                failover.handle_report(now, report);
+            }
+        }
+    }
+
+    fn take_frames(&mut self, now: Instant) {
+        let LivenessSetup { ends, failover, .. } = &mut self.setup;
+        for ring in &mut ends.heard {
+            // Those that were there when the round began: a flood must not keep it here.
+            for _ in 0..ring.len() {
+                let Some(mut frame) = ring.pop_one() else { break };
+                failover.handle_frame(now, frame.port, &mut frame.bytes);
+            }
+        }
+    }
+
+    fn take_requests(&mut self, now: Instant) {
+        let Some(mut requests) = self.setup.board.requests.try_lock() else { return };
+        for Request { operator, answer } in requests.drain(..) {
+            let result = self.setup.failover.handle_operator(now, operator);
+            // Who asked may have gone.
+            let _ = answer.try_send(result);
+        }
+    }
+
+    /// Executes all outputs in order; whether something happened.
+    fn execute(&mut self) -> bool {
+        let mut happened = false;
+        while let Some(output) = self.setup.failover.poll_output() {
+            if let Some(command) = command_for(&output) {
+                for commands in &mut self.commands {
+                    commands.push_back(command.clone());
+                }
+                self.pass_on();
+            }
+            match output {
+                Output::SendFrame { port, frame } => {
+                    self.send(Frame { port, class: TxClass::Own, bytes: frame });
+                }
+                Output::Lease { until } => self.setup.lease.publish(until),
+                Output::Role { epoch, role, .. } => {
+                    self.role_epoch = epoch;
+                    self.take_role(role);
+                    happened = true;
+                }
+                Output::Announce { epoch } if epoch == self.role_epoch => self.announced = 0,
+                Output::Announce { .. } => {}
+                Output::ReserveTerm { counter } => self.setup.terms.ask(counter),
+                Output::MayExit => self.setup.board.may_exit.store(true, Ordering::Release),
+                Output::Event(event) => {
+                    self.news.push_back(News::Event(event));
+                    happened = true;
+                }
+                Output::PeerSession { .. }
+                | Output::PeerLost { .. }
+                | Output::InSync { .. }
+                | Output::Quiesce { .. } => happened = true,
+            }
+        }
+        happened
+    }
+
+    fn take_role(&mut self, role: WorkerRole) {
+        let active = role == WorkerRole::Active;
+        if !active {
+            self.announced = self.announcements.len();
+        }
+        if active != self.active {
+            self.active = active;
+            self.news.push_back(News::Role { active });
+        }
+    }
+
+    fn send(&mut self, frame: Frame) {
+        if self.setup.ends.frames.push_one(frame).is_err() {
+            self.setup.failover.counters().bump(Counter::LivenessTxFull);
+        }
+    }
+
+    /// Passes on what waits, as far as there is room.
+    fn pass_on(&mut self) {
+        for (commands, ring) in self.commands.iter_mut().zip(&mut self.setup.ends.commands) {
+            while let Some(command) = commands.pop_front() {
+                if let Err(command) = ring.push_one(command) {
+                    commands.push_front(command);
+                    break;
+                }
+            }
+        }
+        while let Some(news) = self.news.pop_front() {
+            if let Err(news) = self.setup.ends.news.push_one(news) {
+                self.news.push_front(news);
+                break;
+            }
+        }
+        while let Some((port, bytes)) = self.announcements.get(self.announced) {
+            let frame = Frame { port: *port, class: TxClass::Service, bytes: bytes.clone() };
+            if self.setup.ends.frames.push_one(frame).is_err() {
+                break; // The next round goes on.
+            }
+            self.announced += 1;
+        }
+    }
+
+    fn publish(&mut self, now: Instant, happened: bool) {
+        if !happened && now < self.status_at {
+            return;
+        }
+        let status = self.setup.failover.status();
+        match self.setup.board.status.try_lock() {
+            Some(mut board) => {
+                *board = Some(status);
+                self.status_at = now + STATUS_INTERVAL;
+            }
+            None => self.status_at = now,
+        }
+    }
+}
+
+/// How long to rest when something is due in `left`.
+fn rest(left: Duration) -> Duration {
+    left.max(REST_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The machine's deadline stays in the past once it has left its group. A real-time
+    /// thread that does not rest then would stop the whole process from ending.
+    #[test]
+    fn a_deadline_in_the_past_does_not_keep_a_real_time_thread_awake() {
+        assert_eq!(rest(Duration::ZERO), REST_MIN);
+        assert_eq!(rest(Duration::from_micros(900)), Duration::from_micros(900));
+    }
+}

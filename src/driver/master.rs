@@ -1,0 +1,328 @@
+//! The master thread: runs [`Master`], and is where the slow and the talkative meet: it
+//! writes the log, keeps the events, and answers for the control interface what only
+//! workers and ports know (REQ E4).
+//!
+//! In: frames that workers punted, their events, the liveness thread's news, questions.
+//! Out: commands to workers, frames by way of them, answers. It polls every millisecond.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use arrayvec::ArrayVec;
+use dpdk::{Mempool, Port};
+
+use crate::base::buffer::Buffer;
+use crate::base::counters::{Counter, Counters};
+use crate::base::ids::{ShardId, WorkerId};
+use crate::base::io::TxClass;
+use crate::base::limits::BURST_MAX;
+use crate::base::time::{Duration, Instant};
+use crate::driver::events::EventLog;
+use crate::driver::mbuf::Packet;
+use crate::driver::outbox::Outbox;
+use crate::driver::rings::{MasterEnds, News};
+use crate::failover::FailoverEvent;
+use crate::flow::FlowIndex;
+use crate::master::{Master, MasterOutput};
+use crate::worker::message::{Command, Event, FlowSlice, WorkerStatus};
+
+/// Between two looks at what came.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// A question that workers do not answer for so long is given up.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two sentences about one thing that may happen with every packet or turn.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
+
+/// What the control interface asks. A sender that is dropped unanswered: no answer.
+pub enum Question {
+    /// What each worker says of itself.
+    Status(Sender<Vec<WorkerStatus>>),
+    /// Slices of every worker's flows, one message each, until the sender is dropped.
+    Flows(Sender<(WorkerId, Box<FlowSlice>)>),
+    /// What each port counted; `None`: it does not say.
+    Ports(Sender<Vec<PortState>>),
+}
+
+/// A port's state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PortState {
+    /// Its own address.
+    pub mac: [u8; 6],
+    /// Whether packets can pass.
+    pub link_up: bool,
+    /// What it counted.
+    pub stats: dpdk::port::Stats,
+}
+
+/// What the thread is made from.
+pub struct MasterThreadSetup {
+    /// The machine.
+    pub master: Master,
+    /// Its ends of the rings.
+    pub ends: MasterEnds,
+    /// Its way out to every port.
+    pub outboxes: Vec<Outbox>,
+    /// The ports, for their states.
+    pub ports: Vec<Port>,
+    /// Where packets are made.
+    pub pool: Mempool,
+    /// Its own counters.
+    pub counters: Arc<Counters>,
+    /// What happened.
+    pub events: Arc<EventLog>,
+    /// What the control interface asks.
+    pub questions: Receiver<Question>,
+}
+
+/// A question that workers are answering.
+enum Asked {
+    Status { answer: Sender<Vec<WorkerStatus>>, got: Vec<Option<WorkerStatus>> },
+    Flows { answer: Sender<(WorkerId, Box<FlowSlice>)> },
+}
+
+/// The thread's state.
+pub struct MasterThread {
+    setup: MasterThreadSetup,
+    /// Commands for which there was no room, for each worker.
+    commands: Vec<VecDeque<Command>>,
+    asked: Option<(Asked, Instant)>,
+    /// Answers that each worker owes, this question's and those of abandoned ones.
+    owed: Vec<usize>,
+    rival_at: Instant,
+    stuck_at: Instant,
+}
+
+impl MasterThread {
+    /// Ready to be turned.
+    pub fn new(setup: MasterThreadSetup) -> MasterThread {
+        let workers = setup.ends.commands.len();
+        MasterThread {
+            setup,
+            commands: (0..workers).map(|_| VecDeque::new()).collect(),
+            asked: None,
+            owed: vec![0; workers],
+            rival_at: Instant::ZERO,
+            stuck_at: Instant::ZERO,
+        }
+    }
+
+    /// One round; call it every [`POLL_INTERVAL`].
+    pub fn turn(&mut self, now: Instant) {
+        self.take_news(now);
+        self.take_punts(now);
+        self.take_events(now);
+        self.take_questions(now);
+        self.setup.master.poll(now);
+        self.execute(now);
+        self.pass_on();
+    }
+
+    fn take_news(&mut self, now: Instant) {
+        while let Some(news) = self.setup.ends.news.pop_one() {
+            match news {
+                News::Role { active } => self.setup.master.handle_role(now, active),
+                News::Event(event) => {
+                    let (kind, grave) = kind_of(&event);
+                    // On a crowded machine this one may come many times in a second.
+                    if matches!(event, FailoverEvent::WorkerStuck { .. }) {
+                        if now < self.stuck_at {
+                            continue;
+                        }
+                        self.stuck_at = now + REPEAT_INTERVAL;
+                    }
+                    if grave {
+                        log::warn!("{event}");
+                    } else {
+                        log::info!("{event}");
+                    }
+                    self.setup.events.add(kind, event.to_string());
+                }
+            }
+        }
+    }
+
+    fn take_punts(&mut self, now: Instant) {
+        let MasterThreadSetup { ends, master, .. } = &mut self.setup;
+        for ring in &mut ends.punted {
+            let mut burst = ArrayVec::<Packet, BURST_MAX>::new();
+            ring.pop(&mut burst);
+            for packet in burst {
+                // One that is not in one piece is none of those that the master answers.
+                if packet.head().len() == packet.total_len() {
+                    master.handle_punt(now, packet.rx().port, packet.head());
+                }
+            }
+        }
+    }
+
+    fn take_events(&mut self, now: Instant) {
+        for worker in 0..self.owed.len() {
+            while let Some(event) = self.setup.ends.events[worker].pop_one() {
+                match event {
+                    Event::Resolve { hop } => self.setup.master.handle_resolve(now, hop),
+                    Event::Status(status) => self.take_status(worker, *status),
+                    Event::Flows(slice) => self.take_flows(now, worker, slice),
+                    // Reports go to the liveness thread.
+                    Event::Installed { .. }
+                    | Event::InSyncInstalled { .. }
+                    | Event::Sync { .. }
+                    | Event::HoldOverdue { .. }
+                    | Event::Flushed { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn take_questions(&mut self, now: Instant) {
+        if let Some((_, since)) = &self.asked
+            && now - *since > ANSWER_TIMEOUT
+        {
+            log::warn!("workers did not answer a question of the control interface in time");
+            self.asked = None;
+        }
+        if self.asked.is_some() || self.owed.iter().any(|owed| *owed > 0) {
+            return;
+        }
+        let Ok(question) = self.setup.questions.try_recv() else { return };
+        match question {
+            Question::Status(answer) => {
+                self.ask_all(&Command::Status);
+                let got = self.owed.iter().map(|_| None).collect();
+                self.asked = Some((Asked::Status { answer, got }, now));
+            }
+            Question::Flows(answer) => {
+                self.ask_all(&Command::Flows { shard: ShardId(0), from: FlowIndex(0) });
+                self.asked = Some((Asked::Flows { answer }, now));
+            }
+            Question::Ports(answer) => {
+                let states = self.setup.ports.iter().map(state_of).collect();
+                // Who asked may have gone.
+                let _ = answer.send(states);
+            }
+        }
+    }
+
+    fn ask_all(&mut self, command: &Command) {
+        for worker in 0..self.owed.len() {
+            self.ask(worker, command.clone());
+        }
+    }
+
+    fn ask(&mut self, worker: usize, command: Command) {
+        self.owed[worker] += 1;
+        self.commands[worker].push_back(command);
+    }
+
+    fn take_status(&mut self, worker: usize, status: WorkerStatus) {
+        self.owed[worker] = self.owed[worker].saturating_sub(1);
+        let Some((Asked::Status { answer, got }, _)) = &mut self.asked else { return };
+        got[worker] = Some(status);
+        if got.iter().all(Option::is_some) {
+            let _ = answer.send(got.drain(..).flatten().collect());
+            self.asked = None;
+        }
+    }
+
+    fn take_flows(&mut self, now: Instant, worker: usize, slice: Box<FlowSlice>) {
+        self.owed[worker] = self.owed[worker].saturating_sub(1);
+        let Some((Asked::Flows { answer }, since)) = &mut self.asked else { return };
+        let next = slice.next;
+        let wanted = answer.send((WorkerId(worker as u16), slice)).is_ok();
+        *since = now;
+        if let Some((shard, from)) = next
+            && wanted
+        {
+            self.ask(worker, Command::Flows { shard, from });
+        }
+        if self.owed.iter().all(|owed| *owed == 0) {
+            self.asked = None;
+        }
+    }
+
+    fn execute(&mut self, now: Instant) {
+        while let Some(output) = self.setup.master.poll_output() {
+            match output {
+                MasterOutput::Inject { port, frame, class } => self.inject(port.0.into(), &frame, class),
+                MasterOutput::Command { to: Some(worker), command } => {
+                    if let Some(commands) = self.commands.get_mut(usize::from(worker.0)) {
+                        commands.push_back(command);
+                    }
+                }
+                MasterOutput::Command { to: None, command } => {
+                    self.commands.iter_mut().for_each(|commands| commands.push_back(command.clone()));
+                }
+                MasterOutput::Rival { port, address, link } => {
+                    if now < self.rival_at {
+                        continue;
+                    }
+                    self.rival_at = now + REPEAT_INTERVAL;
+                    let what = address.map_or("a virtual MAC".to_owned(), |address| address.to_string());
+                    let sentence = format!("{} also uses {what} (seen on port {port})", mac_text(link));
+                    log::warn!("{sentence}");
+                    self.setup.events.add("rival", sentence);
+                }
+            }
+        }
+        let MasterThreadSetup { outboxes, counters, .. } = &mut self.setup;
+        for outbox in outboxes {
+            outbox.flush(|| false, counters);
+        }
+    }
+
+    fn inject(&mut self, port: usize, frame: &[u8], class: TxClass) {
+        let MasterThreadSetup { outboxes, counters, pool, .. } = &mut self.setup;
+        let Some(outbox) = outboxes.get_mut(port) else { return };
+        let Some(mut packet) = Packet::alloc(pool) else { return counters.bump(Counter::DropNoBuffer) };
+        if packet.set_len(frame.len()).is_ok() {
+            packet.head_mut().copy_from_slice(frame);
+            // The queue's owner asks for the lease.
+            outbox.push(packet, class, || false, counters);
+        }
+    }
+
+    fn pass_on(&mut self) {
+        for (commands, ring) in self.commands.iter_mut().zip(&mut self.setup.ends.commands) {
+            while let Some(command) = commands.pop_front() {
+                if let Err(command) = ring.push_one(command) {
+                    commands.push_front(command);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn state_of(port: &Port) -> PortState {
+    PortState {
+        mac: port.mac().unwrap_or_default(),
+        link_up: port.link().is_ok_and(|link| link.up),
+        stats: port.stats().unwrap_or_default(),
+    }
+}
+
+/// As people write it.
+pub fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Of which kind an event is, and whether an operator should look at it.
+fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
+    use FailoverEvent as E;
+    match event {
+        E::Promoted { degraded, .. } => ("role", *degraded),
+        E::Serving { .. } | E::Following { .. } | E::Resumed { .. } | E::HandingOver { .. } | E::Left => {
+            ("role", false)
+        }
+        E::Resigned { clean, .. } => ("role", !clean),
+        E::Silenced { .. } | E::WaitsForOperator => ("role", true),
+        E::RivalSeen { .. } => ("rival", true),
+        E::PeerHeard { .. } | E::PeerRestarted { .. } | E::PeerLeft { .. } => ("peer", false),
+        E::PeerSilent { .. } | E::PeerRefused { .. } | E::PeerUnproven { .. } | E::DuplicateNode { .. } => {
+            ("peer", true)
+        }
+        E::InSync { .. } => ("mirror", false),
+        E::OutOfSync { .. } => ("mirror", true),
+        E::WorkerStuck { .. } => ("worker", true),
+    }
+}

@@ -1,0 +1,171 @@
+//! Packets in DPDK's buffers.
+//!
+//! A [`Packet`]'s bytes are its own: it is made of an mbuf that nobody else refers to,
+//! and a second reference to it is a copy, since what is sent twice is as a rule
+//! rewritten in between. So writing cannot fail for want of a buffer.
+
+use dpdk::mbuf::{self, Checksum, Outgoing, TxOffload};
+use dpdk::port::{Offload, Offloads};
+use dpdk::{Mbuf, Mempool};
+
+use crate::base::buffer::{Buffer, ChecksumStatus, NoRoom, RxMeta, TxMeta};
+use crate::base::ids::PortId;
+use crate::driver::checksum::{Capabilities, L4, Unsendable, plan};
+
+/// What a port does for the packets that it sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TxAbilities {
+    /// Checksums that it computes.
+    pub checksums: Capabilities,
+    /// Whether it sends packets of several segments.
+    pub segments: bool,
+}
+
+impl TxAbilities {
+    /// What a port does that was configured with these offloads.
+    pub fn of(offloads: Offloads) -> TxAbilities {
+        TxAbilities {
+            checksums: Capabilities {
+                ip: offloads.contains(Offload::TxIpChecksum),
+                tcp: offloads.contains(Offload::TxTcpChecksum),
+                udp: offloads.contains(Offload::TxUdpChecksum),
+                l2_len_max: mbuf::L2_LEN_MAX,
+                l3_len_max: mbuf::L3_LEN_MAX,
+            },
+            segments: offloads.contains(Offload::TxMultiSegment),
+        }
+    }
+}
+
+/// A packet.
+#[derive(Debug)]
+pub struct Packet {
+    mbuf: Mbuf,
+    tx: TxMeta,
+}
+
+impl Packet {
+    /// An empty packet; `None` when the pool is exhausted.
+    #[inline]
+    pub fn alloc(pool: &Mempool) -> Option<Packet> {
+        Some(Packet { mbuf: pool.alloc()?, tx: TxMeta::default() })
+    }
+
+    /// A packet that a port received. One whose bytes another packet shares (a
+    /// device that passes buffers on within the process) is copied; `None` when the
+    /// pool has no buffer for that.
+    #[inline]
+    pub fn received(mut mbuf: Mbuf, port: PortId) -> Option<Packet> {
+        if mbuf.is_shared() {
+            mbuf.make_unique().ok()?;
+        }
+        mbuf.set_port(port.0);
+        Some(Packet { mbuf, tx: TxMeta::default() })
+    }
+
+    /// A copy that cannot be written; `None` when the pool is exhausted.
+    pub fn share(&self, pool: &Mempool) -> Option<SharedPacket> {
+        Some(SharedPacket(Packet { mbuf: self.mbuf.copy(pool)?, tx: self.tx }))
+    }
+
+    /// Does what was asked of the port, or asks it, and gives what the port's queue takes.
+    #[inline]
+    pub fn finish(mut self, port: &TxAbilities) -> Result<Outgoing, Unsendable> {
+        if !port.segments && self.mbuf.segment_count() > 1 {
+            self.mbuf.linearize().map_err(|_| Unsendable::Segments)?;
+        }
+        let mut offload =
+            TxOffload { l2_len: self.tx.l2_len, l3_len: self.tx.l3_len, ..TxOffload::default() };
+        if self.tx.ip_checksum || self.tx.l4_checksum {
+            let total_len = self.mbuf.total_len();
+            let tail = self.mbuf.segments().skip(1);
+            let plan = plan(self.mbuf.head(), tail, total_len, &self.tx, &port.checksums)?;
+            plan.apply(self.mbuf.head_mut());
+            offload.ipv6 = plan.ask.ipv6;
+            offload.ip_checksum = plan.ask.ip;
+            offload.l4_checksum = plan.ask.l4.map(|l4| match l4 {
+                L4::Tcp => mbuf::L4::Tcp,
+                L4::Udp => mbuf::L4::Udp,
+            });
+        }
+        if offload.ip_checksum || offload.l4_checksum.is_some() {
+            // The plan asks nothing of a port that cannot be told these lengths.
+            self.mbuf.set_tx_offload(&offload).map_err(|_| Unsendable::Headers)?;
+        } else {
+            self.mbuf.clear_tx_offload();
+        }
+        Ok(Outgoing::from(self.mbuf))
+    }
+}
+
+fn status(checksum: Checksum) -> ChecksumStatus {
+    match checksum {
+        Checksum::Good => ChecksumStatus::Good,
+        Checksum::Bad => ChecksumStatus::Bad,
+        // Without a sum in the field, software finds it wrong, as it must: nobody could
+        // update it. Ports of guests have to compute theirs.
+        Checksum::Unknown | Checksum::Unset => ChecksumStatus::Unknown,
+    }
+}
+
+impl Buffer for Packet {
+    #[inline]
+    fn head(&self) -> &[u8] {
+        self.mbuf.head()
+    }
+
+    #[inline]
+    fn head_mut(&mut self) -> &mut [u8] {
+        self.mbuf.head_mut()
+    }
+
+    #[inline]
+    fn total_len(&self) -> usize {
+        self.mbuf.total_len()
+    }
+
+    #[inline]
+    fn prepend(&mut self, len: usize) -> Result<(), NoRoom> {
+        self.mbuf.prepend(len).map_err(|mbuf::NoRoom| NoRoom)
+    }
+
+    #[inline]
+    fn trim_front(&mut self, len: usize) -> Result<(), NoRoom> {
+        self.mbuf.trim_front(len).map_err(|mbuf::NoRoom| NoRoom)
+    }
+
+    #[inline]
+    fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
+        self.mbuf.set_len(len).map_err(|mbuf::NoRoom| NoRoom)
+    }
+
+    #[inline]
+    fn rx(&self) -> RxMeta {
+        RxMeta {
+            port: PortId(self.mbuf.port()),
+            ip_checksum: status(self.mbuf.rx_ip_checksum()),
+            l4_checksum: status(self.mbuf.rx_l4_checksum()),
+        }
+    }
+
+    #[inline]
+    fn set_tx(&mut self, tx: TxMeta) {
+        self.tx = tx;
+    }
+}
+
+/// A packet that cannot be written any more, only sent.
+#[derive(Debug)]
+pub struct SharedPacket(Packet);
+
+impl SharedPacket {
+    /// The bytes of the first segment.
+    pub fn head(&self) -> &[u8] {
+        self.0.head()
+    }
+
+    /// As [`Packet::finish`].
+    pub fn finish(self, port: &TxAbilities) -> Result<Outgoing, Unsendable> {
+        self.0.finish(port)
+    }
+}

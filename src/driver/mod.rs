@@ -1,0 +1,52 @@
+//! The outside: clocks, threads, DPDK's environment, ports and buffers, files, signals.
+//! The only room, with `control` and `cli`, that touches any of it.
+//!
+//! Threads of an appliance, started by [`run`]:
+//!
+//! - a worker on each lcore ([`lcore`] on [`dpdk_io`]), owner of its queues: queue `q` of a
+//!   port belongs to worker `q`;
+//! - the liveness thread ([`liveness`]), real-time where it may be, which runs `failover`;
+//! - the master ([`master`]) on the process's first thread: neighbours, answers, ageing, log;
+//! - the control listeners (room `control`), which ask through [`backend`];
+//! - a writer of terms ([`state`]).
+//!
+//! They are joined by [`rings`] and by single numbers ([`lease`]). In: a checked
+//! configuration; packets from ports; signals. Out: packets to ports; the log; terms on disk.
+//!
+//! With the feature `dpdk`, packets are mbufs and ports are DPDK's; [`memory`] has the same
+//! buffers in plain memory, for tests and for the simulator.
+//!
+//! Not yet: lcores with divided roles, a tap for the kernel's share, reloading.
+
+#![expect(clippy::disallowed_methods, reason = "this is the room that reads clocks and waits")]
+
+#[cfg(feature = "dpdk")]
+pub mod backend;
+pub mod checksum;
+pub mod clock;
+#[cfg(feature = "dpdk")]
+pub mod dpdk_io;
+pub mod eal;
+pub mod events;
+pub mod idle;
+pub mod lcore;
+pub mod lease;
+#[cfg(feature = "dpdk")]
+pub mod liveness;
+#[cfg(feature = "dpdk")]
+pub mod master;
+#[cfg(feature = "dpdk")]
+pub mod mbuf;
+pub mod memory;
+#[cfg(feature = "dpdk")]
+pub mod outbox;
+#[cfg(feature = "dpdk")]
+pub mod ports;
+#[cfg(feature = "dpdk")]
+pub mod priority;
+#[cfg(feature = "dpdk")]
+pub mod rings;
+#[cfg(feature = "dpdk")]
+pub mod run;
+pub mod secrets;
+pub mod state;

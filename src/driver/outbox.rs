@@ -1,0 +1,152 @@
+//! Packets on their way out of a worker, gathered for each port and sent at the burst's
+//! end. A worker that owns no transmit queue of a port passes them to one that does.
+//!
+//! Service packets leave only under the lease: whether it covers them is asked right
+//! before the transmit (DESIGN "Lease"), by whoever owns the queue.
+
+use arrayvec::ArrayVec;
+use dpdk::mbuf::Outgoing;
+use dpdk::ring::{Consumer, Producer};
+use dpdk::{Running, TxQueue, ring};
+
+use crate::base::counters::{Counter, Counters};
+use crate::base::io::TxClass;
+use crate::base::limits::BURST_MAX;
+use crate::driver::checksum::Unsendable;
+use crate::driver::mbuf::{Packet, SharedPacket, TxAbilities};
+
+/// A packet that is ready for its port, and in whose name it is sent.
+#[derive(Debug)]
+pub struct Departure {
+    packet: Outgoing,
+    class: TxClass,
+}
+
+/// Where packets leave a worker.
+enum Exit {
+    /// By a queue of the port that this worker owns.
+    Queue(TxQueue),
+    /// By a worker that owns one.
+    Owner(Producer<Departure>),
+}
+
+/// The packets of one worker for one port.
+pub struct Outbox {
+    exit: Exit,
+    abilities: TxAbilities,
+    waiting: ArrayVec<Departure, BURST_MAX>,
+}
+
+/// The other end of an [`Outbox`] that passes packets on: the queue's owner has it.
+pub struct Relay(Consumer<Departure>);
+
+impl Outbox {
+    /// Sends by a queue that the worker owns.
+    pub fn of_queue(queue: TxQueue, abilities: TxAbilities) -> Outbox {
+        Outbox { exit: Exit::Queue(queue), abilities, waiting: ArrayVec::new() }
+    }
+
+    /// Passes packets to the owner of a queue, who empties the relay into its own
+    /// outbox; at most `capacity` wait between the two.
+    pub fn of_owner(
+        running: &Running,
+        name: &str,
+        capacity: u32,
+        abilities: TxAbilities,
+    ) -> Result<(Outbox, Relay), dpdk::Error> {
+        let (producer, consumer) = ring::ring(running, name, capacity)?;
+        let outbox = Outbox { exit: Exit::Owner(producer), abilities, waiting: ArrayVec::new() };
+        Ok((outbox, Relay(consumer)))
+    }
+
+    /// Takes a packet for the next [`Outbox::flush`]; a full outbox is flushed first.
+    #[inline]
+    pub fn push(
+        &mut self,
+        packet: Packet,
+        class: TxClass,
+        may_serve: impl FnOnce() -> bool,
+        counters: &Counters,
+    ) {
+        let ready = packet.finish(&self.abilities);
+        self.take(ready, class, may_serve, counters);
+    }
+
+    /// As [`Outbox::push`].
+    pub fn push_shared(
+        &mut self,
+        packet: SharedPacket,
+        class: TxClass,
+        may_serve: impl FnOnce() -> bool,
+        counters: &Counters,
+    ) {
+        let ready = packet.finish(&self.abilities);
+        self.take(ready, class, may_serve, counters);
+    }
+
+    #[inline]
+    fn take(
+        &mut self,
+        ready: Result<Outgoing, Unsendable>,
+        class: TxClass,
+        may_serve: impl FnOnce() -> bool,
+        counters: &Counters,
+    ) {
+        match ready {
+            Ok(packet) => self.depart(Departure { packet, class }, may_serve, counters),
+            Err(unsendable) => counters.bump(unsendable.counter()),
+        }
+    }
+
+    #[inline]
+    fn depart(&mut self, departure: Departure, may_serve: impl FnOnce() -> bool, counters: &Counters) {
+        if self.waiting.is_full() {
+            self.flush(may_serve, counters);
+        }
+        // A flush leaves the outbox empty.
+        self.waiting.push(departure);
+    }
+
+    /// Sends what waits, and leaves nothing waiting: what the port or the owner does
+    /// not take is dropped and counted. `may_serve` says whether the lease covers this
+    /// instant; it is asked once, and only if a service packet waits.
+    pub fn flush(&mut self, may_serve: impl FnOnce() -> bool, counters: &Counters) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        match &mut self.exit {
+            Exit::Queue(queue) => {
+                let service = self.waiting.iter().any(|departure| departure.class == TxClass::Service);
+                let refused = service && !may_serve();
+                let mut burst: ArrayVec<Outgoing, BURST_MAX> = ArrayVec::new();
+                for departure in self.waiting.drain(..) {
+                    if refused && departure.class == TxClass::Service {
+                        counters.bump(Counter::DropTxLease);
+                    } else {
+                        burst.push(departure.packet);
+                    }
+                }
+                counters.add(Counter::TxPackets, queue.send(&mut burst) as u64);
+                counters.add(Counter::DropTxFull, burst.len() as u64);
+            }
+            Exit::Owner(ring) => {
+                ring.push(&mut self.waiting);
+                counters.add(Counter::DropTxRelayFull, self.waiting.len() as u64);
+                self.waiting.clear();
+            }
+        }
+    }
+}
+
+impl Relay {
+    /// Moves one burst of packets at most into the owner's outbox, which flushes it.
+    /// Says how many there were.
+    pub fn relay(&mut self, outbox: &mut Outbox, may_serve: impl Fn() -> bool, counters: &Counters) -> usize {
+        let mut burst: ArrayVec<Departure, BURST_MAX> = ArrayVec::new();
+        let count = self.0.pop(&mut burst);
+        for departure in burst {
+            outbox.depart(departure, &may_serve, counters);
+        }
+        count
+    }
+}

@@ -1,0 +1,147 @@
+//! The configuration's ports, opened: configured as near to what baton wants as each
+//! device can, started, with one handle for each queue.
+
+use core::fmt;
+
+use dpdk::mbuf::HEADROOM;
+use dpdk::port::{Config, Configured, Mac, Offload, Offloads};
+use dpdk::{Mempool, Port, Running, RxQueue, TxQueue, mempool};
+
+use crate::base::ids::PortId;
+use crate::config::checked::{Eal, Port as PortConfig};
+use crate::driver::mbuf::TxAbilities;
+
+/// A started port. Its queues' handles go to their owners; the port itself stays with the master.
+#[derive(Debug)]
+pub struct OpenPort {
+    /// Its place in the configuration.
+    pub id: PortId,
+    /// For the link's state and counters.
+    pub port: Port,
+    /// Its own Ethernet address.
+    pub mac: Mac,
+    /// It passes on whatever comes; else it was refused to, and filters by addresses.
+    pub receives_all: bool,
+    /// What it does for packets that it sends.
+    pub tx_abilities: TxAbilities,
+    /// What came of what was wanted.
+    pub configured: Configured,
+    /// Receive queues, by number; fewer than wanted where the device has fewer.
+    pub rx: Vec<RxQueue>,
+    /// Transmit queues, by number; fewer than wanted where the device has fewer.
+    pub tx: Vec<TxQueue>,
+}
+
+/// Why a port could not be opened.
+#[derive(Debug)]
+pub struct OpenError {
+    /// Its name in the configuration.
+    pub port: String,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// See [`OpenError`].
+#[derive(Debug)]
+pub enum Reason {
+    /// DPDK refused.
+    Dpdk(dpdk::Error),
+    /// The device cannot carry packets as large as wanted.
+    Mtu {
+        /// `port.mtu`
+        wanted: u16,
+        /// What it can carry.
+        possible: u16,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {:?}: ", self.port)?;
+        match &self.reason {
+            Reason::Dpdk(error) => write!(f, "{error}"),
+            Reason::Mtu { wanted, possible } => {
+                write!(f, "mtu = {wanted} is wanted, the device carries at most {possible}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for OpenError {}
+
+/// Ethernet header, two VLAN tags and frame check sequence, in bytes.
+const LINK_OVERHEAD: u16 = 14 + 2 * 4 + 4;
+
+/// How the pool of packet buffers is made, so that a packet of any port fits in one buffer.
+pub fn pool_config(eal: &Eal, ports: &[PortConfig]) -> mempool::Config {
+    let mtu_max = ports.iter().map(|port| port.mtu).max().unwrap_or(0);
+    let data_room = mtu_max.saturating_add(LINK_OVERHEAD).max(2048).saturating_add(HEADROOM as u16);
+    let cache = mempool::Config::default().cache.min((u64::from(eal.buffers) * 2 / 3) as u32);
+    mempool::Config { buffers: eal.buffers, cache, data_room, socket: None }
+}
+
+/// What is asked of every device.
+fn wanted_offloads() -> Offloads {
+    Offloads::of(&[
+        Offload::RxIpChecksum,
+        Offload::RxTcpChecksum,
+        Offload::RxUdpChecksum,
+        Offload::TxIpChecksum,
+        Offload::TxTcpChecksum,
+        Offload::TxUdpChecksum,
+        Offload::TxMultiSegment,
+    ])
+}
+
+/// Opens and starts a port with as many queues each way as are wanted and possible.
+/// It receives whatever comes, since virtual MAC addresses come and go with the role.
+pub fn open(
+    running: &Running,
+    id: PortId,
+    config: &PortConfig,
+    queues: u16,
+    pool: &Mempool,
+) -> Result<OpenPort, OpenError> {
+    let fail = |reason| OpenError { port: config.name.clone(), reason };
+    let dpdk = |error| fail(Reason::Dpdk(error));
+    let mut port = Port::open(running, &config.device).map_err(dpdk)?;
+    let wanted = Config {
+        rx_queues: queues,
+        tx_queues: queues,
+        mtu: Some(config.mtu),
+        offloads: wanted_offloads(),
+        ..Config::default()
+    };
+    let configured = port.configure(&wanted, pool).map_err(dpdk)?;
+    if configured.mtu < config.mtu {
+        return Err(fail(Reason::Mtu { wanted: config.mtu, possible: configured.mtu }));
+    }
+    let mut receives_all = true;
+    for (what, outcome) in
+        [("promiscuous", port.set_promiscuous(true)), ("all-multicast", port.set_all_multicast(true))]
+    {
+        match outcome {
+            Ok(()) => {}
+            // Devices without the mode have no filter either, being virtual.
+            Err(error) if error.is_unsupported() => log::info!("port {}: no {what} mode", config.name),
+            // A virtual function may be refused it. What it filters then, the caller has to name.
+            Err(error) => {
+                log::warn!("port {}: no {what} mode: {error}", config.name);
+                receives_all = false;
+            }
+        }
+    }
+    let mac = port.mac().map_err(dpdk)?;
+    let started = port.start().map_err(dpdk)?;
+    log::info!(
+        "port {} ({}): {} of {queues} receive and {} of {queues} transmit queues; does {}; does not {}",
+        config.name,
+        port.name(),
+        configured.rx_queues,
+        configured.tx_queues,
+        configured.offloads,
+        configured.refused,
+    );
+    let tx_abilities = TxAbilities::of(configured.offloads);
+    Ok(OpenPort { id, port, mac, receives_all, tx_abilities, configured, rx: started.rx, tx: started.tx })
+}

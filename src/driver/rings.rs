@@ -1,0 +1,150 @@
+//! The rings that join an appliance's threads: `rte_ring`s, each with one thread that puts
+//! in and one that takes out, made once after the EAL's start (REQ E8).
+//!
+//! No thread ever waits at one: what does not fit is dropped and counted, or kept by its
+//! sender. Liveness frames and all that the liveness thread says and hears pass by value,
+//! so that this thread never takes a buffer from a pool, where it could have to wait for
+//! a thread that it has interrupted.
+
+use dpdk::Running;
+use dpdk::ring::{Consumer, Producer, ring};
+
+use crate::base::ids::{PortId, WorkerId};
+use crate::base::io::TxClass;
+use crate::driver::mbuf::Packet;
+use crate::failover::{FailoverEvent, FrameBytes, WorkerReport};
+use crate::worker::message::{Command, Event};
+
+/// Packets that wait between two threads; more are dropped and counted.
+const PACKETS: u32 = 1024;
+/// Liveness frames that wait each way; more are dropped and counted.
+const FRAMES: u32 = 256;
+/// Commands, reports and events that wait; senders keep or count what does not fit.
+const MESSAGES: u32 = 1024;
+
+/// A liveness frame or an announcement, by value.
+#[derive(Debug)]
+pub struct Frame {
+    /// By which port it came, or goes.
+    pub port: PortId,
+    /// In whose name it goes.
+    pub class: TxClass,
+    /// All of it.
+    pub bytes: FrameBytes,
+}
+
+/// From the liveness thread to the master.
+#[derive(Debug)]
+pub enum News {
+    /// This appliance leads from now on, or does not.
+    Role {
+        /// Whether it leads.
+        active: bool,
+    },
+    /// Something happened.
+    Event(FailoverEvent),
+}
+
+/// What a worker holds.
+pub struct WorkerEnds {
+    /// To every other worker, by number: packets of its shards.
+    pub hand_over: Vec<Option<Producer<Packet>>>,
+    /// From every other worker.
+    pub handed: Vec<Consumer<Packet>>,
+    /// ARP, neighbour discovery, echo.
+    pub to_master: Producer<Packet>,
+    /// Liveness frames that came.
+    pub to_liveness: Producer<Frame>,
+    /// Frames of the liveness thread to be sent; only the first worker has it.
+    pub frames: Option<Consumer<Frame>>,
+    /// Of the liveness thread, and of the master.
+    pub commands: [Consumer<Command>; 2],
+    /// For the liveness thread.
+    pub reports: Producer<WorkerReport>,
+    /// For the master.
+    pub events: Producer<Event>,
+}
+
+/// What the liveness thread holds: by worker, but for `frames` and `news`.
+pub struct LivenessEnds {
+    /// Liveness frames that came.
+    pub heard: Vec<Consumer<Frame>>,
+    /// To be sent by the first worker, which owns a queue of every port.
+    pub frames: Producer<Frame>,
+    /// To each worker.
+    pub commands: Vec<Producer<Command>>,
+    /// Of each worker.
+    pub reports: Vec<Consumer<WorkerReport>>,
+    /// For the master.
+    pub news: Producer<News>,
+}
+
+/// What the master holds: by worker, but for `news`.
+pub struct MasterEnds {
+    /// ARP, neighbour discovery, echo.
+    pub punted: Vec<Consumer<Packet>>,
+    /// To each worker.
+    pub commands: Vec<Producer<Command>>,
+    /// Of each worker.
+    pub events: Vec<Consumer<Event>>,
+    /// Of the liveness thread.
+    pub news: Consumer<News>,
+}
+
+/// The ends of all rings of an appliance.
+pub struct Ends {
+    /// By number.
+    pub workers: Vec<WorkerEnds>,
+    /// For the liveness thread.
+    pub liveness: LivenessEnds,
+    /// For the master.
+    pub master: MasterEnds,
+}
+
+/// Makes the rings of an appliance with this many workers.
+pub fn make(running: &Running, workers: u16) -> Result<Ends, dpdk::Error> {
+    let (to_first, frames) = ring(running, "frames", FRAMES)?;
+    let (news, news_out) = ring(running, "news", MESSAGES)?;
+    let mut liveness =
+        LivenessEnds { heard: Vec::new(), frames: to_first, commands: Vec::new(), reports: Vec::new(), news };
+    let mut master =
+        MasterEnds { punted: Vec::new(), commands: Vec::new(), events: Vec::new(), news: news_out };
+    let mut frames = Some(frames);
+    let mut ends = Vec::new();
+    for worker in (0..workers).map(WorkerId) {
+        let (to_master, punted) = ring(running, &format!("punt-{worker}"), PACKETS)?;
+        let (to_liveness, heard) = ring(running, &format!("heard-{worker}"), FRAMES)?;
+        let (by_liveness, of_liveness) = ring(running, &format!("liveness-command-{worker}"), MESSAGES)?;
+        let (by_master, of_master) = ring(running, &format!("master-command-{worker}"), MESSAGES)?;
+        let (reports, reported) = ring(running, &format!("report-{worker}"), MESSAGES)?;
+        let (events, said) = ring(running, &format!("event-{worker}"), MESSAGES)?;
+        liveness.heard.push(heard);
+        liveness.commands.push(by_liveness);
+        liveness.reports.push(reported);
+        master.punted.push(punted);
+        master.commands.push(by_master);
+        master.events.push(said);
+        ends.push(WorkerEnds {
+            hand_over: Vec::new(),
+            handed: Vec::new(),
+            to_master,
+            to_liveness,
+            frames: frames.take(),
+            commands: [of_liveness, of_master],
+            reports,
+            events,
+        });
+    }
+    for from in 0..usize::from(workers) {
+        for to in 0..usize::from(workers) {
+            if from == to {
+                ends[from].hand_over.push(None);
+                continue;
+            }
+            let (producer, consumer) = ring(running, &format!("hand-over-{from}-{to}"), PACKETS)?;
+            ends[from].hand_over.push(Some(producer));
+            ends[to].handed.push(consumer);
+        }
+    }
+    Ok(Ends { workers: ends, liveness, master })
+}

@@ -1,0 +1,443 @@
+//! An appliance's life: started in order, run, left within two seconds.
+//!
+//! The order: secrets and state first, since nothing is lost yet if they are wrong; then
+//! the EAL, buffers, ports, rings; then workers, the liveness thread and the control
+//! interface. The process's first thread is the EAL's main lcore and becomes the master.
+
+use core::fmt::Display;
+use core::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{channel, sync_channel};
+
+use dpdk::lcore::{Job, LcoreId};
+use dpdk::{Eal, Mempool, Port, RxQueue};
+use parking_lot::Mutex;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::base::counters::Counters;
+use crate::base::ids::{PortId, Term, WorkerId};
+use crate::base::limits::SHARDS;
+use crate::base::time::{Duration, Instant};
+use crate::config::checked::Checked;
+use crate::config::snapshot::Snapshot;
+use crate::control::Backend;
+use crate::control::server::Server;
+use crate::driver::backend::Appliance;
+use crate::driver::clock::{Clock, std_duration};
+use crate::driver::dpdk_io::{DpdkIo, DpdkIoSetup};
+use crate::driver::eal;
+use crate::driver::events::EventLog;
+use crate::driver::idle::Idler;
+use crate::driver::lcore::Lcore;
+use crate::driver::lease::{Lease, Turns};
+use crate::driver::liveness::{Board, Liveness, LivenessSetup, Request};
+use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL, mac_text};
+use crate::driver::mbuf::Packet;
+use crate::driver::outbox::{Outbox, Relay};
+use crate::driver::ports::{self, OpenPort};
+use crate::driver::priority;
+use crate::driver::rings;
+use crate::driver::secrets::Secrets;
+use crate::driver::state::{self, TermWriter};
+use crate::failover::{self, Failover, FailoverSetup, Operator};
+use crate::master::{Master, MasterSetup};
+use crate::mirror;
+use crate::seal::MemberInfo;
+use crate::seal::member::VERSIONS;
+use crate::wire::MacAddress;
+use crate::worker::{Worker, WorkerSetup};
+
+/// Packets that wait on their way from one worker to the owner of a port's queue.
+const RELAY_PACKETS: u32 = 1024;
+/// A leaving appliance hands over in this time, or leaves without.
+const LEAVE_MAX: Duration = Duration::from_millis(1500);
+/// For the last frames of a leaving appliance to be sent.
+const LAST_FRAMES: Duration = Duration::from_millis(5);
+/// Workers end their loops in this time, or are left to the end of the process.
+const WORKERS_END_MAX: Duration = Duration::from_millis(300);
+
+/// Runs an appliance until a signal ends it. An error is a sentence for the operator.
+pub fn run(checked: &Checked) -> Result<(), String> {
+    let lease = Arc::new(Lease::default());
+    let broken = Arc::new(AtomicBool::new(false));
+    let signalled = Arc::new(AtomicBool::new(false));
+    on_panic(&lease, &broken);
+    for signal in [SIGTERM, SIGINT] {
+        // The second one leaves at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 1, Arc::clone(&signalled))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signalled)))
+            .map_err(sentence)?;
+    }
+    log::info!(
+        "baton {} with {}: {} (node {})",
+        env!("CARGO_PKG_VERSION"),
+        dpdk::eal::version(),
+        checked.appliance.name,
+        checked.appliance.node
+    );
+    let clock = Clock::start();
+    let key_file = checked.mirror.as_ref().map(|mirror| mirror.key_file.as_path());
+    let secrets = Secrets::gather(key_file).map_err(sentence)?;
+    let left = state::open(&checked.failover.state_dir).map_err(sentence)?;
+    let terms = TermWriter::start(&checked.failover.state_dir, left.reserved).map_err(sentence)?;
+
+    // What is made later goes earlier; the EAL's memory goes last.
+    let eal = Eal::init(eal::arguments("baton", &checked.eal, &checked.lcores, &checked.ports))
+        .map_err(sentence)?;
+    let shared = Shared {
+        clock,
+        snapshot: Arc::new(Snapshot { generation: 1, checked: checked.clone() }),
+        lease: Arc::clone(&lease),
+        board: Board::new(),
+        events: Arc::new(EventLog::default()),
+    };
+    let made = assemble(&eal, &shared, secrets, left, terms)?;
+    let backend: Arc<dyn Backend> = Arc::new(made.backend);
+    let control = Server::control(&checked.control.socket, Arc::clone(&backend)).map_err(sentence)?;
+    let metrics = checked
+        .control
+        .metrics
+        .map(|address| Server::metrics(address, Arc::clone(&backend)))
+        .transpose()
+        .map_err(sentence)?;
+    drop(backend);
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut jobs = Vec::new();
+    let ending = Ending { stop: Arc::clone(&stop), board: Arc::clone(&shared.board) };
+    for (lcore, number) in made.lcores.into_iter().zip(0..) {
+        let stop = Arc::clone(&stop);
+        let id = LcoreId(eal::lcore_of(WorkerId(number)));
+        jobs.push(eal.launch(id, move || run_lcore(lcore, &stop)).map_err(sentence)?);
+    }
+    let liveness = made.liveness.start().map_err(sentence)?;
+    let mut master = MasterThread::new(made.master);
+    let turned = catch_unwind(AssertUnwindSafe(|| serve(&mut master, &shared, &signalled, &broken)));
+
+    lease.revoke();
+    drop(ending);
+    if !ended(&jobs) {
+        log::error!("a worker does not end its loop: leaving all the same");
+        std::process::exit(1);
+    }
+    drop((control, metrics));
+    // What went wrong in them was said by the panic's hook.
+    let _ = liveness.join();
+    jobs.into_iter().for_each(|job| drop(job.join()));
+    drop(master);
+    drop(eal);
+    if turned.is_err() || broken.load(Ordering::SeqCst) {
+        return Err("a thread failed, see the log: this is a defect of baton".to_owned());
+    }
+    log::info!("ended");
+    Ok(())
+}
+
+/// What all parts of an appliance hold.
+struct Shared {
+    clock: Clock,
+    snapshot: Arc<Snapshot>,
+    lease: Arc<Lease>,
+    board: Arc<Board>,
+    events: Arc<EventLog>,
+}
+
+/// Ends the loops of all threads when dropped, also when a start fails half-way.
+struct Ending {
+    stop: Arc<AtomicBool>,
+    board: Arc<Board>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.board.stop.store(true, Ordering::SeqCst);
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The parts of an appliance, before any of them runs.
+struct Made {
+    lcores: Vec<Lcore<DpdkIo>>,
+    liveness: Liveness,
+    master: MasterThreadSetup,
+    backend: Appliance,
+}
+
+fn run_lcore(lcore: Lcore<DpdkIo>, stop: &AtomicBool) {
+    priority::ask_for_precedence("a worker");
+    // Rests of some microseconds are to be no longer than that.
+    if let Err(error) = nix::sys::prctl::set_timerslack(1) {
+        log::warn!("a worker's timer cannot be made precise: {error}");
+    }
+    lcore.run(stop);
+}
+
+/// Whether all workers left their loops in time.
+fn ended(jobs: &[Job<'_, ()>]) -> bool {
+    let clock = Clock::start();
+    while jobs.iter().any(|job| !job.is_finished()) {
+        if clock.uptime() > WORKERS_END_MAX {
+            return false;
+        }
+        std::thread::sleep(std_duration(POLL_INTERVAL));
+    }
+    true
+}
+
+/// The master's loop, until the appliance left its group or something broke.
+fn serve(master: &mut MasterThread, shared: &Shared, signalled: &AtomicBool, broken: &AtomicBool) {
+    let mut leave_by = Instant::FAR_FUTURE;
+    loop {
+        let now = shared.clock.now();
+        master.turn(now);
+        if broken.load(Ordering::SeqCst) {
+            return;
+        }
+        if signalled.load(Ordering::SeqCst) && leave_by == Instant::FAR_FUTURE {
+            log::info!("asked to end: leaving the group");
+            // Nobody waits for the answer: `may_exit` tells.
+            let (answer, _) = sync_channel(1);
+            shared.board.requests.lock().push_back(Request { operator: Operator::Shutdown, answer });
+            leave_by = now + LEAVE_MAX;
+        }
+        if shared.board.may_exit.load(Ordering::Acquire) {
+            std::thread::sleep(std_duration(LAST_FRAMES));
+            master.turn(shared.clock.now());
+            return;
+        }
+        if now >= leave_by {
+            log::warn!("left without a handover: it took too long");
+            return;
+        }
+        std::thread::sleep(std_duration(POLL_INTERVAL));
+    }
+}
+
+/// The queues of all ports, given to their owners: queue `q` to worker `q`.
+struct Owned {
+    rx: Vec<Vec<(PortId, RxQueue)>>,
+    outboxes: Vec<Vec<Outbox>>,
+    relays: Vec<Vec<(PortId, Relay)>>,
+    master: Vec<Outbox>,
+    ports: Vec<Port>,
+    macs: Vec<[u8; 6]>,
+}
+
+fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool) -> Result<Owned, String> {
+    let workers = checked.lcores.workers.len();
+    let mut owned = Owned {
+        rx: (0..workers).map(|_| Vec::new()).collect(),
+        outboxes: (0..workers).map(|_| Vec::new()).collect(),
+        relays: (0..workers).map(|_| Vec::new()).collect(),
+        master: Vec::new(),
+        ports: Vec::new(),
+        macs: Vec::new(),
+    };
+    for (config, number) in checked.ports.iter().zip(0..) {
+        let open = ports::open(eal, PortId(number), config, workers as u16, pool).map_err(sentence)?;
+        let OpenPort { id, mut port, mac, receives_all, tx_abilities, configured, rx, tx } = open;
+        if !receives_all {
+            add_macs(&mut port, &config.name, checked.failover.virtual_router_id);
+        }
+        let driver = port.info().map_or_else(|_| "?".to_owned(), |info| info.driver);
+        log::info!("port {}: driver {driver}, address {}", config.name, mac_text(mac));
+        if configured.rx_queues.min(configured.tx_queues) < workers as u16 {
+            log::info!(
+                "port {}: its queues are owned by the first workers, which pass on to the others",
+                config.name
+            );
+        }
+        for (queue, worker) in rx.into_iter().zip(&mut owned.rx) {
+            worker.push((id, queue));
+        }
+        let owners = tx.len().max(1);
+        for (worker, queue) in
+            tx.into_iter().map(Some).chain(core::iter::repeat_with(|| None)).take(workers).enumerate()
+        {
+            let outbox = match queue {
+                Some(queue) => Outbox::of_queue(queue, tx_abilities),
+                None => {
+                    let name = format!("relay-{worker}-{id}");
+                    let (outbox, relay) =
+                        Outbox::of_owner(eal, &name, RELAY_PACKETS, tx_abilities).map_err(sentence)?;
+                    owned.relays[worker % owners].push((id, relay));
+                    outbox
+                }
+            };
+            owned.outboxes[worker].push(outbox);
+        }
+        let (outbox, relay) =
+            Outbox::of_owner(eal, &format!("inject-{id}"), RELAY_PACKETS, tx_abilities).map_err(sentence)?;
+        owned.relays[0].push((id, relay));
+        owned.master.push(outbox);
+        owned.ports.push(port);
+        owned.macs.push(mac);
+    }
+    Ok(owned)
+}
+
+/// Names the addresses that a port which filters must let through.
+fn add_macs(port: &mut Port, name: &str, virtual_router: u8) {
+    let [v4, v6] = [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6];
+    for mac in [v4(virtual_router).0, v6(virtual_router).0, failover::heartbeat::DESTINATION.0] {
+        if let Err(error) = port.add_mac(mac) {
+            log::warn!("port {name}: packets to {} may not arrive: {error}", mac_text(mac));
+        }
+    }
+}
+
+fn assemble(
+    eal: &Eal,
+    shared: &Shared,
+    secrets: Secrets,
+    left: state::State,
+    terms: TermWriter,
+) -> Result<Made, String> {
+    let checked = &shared.snapshot.checked;
+    let workers = checked.lcores.workers.len() as u16;
+    let now = shared.clock.now();
+    let pool =
+        Mempool::new(eal, "packets", &ports::pool_config(&checked.eal, &checked.ports)).map_err(sentence)?;
+    let owned = share_out(eal, checked, &pool)?;
+    let ends = rings::make(eal, workers).map_err(sentence)?;
+    let turns: Vec<Arc<Turns>> = (0..workers).map(|_| Arc::default()).collect();
+    let counters: Vec<Arc<Counters>> = (0..workers + 2).map(|_| Arc::default()).collect();
+    let (of_liveness, of_master) = (&counters[usize::from(workers)], &counters[usize::from(workers) + 1]);
+
+    let mut lcores = Vec::new();
+    let mut last_seen = Vec::new();
+    let parts = ends.workers.into_iter().zip(owned.rx).zip(owned.outboxes).zip(owned.relays);
+    for (number, (((ends, rx), outboxes), relays)) in parts.enumerate() {
+        let id = WorkerId(number as u16);
+        let worker = Worker::<Packet>::new(WorkerSetup {
+            id,
+            workers,
+            boot: secrets.boot,
+            snapshot: Arc::clone(&shared.snapshot),
+            link_addresses: owned.macs.clone(),
+            toeplitz: Arc::clone(&secrets.toeplitz),
+            balance_secret: secrets.balance,
+            hash_seed: secrets.hash_seed,
+            seed: secrets.seed.wrapping_add(u64::from(id.0)),
+            boot_parity: left.boots.map(|boots| boots & 1 == 1),
+            now,
+            hold_packets_max: (checked.eal.buffers / 4 / u32::from(workers)) as usize,
+            counters: Arc::clone(&counters[number]),
+            variant: mirror::Variant::default(),
+        });
+        last_seen.extend(worker.shards().map(|shard| (id, shard.id, shard.last_seen.clone())));
+        let world = DpdkIo::new(DpdkIoSetup {
+            worker: id,
+            pool: pool.clone(),
+            clock: shared.clock,
+            lease: Arc::clone(&shared.lease),
+            counters: Arc::clone(&counters[number]),
+            rx,
+            outboxes,
+            relays,
+            ends,
+        });
+        lcores.push(Lcore::new(worker, world, Idler::new(checked.lcores.idle), Arc::clone(&turns[number])));
+    }
+
+    let master = Master::new(MasterSetup {
+        snapshot: Arc::clone(&shared.snapshot),
+        link_addresses: owned.macs.clone(),
+        last_seen,
+        now,
+        seed: secrets.seed,
+    });
+    let failover = Failover::new(failover_setup(shared, &secrets, left, &owned.macs, of_liveness), now);
+    let liveness = Liveness::new(LivenessSetup {
+        failover,
+        ends: ends.liveness,
+        clock: shared.clock,
+        lease: Arc::clone(&shared.lease),
+        turns: turns.clone(),
+        terms,
+        board: Arc::clone(&shared.board),
+        announcements: master.announcements().to_vec(),
+    });
+    let (questions, asked) = channel();
+    let names =
+        (0..workers).map(|worker| format!("worker{worker}")).chain(["liveness".into(), "master".into()]);
+    let backend = Appliance {
+        snapshot: Arc::clone(&shared.snapshot),
+        clock: shared.clock,
+        board: Arc::clone(&shared.board),
+        turns_seen: Mutex::new(vec![0; turns.len()]),
+        turns,
+        counters: names.zip(counters.iter().cloned()).collect(),
+        events: Arc::clone(&shared.events),
+        toeplitz: secrets.toeplitz,
+        pool: pool.clone(),
+        questions: Mutex::new(questions),
+    };
+    let master = MasterThreadSetup {
+        master,
+        ends: ends.master,
+        outboxes: owned.master,
+        ports: owned.ports,
+        pool,
+        counters: Arc::clone(of_master),
+        events: Arc::clone(&shared.events),
+        questions: asked,
+    };
+    Ok(Made { lcores, liveness, master, backend })
+}
+
+fn failover_setup(
+    shared: &Shared,
+    secrets: &Secrets,
+    left: state::State,
+    macs: &[[u8; 6]],
+    counters: &Arc<Counters>,
+) -> FailoverSetup {
+    let checked = &shared.snapshot.checked;
+    let mirror = checked.mirror.as_ref();
+    let workers = checked.lcores.workers.len();
+    let ports = macs.iter().zip(0..).map(|(mac, number)| failover::PortSetup {
+        id: PortId(number),
+        mac: MacAddress(*mac),
+        mirror: mirror.is_some_and(|mirror| mirror.port == PortId(number)),
+    });
+    FailoverSetup {
+        member: MemberInfo {
+            group: checked.appliance.group,
+            node: checked.appliance.node,
+            boot: secrets.boot,
+            version_min: VERSIONS.0,
+            version_max: VERSIONS.1,
+            capabilities: 0,
+            workers: workers as u16,
+            shards: SHARDS as u16,
+            hash_keys: secrets.hash_keys,
+            udp_port: mirror.map_or(0, |mirror| mirror.udp_port),
+            generation: shared.snapshot.generation,
+        },
+        peers: mirror.iter().flat_map(|mirror| &mirror.peers).map(|peer| peer.node).collect(),
+        ports: ports.collect(),
+        config: checked.failover.clone(),
+        key: secrets.key.clone(),
+        reserved: Term { counter: left.reserved, node: checked.appliance.node },
+        workers,
+        counters: Arc::clone(counters),
+        variant: failover::Variant::default(),
+    }
+}
+
+fn sentence(error: impl Display) -> String {
+    error.to_string()
+}
+
+/// A panic anywhere: nothing more is sent for the service, and the process ends.
+fn on_panic(lease: &Arc<Lease>, broken: &Arc<AtomicBool>) {
+    let (lease, broken) = (Arc::clone(lease), Arc::clone(broken));
+    let say = panic::take_hook();
+    panic::set_hook(Box::new(move |what| {
+        lease.revoke();
+        broken.store(true, Ordering::SeqCst);
+        say(what);
+    }));
+}

@@ -1,0 +1,247 @@
+//! What happened, for the log and for `baton events`.
+
+use core::fmt;
+
+use serde::Serialize;
+
+use super::role::Role;
+use crate::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
+use crate::seal::Mismatch;
+
+/// Why an appliance took a term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// It has no peers.
+    Alone,
+    /// Nobody led when it had booted, and it may lead best.
+    Boot,
+    /// The leader was silent.
+    Silence,
+    /// The leader started again: its lease died with its last process.
+    LeaderRestarted,
+    /// Everyone was heard, and nobody led.
+    Vacant,
+    /// The leader handed over.
+    HandedOver,
+    /// The operator said so.
+    Operator,
+}
+
+/// Why an active appliance fell silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lapse {
+    /// Its process stood still for longer than a lease.
+    Paused,
+    /// A worker made no progress, so the lease was not renewed.
+    WorkersStuck,
+    /// A standby said that it hears nothing of this appliance, so it is about to take over.
+    Unheard,
+}
+
+/// Why a member left the in-sync set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Removal {
+    /// It did not acknowledge in time.
+    Overdue,
+    /// It was not heard for the takeover time.
+    Silent,
+    /// Its process started again.
+    Restarted,
+    /// It said goodbye.
+    Left,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum FailoverEvent {
+    /// It took a term and installs it.
+    Promoted {
+        /// The new term.
+        term: Term,
+        /// Why.
+        cause: Cause,
+        /// It was not in its leader's in-sync set: some flows may be unknown to it.
+        degraded: bool,
+    },
+    /// All workers know, and service packets may be sent.
+    Serving {
+        /// The term.
+        term: Term,
+    },
+    /// It follows a leader's term.
+    Following {
+        /// The leader's term.
+        term: Term,
+        /// What it was before.
+        was: Role,
+    },
+    /// It sends nothing until it knows that nobody else leads.
+    Silenced {
+        /// Why.
+        lapse: Lapse,
+    },
+    /// It knows, and leads on.
+    Resumed {
+        /// The term, which is the old one.
+        term: Term,
+    },
+    /// Someone claims a lower term.
+    RivalSeen {
+        /// Who.
+        node: NodeId,
+        /// That term.
+        term: Term,
+    },
+    /// A handover began: workers flush.
+    HandingOver {
+        /// To whom.
+        to: NodeId,
+    },
+    /// It resigned.
+    Resigned {
+        /// The term that it led.
+        term: Term,
+        /// Who is to lead; nobody, if nobody is heard.
+        to: Option<NodeId>,
+        /// Whether workers flushed all and stopped in time.
+        clean: bool,
+    },
+    /// It left the group.
+    Left,
+    /// A peer is heard, and hears this appliance.
+    PeerHeard {
+        /// Who.
+        node: NodeId,
+        /// Its boot.
+        boot: BootId,
+    },
+    /// A peer is not heard any more.
+    PeerSilent {
+        /// Who.
+        node: NodeId,
+    },
+    /// A peer's process started again.
+    PeerRestarted {
+        /// Who.
+        node: NodeId,
+        /// Its new boot.
+        boot: BootId,
+    },
+    /// A peer left the group.
+    PeerLeft {
+        /// Who.
+        node: NodeId,
+    },
+    /// Someone holds the key, but cannot be worked with.
+    PeerRefused {
+        /// As which node it spoke.
+        node: NodeId,
+        /// Why.
+        mismatch: Mismatch,
+    },
+    /// Someone speaks as a peer without the group's key: most likely the key files differ.
+    PeerUnproven {
+        /// As which node it spoke.
+        node: NodeId,
+        /// By which port.
+        port: PortId,
+    },
+    /// A peer's node number is used by two live processes.
+    DuplicateNode {
+        /// That number.
+        node: NodeId,
+    },
+    /// A peer came into the in-sync set.
+    InSync {
+        /// Who.
+        node: NodeId,
+        /// The term.
+        term: Term,
+    },
+    /// A peer left the in-sync set, which raised the term.
+    OutOfSync {
+        /// Who.
+        node: NodeId,
+        /// Why.
+        removal: Removal,
+        /// The raised term.
+        term: Term,
+    },
+    /// A worker makes no progress: no heartbeats are sent.
+    WorkerStuck {
+        /// Which.
+        worker: WorkerId,
+    },
+    /// In a partition, with `safety`: only the operator can promote it.
+    WaitsForOperator,
+}
+
+impl fmt::Display for FailoverEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use FailoverEvent as E;
+        match self {
+            E::Promoted { term, cause, degraded } => {
+                let why = match cause {
+                    Cause::Alone => "there are no peers",
+                    Cause::Boot => "nobody leads",
+                    Cause::Silence => "the leader is silent",
+                    Cause::LeaderRestarted => "the leader started again",
+                    Cause::Vacant => "nobody leads any more",
+                    Cause::HandedOver => "the leader handed over",
+                    Cause::Operator => "the operator said so",
+                };
+                write!(f, "leads term {term}: {why}")?;
+                if *degraded { write!(f, "; it was not in sync, some flows may be lost") } else { Ok(()) }
+            }
+            E::Serving { term } => write!(f, "serves in term {term}"),
+            E::Following { term, was } => write!(f, "follows term {term}, was {was}"),
+            E::Silenced { lapse } => {
+                let why = match lapse {
+                    Lapse::Paused => "its process stood still for longer than the lease",
+                    Lapse::WorkersStuck => "a worker makes no progress",
+                    Lapse::Unheard => "a standby does not hear it",
+                };
+                write!(f, "sends nothing: {why}")
+            }
+            E::Resumed { term } => write!(f, "nobody else leads: goes on in term {term}"),
+            E::RivalSeen { node, term } => write!(f, "rival: node {node} claims the lower term {term}"),
+            E::HandingOver { to } => write!(f, "hands over to node {to}"),
+            E::Resigned { term, to, clean } => {
+                write!(f, "resigned from term {term}")?;
+                match to {
+                    Some(to) => write!(f, " in favour of node {to}")?,
+                    None => write!(f, "; nobody is heard to follow")?,
+                }
+                if *clean { Ok(()) } else { write!(f, "; workers did not flush or stop in time") }
+            }
+            E::Left => write!(f, "left the group"),
+            E::PeerHeard { node, boot } => write!(f, "node {node} is heard (boot {:016x})", boot.0),
+            E::PeerSilent { node } => write!(f, "node {node} is silent"),
+            E::PeerRestarted { node, boot } => write!(f, "node {node} started again (boot {:016x})", boot.0),
+            E::PeerLeft { node } => write!(f, "node {node} left the group"),
+            E::PeerRefused { node, mismatch } => write!(f, "node {node} is refused: {mismatch}"),
+            E::PeerUnproven { node, port } => {
+                write!(f, "someone at port {port} speaks as node {node} without the group's key")
+            }
+            E::DuplicateNode { node } => write!(f, "two live processes speak as node {node}"),
+            E::InSync { node, term } => write!(f, "node {node} is in sync in term {term}"),
+            E::OutOfSync { node, removal, term } => {
+                let why = match removal {
+                    Removal::Overdue => "it did not acknowledge in time",
+                    Removal::Silent => "it is silent",
+                    Removal::Restarted => "it started again",
+                    Removal::Left => "it left the group",
+                };
+                write!(f, "node {node} is out of sync in term {term}: {why}")
+            }
+            E::WorkerStuck { worker } => write!(f, "worker {worker} makes no progress"),
+            E::WaitsForOperator => {
+                write!(f, "no leader is heard; partition = \"safety\" leaves it to the operator to promote")
+            }
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! Who leads, who may send, and who must acknowledge: roles, terms, the lease, the in-sync set.
+//!
+//! Owned by the liveness thread, which does nothing else. In: liveness frames of every
+//! port, reports of workers, durable reservations, the operator, `now`. Out ([`Output`]):
+//! frames, the lease, roles and in-sync sets for the workers, sessions, announcements,
+//! reservations, events. One pure machine, [`Failover`]; call order:
+//!
+//! ```text
+//! handle_frame / handle_report / handle_reserved / handle_operator   as they come
+//! poll(now, progress)                                                 every millisecond
+//! poll_output() until None                                            after each of these
+//! ```
+//!
+//! # The invariant
+//!
+//! > At most one member holds a lease at any instant, as long as between any two of them
+//! > that are up one liveness path works both ways (or a third member hears both).
+//!
+//! It rests on six rules, each with the case that needs it:
+//!
+//! 1. *A lease runs from a beat.* It ends `lease` after the newest heartbeat that was
+//!    handed out, and a standby waits `takeover_after` > `lease` from the newest that it
+//!    heard. (The active dies, or is paused.)
+//! 2. *A lapsed lease is never renewed.* It is taken anew ([`Role::Silenced`] → resumed),
+//!    after every peer has either answered a beat sent after the lapse without claiming a
+//!    higher term, or was silent for `takeover_after`. (A paused process wakes up.)
+//! 3. *A higher claim ends a lease at once*, and the lease ends before anything else is
+//!    said or done; whoever claims the higher term serves only when nobody is heard any more to
+//!    claim a lower one. (Partitions heal; both started at once.) Two claims are never equal: a
+//!    term holds its node.
+//! 4. *A term is taken once*: its counter is durably reserved before, and after a start
+//!    every counter reserved before counts as used. (Restarts.)
+//! 5. *Silence is judged only by one who listened*: in a round that found the queues
+//!    drained, and a gap in one's own polls, or in a worker's rounds, starts the wait again. An
+//!    answer counts only if it answers a beat sent after the gap; a goodbye, a resignation or a
+//!    new boot only if there was no gap lately. (The standby was paused, not the active.)
+//! 6. *A lease never outlasts what a standby grants.* A standby that is heard, but whose
+//!    answers show that it hears nothing of this appliance, will take over; so the lease
+//!    ends `lease` after the beat that it heard last. (All paths cut in one direction.)
+//!
+//! Losing the mirror port alone takes a member out of the in-sync set and is never a reason
+//! to take over: beats still come by the other ports.
+//!
+//! # Decided here, where the design is silent
+//!
+//! - The lease runs from the newest *beat*, not from the poll, so it lasts between
+//!   `lease − heartbeat_interval` and `lease` from now.
+//! - A silenced or installing leader still claims its term: standbys wait for it as for an active one.
+//! - A peer's boot id that changes while its old boot was heard within three intervals is taken
+//!   for two live processes with one node number: the new one is not believed until the old one is silent.
+//! - Several candidates: a standby in sync before one that is not, before one that booted fresh; then
+//!   the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
+//!   to the wait (at boot two; with `safety` a better candidate is waited for without end). A standby tells how long ago it heard the leader, so one cut off from the leader alone does not take over.
+//! - `safety`: neither a standby nor a booting appliance leads because of silence. It does when it knows:
+//!   handed over, the leader's process restarted, all peers heard and none leads, or [`Operator::Promote`].
+//! - A standby that stood still for `takeover_after` no longer believes to be in sync: it may have been removed meanwhile.
+//! - A handover waits (bounded) until all workers stopped, so not even a burst is sent by two.
+//! - A session outlives silence: a peer that was paused is heard again at once. Workers' streams do
+//!   not: after ten takeover times they are closed, and opened under a new session.
+//! - `preempt`: the standby in sync with the higher priority asks, and the active hands over as planned.
+//!
+//! Not yet: a witness, fencing hooks, VRRP frames, several groups.
+
+mod decide;
+mod drive;
+pub mod event;
+pub mod heartbeat;
+pub mod insync;
+mod lease;
+mod liveness;
+pub mod members;
+mod membership;
+pub mod output;
+mod receive;
+pub mod role;
+pub mod status;
+mod talk;
+pub mod term;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+pub use event::FailoverEvent;
+pub use heartbeat::FrameBytes;
+pub use members::Members;
+pub use output::{Operator, Output, Progress, WorkerReport, WorkerRole};
+pub use role::Role;
+pub use status::FailoverStatus;
+
+use crate::base::counters::Counters;
+use crate::base::ids::{NodeId, PortId, Term};
+use crate::base::limits::{FAILOVER_FRAMES_MAX, PORTS_MAX, WORKERS_MAX};
+use crate::base::time::{Duration, Instant};
+use crate::config::checked;
+use crate::seal::{Handshake, Key, MemberInfo, handshake::Allowance};
+use crate::wire::ethernet::MacAddress;
+use heartbeat::Beat;
+use insync::InSync;
+use lease::Lease;
+use liveness::{Peer, SentBeats};
+use output::all;
+use role::{Input, Step};
+use term::Terms;
+
+/// A port: one liveness path to each peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortSetup {
+    /// Its place in the configuration file.
+    pub id: PortId,
+    /// Its own address, the source of liveness frames.
+    pub mac: MacAddress,
+    /// It is the dedicated mirror port; only shown.
+    pub mirror: bool,
+}
+
+/// How sound the rules are. All but `Sound` exist only to prove that checkers see a
+/// broken rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// As they should be.
+    #[default]
+    Sound,
+    /// Terms are compared by counter alone: of two claims with equal counters neither yields.
+    EqualTermAccepted,
+    /// A lease never ends while leading, and nothing silences.
+    SendAfterLease,
+}
+
+/// All that a [`Failover`] needs to know from the start.
+pub struct FailoverSetup {
+    /// What this member says of itself; group, node and boot are in it.
+    pub member: MemberInfo,
+    /// The other members, from the configuration.
+    pub peers: Vec<NodeId>,
+    /// Every port.
+    pub ports: Vec<PortSetup>,
+    /// Priority and timers.
+    pub config: checked::Failover,
+    /// The group's key.
+    pub key: Key,
+    /// The highest counter that was ever reserved, from the state file; `Term::NONE` at the very first start.
+    pub reserved: Term,
+    /// Workers of this appliance.
+    pub workers: usize,
+    /// Counters of the liveness thread.
+    pub counters: Arc<Counters>,
+    /// Which rules are broken: none, outside of tests.
+    pub variant: Variant,
+}
+
+/// What is known of the leader that is followed, or whether anyone leads at all.
+#[derive(Clone, Copy, Debug, Default)]
+struct Leader {
+    /// The newest proof that someone leads: heard directly, or by another standby.
+    heard_at: Option<Instant>,
+    /// The same, directly.
+    heard_directly_at: Option<Instant>,
+    /// Its process is known to be gone since then.
+    gone_at: Option<Instant>,
+    /// It resigned and named this appliance.
+    handed_over: bool,
+    /// It said that this appliance is in sync.
+    in_sync: bool,
+}
+
+/// A handover on its way.
+#[derive(Clone, Copy, Debug)]
+struct Handover {
+    /// To whom; nobody, when nobody is heard and the process ends.
+    to: Option<NodeId>,
+    /// Workers that flushed, a bit each.
+    flushed: u32,
+    /// The present stage (flushing, stopping, waiting for the successor) lasts at most until then.
+    until: Instant,
+    /// Everything went in time so far.
+    clean: bool,
+    /// The resignation was made: it is in the beats now.
+    resigned: bool,
+}
+
+/// The machine. See the room's documentation for the call order.
+pub struct Failover {
+    member: MemberInfo,
+    config: checked::Failover,
+    key: Key,
+    variant: Variant,
+    workers: usize,
+    ports: Vec<Port>,
+    peers: Vec<Peer>,
+    counters: Arc<Counters>,
+    out: VecDeque<Output>,
+    frames_waiting: usize,
+
+    role: Role,
+    terms: Terms,
+    lease: Lease,
+    leader: Leader,
+    insync: InSync,
+    handover: Option<Handover>,
+    /// The claim that is being taken in, while it is.
+    heard_claim: Option<Beat>,
+    leaving: bool,
+    /// It had to take over without being in sync; cleared when it follows again.
+    degraded: bool,
+
+    role_epoch: u64,
+    installed: u32,
+    announce_stage: usize,
+    announce_at: Instant,
+    announced_at: Instant,
+
+    started_at: Instant,
+    polled_at: Instant,
+    /// Between the newest two polls.
+    own_gap: Duration,
+    /// The end of the newest gap that was too long.
+    woke_at: Instant,
+    /// Silence counts from here at the earliest: the end of the newest gap, own or a worker's.
+    listening_since: Instant,
+    /// Answers count from this beat on: the first after the newest own gap or lapse.
+    answers_from: u64,
+    silenced_at: Instant,
+    /// Since when a booting appliance could lead, but for better ones.
+    vacant_since: Option<Instant>,
+    waits_for_operator: bool,
+
+    sent: SentBeats,
+    beat_due: Instant,
+    /// The newest beat that was handed out in the present role's claim; none yet: `None`.
+    claimed_at: Option<Instant>,
+    worker_moved_at: [Instant; WORKERS_MAX],
+    worker_stuck: u32,
+
+    promotions: u64,
+    takeovers: u64,
+}
+
+struct Port {
+    setup: PortSetup,
+    allowance: Allowance,
+    quiet_until: Instant,
+}
+
+impl Failover {
+    /// A booting appliance. `setup.ports` holds at most `PORTS_MAX` ports and
+    /// `setup.workers` is at most `WORKERS_MAX`, as the configuration check sees to;
+    /// what is beyond them is left out.
+    pub fn new(setup: FailoverSetup, now: Instant) -> Failover {
+        let FailoverSetup { member, peers, ports, config, key, reserved, workers, counters, variant } = setup;
+        let peers =
+            peers.into_iter().map(|node| Peer::new(node, Handshake::new(&key, member, node))).collect();
+        let ports = ports
+            .into_iter()
+            .filter(|port| usize::from(port.id.0) < PORTS_MAX)
+            .map(|setup| Port { setup, allowance: Allowance::new(now), quiet_until: now })
+            .collect();
+        let mut failover = Failover {
+            terms: Terms::new(member.node, reserved),
+            lease: Lease::new(config.lease),
+            member,
+            config,
+            key,
+            variant,
+            workers: workers.min(WORKERS_MAX),
+            ports,
+            peers,
+            counters,
+            out: VecDeque::new(),
+            frames_waiting: 0,
+            role: Role::Booting,
+            leader: Leader::default(),
+            insync: InSync::default(),
+            handover: None,
+            heard_claim: None,
+            leaving: false,
+            degraded: false,
+            role_epoch: 0,
+            installed: 0,
+            announce_stage: 0,
+            announce_at: Instant::FAR_FUTURE,
+            announced_at: Instant::ZERO,
+            started_at: now,
+            polled_at: now,
+            own_gap: Duration::ZERO,
+            woke_at: now,
+            listening_since: now,
+            answers_from: 1,
+            silenced_at: now,
+            vacant_since: None,
+            waits_for_operator: false,
+            sent: SentBeats::new(),
+            beat_due: now,
+            claimed_at: None,
+            worker_moved_at: [now; WORKERS_MAX],
+            worker_stuck: 0,
+            promotions: 0,
+            takeovers: 0,
+        };
+        failover.emit(Output::Lease { until: Instant::ZERO });
+        failover.install(WorkerRole::Standby);
+        failover.reserve();
+        failover
+    }
+
+    /// Handles a report of a worker.
+    pub fn handle_report(&mut self, now: Instant, report: WorkerReport) {
+        match report {
+            WorkerReport::Installed { worker, epoch } => {
+                if epoch == self.role_epoch && usize::from(worker.0) < self.workers {
+                    self.installed |= 1 << worker.0;
+                    self.advance_installed(now);
+                }
+            }
+            WorkerReport::InSyncInstalled { worker, epoch } => {
+                self.insync.handle_installed(worker.0, epoch);
+            }
+            WorkerReport::Sync { worker, peer, session, walk_done, oldest_unacked, dirty } => {
+                self.handle_synced(now, worker, peer, session, walk_done, oldest_unacked, dirty);
+            }
+            WorkerReport::HoldOverdue { peer, .. } => {
+                if self.insync.told.contains(peer)
+                    && let Some(peer) = self.peers.iter_mut().find(|other| other.node == peer)
+                {
+                    peer.overdue = true;
+                }
+            }
+            WorkerReport::Flushed { worker, peer } => {
+                if let Some(handover) = &mut self.handover
+                    && handover.to == Some(peer)
+                    && usize::from(worker.0) < self.workers
+                {
+                    handover.flushed |= 1 << worker.0;
+                }
+            }
+        }
+    }
+
+    /// Counters up to `counter` are durably reserved.
+    pub fn handle_reserved(&mut self, counter: u64) {
+        self.terms.handle_reserved(counter);
+    }
+
+    /// Does what an operator asks, or says why not.
+    pub fn handle_operator(&mut self, now: Instant, operator: Operator) -> Result<(), &'static str> {
+        let input = match operator {
+            Operator::Switchover => Input::OperatorSwitchover,
+            Operator::Promote => Input::OperatorPromote,
+            Operator::Shutdown => Input::Shutdown,
+        };
+        match role::step(self.role, input) {
+            Step::Refuse(reason) => return Err(reason),
+            Step::Quiesce if operator == Operator::Switchover && self.successor(now, true).is_none() => {
+                return Err("no standby is in sync");
+            }
+            Step::Lead if self.leader_lives(now) => return Err("a leader is heard: switch over there"),
+            Step::Lead if self.terms.next().is_none() => {
+                return Err("no term is reserved durably yet: try again");
+            }
+            _ => {}
+        }
+        if operator == Operator::Shutdown {
+            self.leaving = true;
+        }
+        self.apply(now, input, event::Cause::Operator);
+        Ok(())
+    }
+
+    /// The next thing to do, in order; `None`: all is done.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        let output = self.out.pop_front();
+        if matches!(output, Some(Output::SendFrame { .. })) {
+            self.frames_waiting -= 1;
+        }
+        output
+    }
+
+    /// When [`Failover::poll`] is to be called at the latest.
+    pub fn next_deadline(&self) -> Instant {
+        self.beat_due.min(self.polled_at + POLL_INTERVAL)
+    }
+
+    /// The present role.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The term that is led or followed.
+    pub fn term(&self) -> Term {
+        self.terms.current()
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    fn node(&self) -> NodeId {
+        self.member.node
+    }
+
+    fn emit(&mut self, output: Output) {
+        if matches!(output, Output::SendFrame { .. }) {
+            if self.frames_waiting == FAILOVER_FRAMES_MAX {
+                self.counters.bump(crate::base::counters::Counter::LivenessTxFull);
+                return;
+            }
+            self.frames_waiting += 1;
+        }
+        self.out.push_back(output);
+    }
+
+    fn event(&mut self, event: FailoverEvent) {
+        self.emit(Output::Event(event));
+    }
+
+    fn install(&mut self, role: WorkerRole) {
+        self.role_epoch += 1;
+        self.installed = 0;
+        let (epoch, term) = (self.role_epoch, self.terms.current());
+        self.emit(Output::Role { epoch, role, term });
+    }
+
+    fn all_installed(&self) -> bool {
+        self.installed == all(self.workers)
+    }
+
+    fn reserve(&mut self) {
+        if let Some(counter) = self.terms.ask() {
+            self.emit(Output::ReserveTerm { counter });
+        }
+    }
+}
+
+/// Between two polls, at most.
+pub const POLL_INTERVAL: Duration = Duration::from_millis(1);

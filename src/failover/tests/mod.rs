@@ -1,0 +1,8 @@
+//! Members of a group in virtual time, joined by links that lose, delay and cut.
+
+mod chaos;
+mod pair;
+mod sessions;
+mod stale;
+mod table;
+mod world;

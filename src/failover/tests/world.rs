@@ -1,0 +1,598 @@
+//! A small world in virtual time: machines, their workers and mirrored flows, and one
+//! LAN for each port number, with loss, delay, pauses, crashes and cuts. One seed, one run.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::base::counters::Counters;
+use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, WorkerId};
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
+use crate::config::checked::{self, Partition};
+use crate::failover::event::{Cause, FailoverEvent};
+use crate::failover::*;
+use crate::seal::{Key, MemberInfo};
+use crate::wire::ethernet::MacAddress;
+
+pub const TICK_US: u64 = 500;
+const WORKERS: usize = 2;
+const PORTS: usize = 2;
+/// The port that also carries the mirror.
+const MIRROR: usize = 0;
+const HOLD_TIMEOUT_MS: u64 = 100;
+const MIRROR_RATE: usize = 40;
+
+/// Flows by number.
+type Flows = BTreeSet<u64>;
+
+pub struct Setup {
+    pub nodes: u16,
+    pub partition: Partition,
+    pub variant: Variant,
+    pub preempt: bool,
+    pub loss_percent: u8,
+}
+
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            nodes: 2,
+            partition: Partition::Availability,
+            variant: Variant::Sound,
+            preempt: false,
+            loss_percent: 0,
+        }
+    }
+}
+
+/// What the workers of one process hold.
+#[derive(Default)]
+struct Workers {
+    role: Option<(u64, WorkerRole, Term)>,
+    in_sync: (u64, Members),
+    next_in_sync: Members,
+    lease: Instant,
+    sessions: BTreeMap<u16, u64>,
+    known: Flows,
+    acknowledged: BTreeMap<u16, Flows>,
+    held: BTreeMap<u64, u64>,
+    quiesce: Option<NodeId>,
+    reports: Vec<(u64, WorkerReport)>,
+}
+
+pub struct Machine {
+    pub failover: Failover,
+    workers: Workers,
+    inbox: Vec<(usize, Vec<u8>)>,
+    pub exited: bool,
+}
+
+pub struct Node {
+    pub id: u16,
+    pub up: Option<Machine>,
+    pub disk: u64,
+    pub priority: u8,
+    pub paused_until: u64,
+    pub stuck_until: u64,
+    boots: u64,
+    poll_phase: u64,
+}
+
+pub struct World {
+    pub now_us: u64,
+    pub rng: Rng,
+    pub setup: Setup,
+    pub nodes: Vec<Node>,
+    pub key: Key,
+    wire: BTreeMap<(u64, u64), (usize, usize, Vec<u8>)>,
+    sent: u64,
+    /// (port, from, to): nothing passes.
+    pub cut: BTreeSet<(usize, usize, usize)>,
+    pub log: Vec<(u64, u16, FailoverEvent)>,
+    /// What workers were told, in order: (node, what).
+    pub told: Vec<(u16, &'static str)>,
+    /// Reservations are written, but the answer does not come.
+    pub disk_hangs: bool,
+    /// Every frame that was sent: (from, port, frame).
+    pub recorded: Option<Vec<(usize, usize, Vec<u8>)>>,
+    pub announced: Vec<(u64, u16)>,
+    next_flow: u64,
+    /// Flows that were released as protected, by nobody's loss to be lost.
+    released: Flows,
+    /// Every turn in which more than one sent: who.
+    pub doubles: Vec<(u64, Vec<u16>)>,
+    pub silent_for: u64,
+    pub longest_silence: u64,
+    /// Flows released without one that believed to be in sync: (when, that one).
+    pub early: Vec<(u64, u16)>,
+    /// Protected flows that an undegraded leader did not know: (when, who, how many).
+    pub lost: Vec<(u64, u16, usize)>,
+}
+
+impl World {
+    pub fn new(seed: u64, setup: Setup) -> World {
+        let mut rng = Rng::with_seed(seed);
+        let nodes = (1..=setup.nodes).map(|id| Node {
+            id,
+            up: None,
+            disk: 0,
+            priority: 100,
+            paused_until: 0,
+            stuck_until: 0,
+            boots: 0,
+            poll_phase: rng.u64(0..2),
+        });
+        let nodes = nodes.collect();
+        World {
+            now_us: 1_000_000,
+            rng,
+            setup,
+            nodes,
+            key: Key::parse("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f").unwrap(),
+            wire: BTreeMap::new(),
+            sent: 0,
+            cut: BTreeSet::new(),
+            log: Vec::new(),
+            told: Vec::new(),
+            disk_hangs: false,
+            recorded: None,
+            announced: Vec::new(),
+            next_flow: 0,
+            released: Flows::new(),
+            doubles: Vec::new(),
+            silent_for: 0,
+            longest_silence: 0,
+            lost: Vec::new(),
+            early: Vec::new(),
+        }
+    }
+
+    /// A world in which all nodes were started together and one of them leads, in sync with the others.
+    pub fn settled(seed: u64, setup: Setup) -> World {
+        let mut world = World::new(seed, setup);
+        for at in 0..world.nodes.len() {
+            world.start(at);
+        }
+        world.run_ms(400);
+        world
+    }
+
+    pub fn now(&self) -> Instant {
+        Instant::from_nanos(self.now_us * 1000)
+    }
+
+    pub fn config(&self, at: usize) -> checked::Failover {
+        checked::Failover {
+            virtual_router_id: 1,
+            priority: self.nodes[at].priority,
+            heartbeat_interval: Duration::from_millis(5),
+            lease: Duration::from_millis(36),
+            takeover_after: Duration::from_millis(50),
+            boot_wait: Duration::from_millis(300),
+            partition: self.setup.partition,
+            preempt: self.setup.preempt,
+            state_dir: "/nowhere".into(),
+        }
+    }
+
+    pub fn start(&mut self, at: usize) {
+        let config = self.config(at);
+        let node = &mut self.nodes[at];
+        node.boots += 1;
+        let member = MemberInfo {
+            group: GroupId(0),
+            node: NodeId(node.id),
+            boot: BootId(self.rng.u64(1..)),
+            version_min: 1,
+            version_max: 1,
+            capabilities: 0,
+            workers: WORKERS as u16,
+            shards: 256,
+            hash_keys: 5,
+            udp_port: 7000,
+            generation: 1,
+        };
+        let all = 1..=self.setup.nodes;
+        let setup = FailoverSetup {
+            member,
+            peers: all.filter(|other| *other != node.id).map(NodeId).collect(),
+            ports: (0..PORTS)
+                .map(|port| PortSetup {
+                    id: PortId(port as u16),
+                    mac: MacAddress([2, 0, 0, 0, node.id as u8, port as u8]),
+                    mirror: port == MIRROR,
+                })
+                .collect(),
+            config,
+            key: self.key.clone(),
+            reserved: Term { counter: node.disk, node: NodeId(node.id) },
+            workers: WORKERS,
+            counters: Arc::new(Counters::default()),
+            variant: self.setup.variant,
+        };
+        node.paused_until = 0;
+        node.stuck_until = 0;
+        let now = Instant::from_nanos(self.now_us * 1000);
+        let failover = Failover::new(setup, now);
+        self.nodes[at].up =
+            Some(Machine { failover, workers: Workers::default(), inbox: Vec::new(), exited: false });
+    }
+
+    pub fn kill(&mut self, at: usize) {
+        self.nodes[at].up = None;
+    }
+
+    pub fn pause_ms(&mut self, at: usize, millis: u64) {
+        self.nodes[at].paused_until = self.now_us + millis * 1000;
+    }
+
+    pub fn machine(&self, at: usize) -> &Machine {
+        self.nodes[at].up.as_ref().expect("it is up")
+    }
+
+    pub fn status(&self, at: usize) -> FailoverStatus {
+        self.machine(at).failover.status()
+    }
+
+    pub fn role(&self, at: usize) -> Role {
+        self.machine(at).failover.role()
+    }
+
+    pub fn operator(&mut self, at: usize, operator: Operator) -> Result<(), &'static str> {
+        let now = self.now();
+        self.nodes[at].up.as_mut().expect("it is up").failover.handle_operator(now, operator)
+    }
+
+    /// Every port and direction between two nodes.
+    pub fn cut_all(&mut self, from: usize, to: usize) {
+        self.cut.extend((0..PORTS).map(|port| (port, from, to)));
+    }
+
+    /// Index of the one node that serves now.
+    pub fn leader(&self) -> usize {
+        let senders = self.senders();
+        assert_eq!(senders.len(), 1, "one sender at {} us", self.now_us);
+        senders[0]
+    }
+
+    fn runs(&self, node: &Node) -> bool {
+        node.up.is_some() && node.paused_until <= self.now_us
+    }
+
+    /// Who would send service packets in this very turn.
+    pub fn senders(&self) -> Vec<usize> {
+        let now = self.now();
+        let sends = |node: &Node| {
+            self.runs(node)
+                && node.stuck_until <= self.now_us
+                && node.up.as_ref().is_some_and(|up| {
+                    up.workers.role.is_some_and(|(_, role, _)| role == WorkerRole::Active)
+                        && now < up.workers.lease
+                })
+        };
+        (0..self.nodes.len()).filter(|at| sends(&self.nodes[*at])).collect()
+    }
+
+    pub fn events(&self, at: usize) -> Vec<&FailoverEvent> {
+        let id = self.nodes[at].id;
+        self.log.iter().filter(|(_, node, _)| *node == id).map(|(_, _, event)| event).collect()
+    }
+
+    pub fn story(&self) -> String {
+        self.log.iter().map(|(at, node, event)| format!("{at:>9} node {node}: {event}\n")).collect()
+    }
+
+    pub fn run_ms(&mut self, millis: u64) {
+        for _ in 0..millis * 1000 / TICK_US {
+            self.turn();
+        }
+    }
+
+    fn turn(&mut self) {
+        self.now_us += TICK_US;
+        self.deliver();
+        // Workers look at the lease before the liveness thread has its turn: the worst order.
+        self.serve();
+        for at in 0..self.nodes.len() {
+            if self.runs(&self.nodes[at]) {
+                self.turn_of(at);
+            }
+        }
+        self.mirror();
+    }
+
+    fn deliver(&mut self) {
+        while let Some(entry) = self.wire.first_entry() {
+            if entry.key().0 > self.now_us {
+                return;
+            }
+            let (to, port, frame) = entry.remove();
+            if let Some(up) = &mut self.nodes[to].up
+                && up.inbox.len() < 512
+            {
+                up.inbox.push((port, frame));
+            }
+        }
+    }
+
+    /// The check: who sends now?
+    fn serve(&mut self) {
+        let senders = self.senders();
+        if senders.len() > 1 {
+            let ids = senders.iter().map(|at| self.nodes[*at].id).collect();
+            self.doubles.push((self.now_us, ids));
+        }
+        if senders.is_empty() {
+            self.silent_for += TICK_US;
+            self.longest_silence = self.longest_silence.max(self.silent_for);
+        } else {
+            self.silent_for = 0;
+        }
+        for at in senders {
+            let now_us = self.now_us;
+            let flow = self.next_flow;
+            if self.rng.u8(0..8) == 0 {
+                self.next_flow += 1;
+                let workers = &mut self.nodes[at].up.as_mut().unwrap().workers;
+                if workers.quiesce.is_none() {
+                    workers.known.insert(flow);
+                    workers.held.insert(flow, now_us);
+                }
+            }
+        }
+    }
+
+    fn turn_of(&mut self, at: usize) {
+        let now_us = self.now_us;
+        let now = self.now();
+        let stuck = self.nodes[at].stuck_until > now_us;
+        let polls = (now_us / TICK_US) % 2 == self.nodes[at].poll_phase;
+        let node = &mut self.nodes[at];
+        let up = node.up.as_mut().expect("it runs");
+        // Just awake: the thread may run before the workers have brought in what waits at the ports.
+        let late = now_us - node.paused_until.min(now_us) < 3 * TICK_US && node.boots % 2 == 0;
+        if !stuck && !late {
+            // Frames come in by the workers.
+            for (port, mut frame) in core::mem::take(&mut up.inbox) {
+                up.failover.handle_frame(now, PortId(port as u16), &mut frame);
+            }
+            let due = up.workers.reports.extract_if(.., |(due, _)| *due <= now_us);
+            for (_, report) in due.collect::<Vec<_>>() {
+                if matches!(report, WorkerReport::InSyncInstalled { epoch, .. } if epoch == up.workers.in_sync.0)
+                {
+                    up.workers.in_sync.1 = up.workers.next_in_sync;
+                }
+                up.failover.handle_report(now, report);
+            }
+        }
+        if polls {
+            let workers_moved = if stuck { 0b10 } else { 0b11 };
+            up.failover.poll(now, Progress { workers_moved, drained: true });
+        }
+        while let Some(output) = self.nodes[at].up.as_mut().and_then(|up| up.failover.poll_output()) {
+            self.perform(at, output);
+        }
+        if self.nodes[at].up.as_ref().is_some_and(|up| up.exited) {
+            self.nodes[at].up = None;
+        }
+    }
+
+    fn perform(&mut self, at: usize, output: Output) {
+        let due = self.now_us + self.rng.u64(0..3) * TICK_US;
+        let id = self.nodes[at].id;
+        let now_us = self.now_us;
+        let node = &mut self.nodes[at];
+        let up = node.up.as_mut().expect("it runs");
+        let workers = &mut up.workers;
+        let told = match &output {
+            Output::Lease { until } if *until == Instant::ZERO => Some("no lease"),
+            Output::Lease { .. } => Some("lease"),
+            Output::Role { role: WorkerRole::Active, .. } => Some("active"),
+            Output::Role { role: WorkerRole::Standby, .. } => Some("standby"),
+            Output::Announce { .. } => Some("announce"),
+            _ => None,
+        };
+        self.told.extend(told.map(|what| (id, what)));
+        match output {
+            Output::SendFrame { port, frame } => self.send(at, port.0.into(), &frame),
+            Output::Lease { until } => workers.lease = until,
+            Output::Role { epoch, role, term } => {
+                let was_active = workers.role.is_some_and(|(_, role, _)| role == WorkerRole::Active);
+                workers.role = Some((epoch, role, term));
+                workers.quiesce = None;
+                if role == WorkerRole::Standby || !was_active {
+                    workers.held.clear();
+                    workers.acknowledged.clear();
+                }
+                for worker in (0..WORKERS as u16).map(WorkerId) {
+                    workers.reports.push((due, WorkerReport::Installed { worker, epoch }));
+                }
+            }
+            Output::InSync { epoch, members, .. } => {
+                (workers.in_sync.0, workers.next_in_sync) = (epoch, members);
+                for worker in (0..WORKERS as u16).map(WorkerId) {
+                    workers.reports.push((due, WorkerReport::InSyncInstalled { worker, epoch }));
+                }
+            }
+            Output::PeerSession { node, session } => {
+                workers.sessions.insert(node.0, session.id());
+                workers.acknowledged.remove(&node.0);
+            }
+            Output::PeerLost { node } => {
+                workers.sessions.remove(&node.0);
+                workers.acknowledged.remove(&node.0);
+            }
+            Output::Quiesce { peer } => workers.quiesce = Some(peer),
+            Output::Announce { .. } => self.announced.push((now_us, id)),
+            Output::ReserveTerm { counter } => {
+                // The disk is quick here: the machine is told before the next poll.
+                node.disk = counter;
+                if !self.disk_hangs {
+                    up.failover.handle_reserved(counter);
+                }
+            }
+            Output::MayExit => up.exited = true,
+            Output::Event(event) => {
+                if let FailoverEvent::Promoted { degraded: false, cause, .. } = &event
+                    && !matches!(cause, Cause::Boot | Cause::Alone | Cause::Operator)
+                {
+                    let missing = self.released.difference(&workers.known).count();
+                    if missing > 0 {
+                        self.lost.push((now_us, id, missing));
+                    }
+                }
+                if let FailoverEvent::Promoted { .. } = &event {
+                    // What it does not know is lost now, however it came to lead.
+                    self.released = self.released.intersection(&workers.known).copied().collect();
+                }
+                self.log.push((now_us, id, event));
+            }
+        }
+    }
+
+    fn send(&mut self, from: usize, port: usize, frame: &[u8]) {
+        if let Some(recorded) = &mut self.recorded {
+            recorded.push((from, port, frame.to_vec()));
+        }
+        for to in 0..self.nodes.len() {
+            let lost = self.rng.u8(0..100) < self.setup.loss_percent;
+            if to == from || lost || self.cut.contains(&(port, from, to)) {
+                continue;
+            }
+            self.sent += 1;
+            let delay = 100 + self.rng.u64(0..1200);
+            self.wire.insert((self.now_us + delay, self.sent), (to, port, frame.to_vec()));
+        }
+    }
+
+    /// Mirroring, as the workers would do it: flows go over, acknowledgements come back, held
+    /// packets are released.
+    fn mirror(&mut self) {
+        for at in 0..self.nodes.len() {
+            let leads = self.runs(&self.nodes[at])
+                && self.nodes[at]
+                    .up
+                    .as_ref()
+                    .is_some_and(|up| up.workers.role.is_some_and(|(_, role, _)| role == WorkerRole::Active));
+            if !leads {
+                continue;
+            }
+            for to in 0..self.nodes.len() {
+                self.mirror_to(at, to);
+            }
+            self.release(at);
+        }
+    }
+
+    fn mirror_to(&mut self, at: usize, to: usize) {
+        if at == to || !self.runs(&self.nodes[to]) {
+            return;
+        }
+        if self.cut.contains(&(MIRROR, at, to)) || self.cut.contains(&(MIRROR, to, at)) {
+            return;
+        }
+        let (from_id, to_id) = (self.nodes[at].id, self.nodes[to].id);
+        let session =
+            |node: &Node, peer: u16| node.up.as_ref().and_then(|up| up.workers.sessions.get(&peer).copied());
+        let session = (session(&self.nodes[at], to_id), session(&self.nodes[to], from_id));
+        let (Some(ours), Some(theirs)) = session else { return };
+        if ours != theirs {
+            return;
+        }
+        let up = self.nodes[at].up.as_mut().expect("it leads");
+        let acknowledged = up.workers.acknowledged.entry(to_id).or_default();
+        let news: Vec<u64> = up.workers.known.difference(acknowledged).copied().take(MIRROR_RATE).collect();
+        let peer = self.nodes[to].up.as_mut().expect("it runs");
+        let follows = peer.workers.role.is_some_and(|(_, role, _)| role == WorkerRole::Standby);
+        if !follows {
+            return;
+        }
+        peer.workers.known.extend(&news);
+        self.nodes[at]
+            .up
+            .as_mut()
+            .expect("it leads")
+            .workers
+            .acknowledged
+            .entry(to_id)
+            .or_default()
+            .extend(news);
+    }
+
+    /// Those awake that believe to be in sync with this leader.
+    fn believers(&self, at: usize) -> Vec<u16> {
+        let leader = NodeId(self.nodes[at].id);
+        let awake = self.nodes.iter().filter(|node| node.paused_until + 4 * TICK_US <= self.now_us);
+        let up = awake.filter_map(|node| Some((node.id, node.up.as_ref()?.failover.status())));
+        let believes = up.filter(|(_, status)| status.in_sync && status.term.node == leader);
+        believes.map(|(id, _)| id).collect()
+    }
+
+    fn release(&mut self, at: usize) {
+        let now_us = self.now_us;
+        let believers = self.believers(at);
+        let up = self.nodes[at].up.as_mut().expect("it leads");
+        let workers = &mut up.workers;
+        let members = workers.in_sync.1;
+        let acknowledged =
+            |peer: u16, flow: &u64| workers.acknowledged.get(&peer).is_some_and(|all| all.contains(flow));
+        let ready: Vec<u64> = workers
+            .held
+            .keys()
+            .filter(|flow| members.iter().all(|member| acknowledged(member.0, flow)))
+            .copied()
+            .collect();
+        if !ready.is_empty() {
+            let left_out = believers.iter().filter(|node| !members.contains(NodeId(**node)));
+            self.early.extend(left_out.map(|node| (now_us, *node)));
+        }
+        for flow in ready {
+            workers.held.remove(&flow);
+            // With nobody in sync it goes out, but is not protected.
+            if !members.is_empty() {
+                self.released.insert(flow);
+            }
+        }
+        let overdue = workers.held.values().any(|since| now_us - since > HOLD_TIMEOUT_MS * 1000);
+        for member in members.iter() {
+            let late = workers
+                .held
+                .keys()
+                .any(|flow| !workers.acknowledged.get(&member.0).is_some_and(|all| all.contains(flow)));
+            if overdue && late {
+                workers
+                    .reports
+                    .push((now_us, WorkerReport::HoldOverdue { worker: WorkerId(0), peer: member }));
+            }
+        }
+        if now_us / TICK_US % 20 == 0 {
+            for (peer, session) in &workers.sessions {
+                let known = workers.acknowledged.get(peer);
+                let dirty =
+                    workers.known.iter().filter(|flow| !known.is_some_and(|all| all.contains(flow))).count();
+                let done = dirty == 0;
+                for worker in (0..WORKERS as u16).map(WorkerId) {
+                    let report = WorkerReport::Sync {
+                        worker,
+                        peer: NodeId(*peer),
+                        session: *session,
+                        walk_done: done,
+                        oldest_unacked: Duration::from_millis(if done { 0 } else { 20 }),
+                        dirty: dirty as u32,
+                    };
+                    workers.reports.push((now_us + TICK_US, report));
+                }
+            }
+        }
+        if let Some(peer) = workers.quiesce
+            && workers
+                .known
+                .iter()
+                .all(|flow| workers.acknowledged.get(&peer.0).is_some_and(|all| all.contains(flow)))
+        {
+            for worker in (0..WORKERS as u16).map(WorkerId) {
+                workers.reports.push((now_us, WorkerReport::Flushed { worker, peer }));
+            }
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! Source-NAT ports of one shard (DESIGN "Source-NAT ports").
+//!
+//! The candidates at an address are the 256 ports that keep the server's answers in
+//! this shard, without the well-known ones. Every member owns a part of them, by
+//! its rank in the group, and allocates only its own: so members cannot choose the
+//! same port even while they cannot talk. A port can serve as many flows at a time
+//! as there are servers: what must be unique is the server's side of the flow.
+//!
+//! Two things a process cannot remember over its death: which ports its last flows
+//! had, and which ones were in quarantine. So its part is halved: each boot prefers
+//! one half, in turn, and the other half, which the boot before preferred, rests
+//! for one quarantine after the start. Only when a boot has used up its half (half of
+//! 126 ports for each address, server and shard, in a pair) does it reach into the other.
+
+use std::sync::Arc;
+
+use crate::base::ids::ShardId;
+use crate::base::limits::{SNAT_PORT_MIN, SNAT_PROBES_MAX};
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
+use crate::flow::key::{Address, Key, KeyHash};
+use crate::flow::resting::Resting;
+use crate::flow::toeplitz::Toeplitz;
+
+/// What a port allocator is made of; the same for all shards of an appliance.
+#[derive(Clone, Copy, Debug)]
+pub struct PortSetup {
+    /// Members of the group, at least 1.
+    pub members: u8,
+    /// This member's place among them in the order of their node ids, from 0.
+    pub rank: u8,
+    /// The half that this boot prefers: the lowest bit of a durable count of boots.
+    /// `None`: there was no boot before, so nothing rests; it counts as `false`.
+    pub boot_parity: Option<bool>,
+    /// When this process started.
+    pub booted: Instant,
+    /// How long a port rests after its flow's end is acknowledged.
+    pub quarantine: Duration,
+    /// Resting ports at most, in one shard; then the oldest quarantine ends early.
+    pub resting_max: u32,
+}
+
+/// A flow in want of a source-NAT address and port.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The source-NAT addresses to take from. Those of the other family are passed over.
+    pub snat: &'a [Address],
+    /// The real server's address.
+    pub server: Address,
+    /// The real server's port.
+    pub server_port: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The VLAN that the server's packets come in by; 0: untagged.
+    pub vlan: u16,
+}
+
+impl Wanted<'_> {
+    /// The key of the server's packets to a source-NAT address and port.
+    pub const fn server_key(&self, address: Address, port: u16) -> Key {
+        Key {
+            src: self.server,
+            dst: address,
+            src_port: self.server_port,
+            dst_port: port,
+            vlan: self.vlan,
+            protocol: self.protocol,
+        }
+    }
+}
+
+/// What became of a request for a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Allocation {
+    /// This address and port. It is taken once a flow with it is in the table.
+    Port(Address, u16),
+    /// None of the ports that were looked at is free for this server.
+    Exhausted,
+}
+
+/// The source-NAT ports of one shard.
+pub struct PortAllocator {
+    shard: ShardId,
+    toeplitz: Arc<Toeplitz>,
+    /// Own candidates, as indices of the shard's ports.
+    preferred: Vec<u8>,
+    /// The half that the boot before preferred.
+    other: Vec<u8>,
+    other_rests_until: Instant,
+    members: u8,
+    rank: u8,
+    resting: Resting,
+}
+
+impl PortAllocator {
+    /// The allocator of a shard.
+    pub fn new(shard: ShardId, toeplitz: Arc<Toeplitz>, setup: &PortSetup, hash: KeyHash) -> PortAllocator {
+        let members = setup.members.max(1);
+        let own = (0..=u8::MAX).filter(|index| index % members == setup.rank);
+        let prefers_odd = setup.boot_parity.unwrap_or(false);
+        let (preferred, other) = own.partition(|index| (index / members % 2 == 1) == prefers_odd);
+        let other_rests_until = match setup.boot_parity {
+            Some(_) => setup.booted + setup.quarantine,
+            None => Instant::ZERO,
+        };
+        let resting = Resting::new(setup.resting_max, setup.quarantine, hash);
+        let rank = setup.rank;
+        PortAllocator { shard, toeplitz, preferred, other, other_rests_until, members, rank, resting }
+    }
+
+    /// Finds a free port, from a random place on. `in_use` says whether the table
+    /// has a flow with a server-side key. Looks at [`SNAT_PROBES_MAX`] candidates of
+    /// each half at most.
+    pub fn allocate(
+        &self,
+        now: Instant,
+        rng: &mut Rng,
+        wanted: &Wanted<'_>,
+        in_use: impl Fn(&Key) -> bool,
+    ) -> Allocation {
+        let found = self.probe(&self.preferred, now, rng, wanted, &in_use);
+        let found = match found {
+            None if now >= self.other_rests_until => self.probe(&self.other, now, rng, wanted, &in_use),
+            found => found,
+        };
+        found.map_or(Allocation::Exhausted, |(address, port)| Allocation::Port(address, port))
+    }
+
+    fn probe(
+        &self,
+        candidates: &[u8],
+        now: Instant,
+        rng: &mut Rng,
+        wanted: &Wanted<'_>,
+        in_use: &impl Fn(&Key) -> bool,
+    ) -> Option<(Address, u16)> {
+        let total = candidates.len() * wanted.snat.len();
+        if total == 0 {
+            return None;
+        }
+        let start = rng.usize(0..total);
+        for step in 0..total.min(SNAT_PROBES_MAX) {
+            let number = (start + step) % total;
+            // Neighbouring numbers are at different addresses.
+            let address = wanted.snat[number % wanted.snat.len()];
+            let index = candidates[number / wanted.snat.len()];
+            if address.is_v4() != wanted.server.is_v4() {
+                continue;
+            }
+            let port = self.toeplitz.ports_of(address, self.shard).at(index);
+            let key = wanted.server_key(address, port);
+            if port >= SNAT_PORT_MIN && !in_use(&key) && !self.resting.contains(now, &key) {
+                return Some((address, port));
+            }
+        }
+        None
+    }
+
+    /// Whether a source-NAT address and port belong to this shard and to this
+    /// member's part of it.
+    pub fn owns(&self, address: Address, port: u16) -> bool {
+        let index = self.toeplitz.ports_of(address, self.shard).index_of(port);
+        index.is_some_and(|index| index % self.members == self.rank)
+    }
+
+    /// A flow ended whose end the in-sync members have yet to acknowledge: its port
+    /// rests until [`PortAllocator::acknowledged`]. `key` is the server's side of the
+    /// flow. Ports of other members are not this allocator's business.
+    pub fn rest_until_acknowledged(&mut self, now: Instant, key: Key) {
+        if self.owns(key.dst, key.dst_port) {
+            self.resting.wait(now, key);
+        }
+    }
+
+    /// All in-sync members know of the flow's end: its port's quarantine begins.
+    pub fn acknowledged(&mut self, now: Instant, key: &Key) {
+        self.resting.acknowledged(now, key);
+    }
+
+    /// A flow ended and nobody else has to know, or a peer that leads ended it: its
+    /// port's quarantine begins at once.
+    pub fn rest(&mut self, now: Instant, key: Key) {
+        if self.owns(key.dst, key.dst_port) {
+            self.resting.quarantine(now, key);
+        }
+    }
+
+    /// Ports that rest now. Some ended quarantines may be counted too, fewer with each call.
+    pub fn resting(&mut self, now: Instant) -> usize {
+        self.resting.clear_ended(now);
+        self.resting.len()
+    }
+
+    /// Quarantines that ended before their time because too many ports rested.
+    pub const fn ended_early(&self) -> u64 {
+        self.resting.ended_early()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::key::TCP;
+    use crate::flow::toeplitz::MICROSOFT_KEY;
+    use std::cell::RefCell;
+    use std::collections::HashSet;
+
+    const QUARANTINE: Duration = Duration::from_secs(60);
+    const SHARD: ShardId = ShardId(77);
+    const SNAT: [Address; 2] = [Address::v4([10, 2, 0, 100]), Address::v4([10, 2, 0, 101])];
+
+    fn setup() -> PortSetup {
+        PortSetup {
+            members: 2,
+            rank: 0,
+            boot_parity: None,
+            booted: at(1000),
+            quarantine: QUARANTINE,
+            resting_max: 1000,
+        }
+    }
+
+    fn allocator(setup: &PortSetup) -> PortAllocator {
+        let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
+        PortAllocator::new(SHARD, Arc::new(toeplitz), setup, KeyHash::with_seed(1))
+    }
+
+    fn wanted(snat: &[Address]) -> Wanted<'_> {
+        Wanted { snat, server: Address::v4([10, 2, 0, 10]), server_port: 80, protocol: TCP, vlan: 0 }
+    }
+
+    fn at(secs: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(secs)
+    }
+
+    /// Allocates at a time until nothing is left; the keys of what it got.
+    fn drain(ports: &PortAllocator, now: Instant, wanted: &Wanted<'_>) -> HashSet<Key> {
+        let used = RefCell::new(HashSet::new());
+        let mut rng = Rng::with_seed(1);
+        while let Allocation::Port(address, port) =
+            ports.allocate(now, &mut rng, wanted, |key| used.borrow().contains(key))
+        {
+            assert!(used.borrow_mut().insert(wanted.server_key(address, port)), "given out twice");
+        }
+        used.into_inner()
+    }
+
+    #[test]
+    fn a_port_keeps_the_servers_answers_in_the_shard_and_is_never_a_well_known_one() {
+        let ports = allocator(&setup());
+        let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
+        let all = drain(&ports, at(2000), &wanted(&SNAT));
+        assert!(all.len() > 240, "{} ports at two addresses", all.len());
+        for key in &all {
+            assert_eq!(toeplitz.shard_of(key.dst, key.dst_port), SHARD);
+            assert!(key.dst_port >= 1024 && SNAT.contains(&key.dst));
+            assert!(ports.owns(key.dst, key.dst_port));
+        }
+    }
+
+    #[test]
+    fn members_parts_are_disjoint_and_together_complete() {
+        for members in 1..=4 {
+            let mut union = HashSet::new();
+            let mut sum = 0;
+            for rank in 0..members {
+                let part =
+                    drain(&allocator(&PortSetup { members, rank, ..setup() }), at(2000), &wanted(&SNAT));
+                sum += part.len();
+                union.extend(part);
+            }
+            assert_eq!(union.len(), sum, "{members} members");
+            let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
+            let usable = SNAT.iter().flat_map(|address| toeplitz.ports_of(*address, SHARD).iter());
+            assert_eq!(sum, usable.filter(|port| *port >= 1024).count());
+        }
+    }
+
+    #[test]
+    fn a_port_serves_several_servers_at_a_time() {
+        let ports = allocator(&setup());
+        let one = drain(&ports, at(2000), &wanted(&SNAT[..1]));
+        let full = |key: &Key| one.contains(key);
+        let mut rng = Rng::with_seed(2);
+        let same = wanted(&SNAT[..1]);
+        assert_eq!(ports.allocate(at(2000), &mut rng, &same, full), Allocation::Exhausted);
+        let other = Wanted { server_port: 81, ..same };
+        assert!(matches!(ports.allocate(at(2000), &mut rng, &other, full), Allocation::Port(..)));
+    }
+
+    #[test]
+    fn addresses_of_the_other_family_are_passed_over() {
+        let ports = allocator(&setup());
+        let v6 = Address::from(core::net::Ipv6Addr::LOCALHOST);
+        let mixed = [SNAT[0], v6];
+        assert!(drain(&ports, at(2000), &wanted(&mixed)).iter().all(|key| key.dst == SNAT[0]));
+        let to_v6 = Wanted { server: v6, ..wanted(&mixed) };
+        let all = drain(&ports, at(2000), &to_v6);
+        assert!(all.len() > 120 && all.iter().all(|key| key.dst == v6));
+        assert!(drain(&ports, at(2000), &wanted(&[])).is_empty());
+        assert!(drain(&ports, at(2000), &wanted(&[v6])).is_empty());
+    }
+
+    #[test]
+    fn a_port_rests_until_the_end_is_acknowledged_and_the_quarantine_has_passed() {
+        let mut ports = allocator(&setup());
+        let wanted = wanted(&SNAT[..1]);
+        let all = drain(&ports, at(2000), &wanted);
+        let key = *all.iter().next().expect("a port");
+        ports.rest_until_acknowledged(at(2000), key);
+        assert!(!drain(&ports, at(9000), &wanted).contains(&key));
+        ports.acknowledged(at(9000), &key);
+        assert!(!drain(&ports, at(9059), &wanted).contains(&key));
+        assert_eq!(drain(&ports, at(9060), &wanted), all);
+    }
+
+    #[test]
+    fn without_a_peer_the_quarantine_begins_at_once() {
+        let mut ports = allocator(&setup());
+        let wanted = wanted(&SNAT[..1]);
+        let all = drain(&ports, at(2000), &wanted);
+        for key in &all {
+            ports.rest(at(2000), *key);
+        }
+        assert!(drain(&ports, at(2059), &wanted).is_empty());
+        assert_eq!(drain(&ports, at(2060), &wanted), all);
+    }
+
+    #[test]
+    fn ports_of_other_members_do_not_take_room_among_the_resting() {
+        let mut ports = allocator(&setup());
+        let theirs = drain(&allocator(&PortSetup { rank: 1, ..setup() }), at(2000), &wanted(&SNAT));
+        for key in theirs {
+            ports.rest(at(2000), key);
+            ports.rest_until_acknowledged(at(2000), key);
+        }
+        assert_eq!(ports.resting(at(2000)), 0);
+    }
+
+    #[test]
+    fn too_many_resting_ports_end_the_oldest_quarantine_and_are_counted() {
+        let mut ports = allocator(&PortSetup { resting_max: 10, ..setup() });
+        let wanted = wanted(&SNAT[..1]);
+        let all = drain(&ports, at(2000), &wanted);
+        for key in &all {
+            ports.rest(at(2000), *key);
+        }
+        assert_eq!((ports.resting(at(2000)), ports.ended_early()), (10, all.len() as u64 - 10));
+        assert_eq!(drain(&ports, at(2001), &wanted).len(), all.len() - 10);
+    }
+
+    #[test]
+    fn after_a_boot_the_half_that_the_boot_before_preferred_rests_for_one_quarantine() {
+        let wanted = wanted(&SNAT[..1]);
+        let first = allocator(&setup());
+        let all = drain(&first, at(1000), &wanted);
+        let second = allocator(&PortSetup { boot_parity: Some(true), ..setup() });
+        let early = drain(&second, at(1059), &wanted);
+        assert!(early.len() * 2 >= all.len() - 8 && early.len() * 2 <= all.len() + 8);
+        assert_eq!(drain(&second, at(1060), &wanted), all);
+        // The third boot begins with the other half.
+        let third = allocator(&PortSetup { boot_parity: Some(false), ..setup() });
+        let later = drain(&third, at(1059), &wanted);
+        assert!(early.is_disjoint(&later));
+        assert_eq!(early.len() + later.len(), all.len());
+    }
+
+    #[test]
+    fn a_boot_stays_in_the_half_it_prefers_while_that_has_room() {
+        let wanted = wanted(&SNAT[..1]);
+        let resting = allocator(&PortSetup { boot_parity: Some(true), ..setup() });
+        let preferred = drain(&resting, at(1000), &wanted);
+        let mut rng = Rng::with_seed(3);
+        for _ in 0..1000 {
+            // Long after the boot's quarantine, all ports free.
+            let Allocation::Port(address, port) = resting.allocate(at(9000), &mut rng, &wanted, |_| false)
+            else {
+                panic!("all ports are free");
+            };
+            assert!(preferred.contains(&wanted.server_key(address, port)));
+        }
+    }
+
+    #[test]
+    fn ports_are_not_given_out_in_a_predictable_order() {
+        let ports = allocator(&setup());
+        let mut rng = Rng::with_seed(4);
+        let seen: HashSet<_> = (0..200)
+            .map(|_| match ports.allocate(at(2000), &mut rng, &wanted(&SNAT), |_| false) {
+                Allocation::Port(address, port) => (address, port),
+                Allocation::Exhausted => panic!("all ports are free"),
+            })
+            .collect();
+        assert!(seen.len() > 50, "{} different of 200", seen.len());
+    }
+}

@@ -1,0 +1,175 @@
+//! The master: answers, neighbours, announcements and the aging sweep, composed.
+
+use core::net::IpAddr;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::base::ids::{PortId, ShardId, WorkerId};
+use crate::base::io::TxClass;
+use crate::base::limits::PUNT_OUTPUTS_MAX;
+use crate::base::time::{Duration, Instant};
+use crate::config::snapshot::Snapshot;
+use crate::flow::aging::LastSeen;
+use crate::master::announce::{announcements, keep_alives};
+use crate::master::answers::{Answer, Answers};
+use crate::master::neighbours::{self, Neighbours};
+use crate::master::sweep::AgingSweep;
+use crate::traffic::routes::NextHop;
+use crate::wire::ethernet::MacAddress;
+use crate::worker::message::Command;
+
+/// Between two frames from the virtual MAC, by which bridges keep it.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(1000);
+
+/// What a master is made from.
+pub struct MasterSetup {
+    /// The configuration.
+    pub snapshot: Arc<Snapshot>,
+    /// The ports' own link addresses, in their order.
+    pub link_addresses: Vec<[u8; 6]>,
+    /// The last-seen array of every shard.
+    pub last_seen: Vec<(WorkerId, ShardId, LastSeen)>,
+    /// When it starts.
+    pub now: Instant,
+    /// Seed of jitter.
+    pub seed: u64,
+}
+
+/// What the driver is to do.
+#[derive(Clone, Debug)]
+pub enum MasterOutput {
+    /// Send a frame by a port, through the worker that owns a queue of it.
+    Inject {
+        /// The port.
+        port: PortId,
+        /// The frame.
+        frame: Vec<u8>,
+        /// In whose name.
+        class: TxClass,
+    },
+    /// Tell a worker, or every one.
+    Command {
+        /// The worker; `None`: every one.
+        to: Option<WorkerId>,
+        /// What.
+        command: Command,
+    },
+    /// Someone else uses an address of ours.
+    Rival {
+        /// Seen on this port.
+        port: PortId,
+        /// The address; `None`: a virtual MAC.
+        address: Option<IpAddr>,
+        /// Who.
+        link: [u8; 6],
+    },
+}
+
+/// The master of one appliance. [`Master::poll`] at [`Master::next_deadline`] or
+/// earlier; [`Master::poll_output`] until `None` after every call.
+pub struct Master {
+    answers: Answers,
+    neighbours: Neighbours,
+    sweep: AgingSweep,
+    announcements: Vec<(PortId, Vec<u8>)>,
+    keep_alives: Vec<(PortId, Vec<u8>)>,
+    keep_alive_at: Instant,
+    active: bool,
+    outputs: VecDeque<MasterOutput>,
+    expired: Vec<crate::master::sweep::Expired>,
+}
+
+impl Master {
+    /// The master of a standby.
+    pub fn new(setup: MasterSetup) -> Master {
+        let config = &setup.snapshot.checked;
+        let macs: Vec<MacAddress> = setup.link_addresses.iter().copied().map(MacAddress).collect();
+        Master {
+            answers: Answers::new(config, &macs),
+            neighbours: Neighbours::new(setup.now, config, &macs, setup.seed),
+            sweep: AgingSweep::new(setup.now, &config.flows, setup.last_seen),
+            announcements: announcements(config),
+            keep_alives: keep_alives(config),
+            keep_alive_at: Instant::FAR_FUTURE,
+            active: false,
+            outputs: VecDeque::new(),
+            expired: Vec::new(),
+        }
+    }
+
+    /// The frames by which a new active says where the service's addresses are now.
+    pub fn announcements(&self) -> &[(PortId, Vec<u8>)] {
+        &self.announcements
+    }
+
+    /// The role changed.
+    pub fn handle_role(&mut self, now: Instant, active: bool) {
+        self.active = active;
+        self.keep_alive_at = if active { now + KEEP_ALIVE_INTERVAL } else { Instant::FAR_FUTURE };
+    }
+
+    /// A frame that a worker punted.
+    pub fn handle_punt(&mut self, now: Instant, port: PortId, frame: &[u8]) {
+        if self.outputs.len() >= PUNT_OUTPUTS_MAX {
+            return; // The driver is behind; whoever asked asks again.
+        }
+        self.neighbours.handle_packet(now, port, frame);
+        match self.answers.handle_packet(port, frame, self.active) {
+            Answer::Send { frame, class } => {
+                self.outputs.push_back(MasterOutput::Inject { port, frame, class });
+            }
+            Answer::Rival { address, mac } => {
+                self.outputs.push_back(MasterOutput::Rival { port, address, link: mac.0 });
+            }
+            Answer::NotActive | Answer::OffLink | Answer::NotForUs | Answer::Malformed(_) => {}
+        }
+    }
+
+    /// A worker needs a neighbour.
+    pub fn handle_resolve(&mut self, now: Instant, hop: NextHop) {
+        // A known neighbour is said again; the others are said when they answer.
+        let _ = self.neighbours.resolve(now, hop.port, hop.address);
+    }
+
+    /// Time passed.
+    pub fn poll(&mut self, now: Instant) {
+        self.neighbours.poll(now);
+        if now >= self.keep_alive_at {
+            self.keep_alive_at = now + KEEP_ALIVE_INTERVAL;
+            for (port, frame) in &self.keep_alives {
+                let (port, frame) = (*port, frame.clone());
+                self.outputs.push_back(MasterOutput::Inject { port, frame, class: TxClass::Service });
+            }
+        }
+        if self.active {
+            self.sweep.poll(now, &mut self.expired);
+            for expired in self.expired.drain(..) {
+                let command = Command::Expire { shard: expired.shard, flow: expired.flow };
+                self.outputs.push_back(MasterOutput::Command { to: Some(expired.worker), command });
+            }
+        }
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<MasterOutput> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        match self.neighbours.poll_output()? {
+            neighbours::Output::Send { port, frame, class } => {
+                Some(MasterOutput::Inject { port, frame, class })
+            }
+            neighbours::Output::Update { port, ip, mac } => {
+                let hop = NextHop { port, address: ip };
+                let command = Command::Neighbour { hop, link: mac.map(|mac| mac.0) };
+                Some(MasterOutput::Command { to: None, command })
+            }
+        }
+    }
+
+    /// When to call [`Master::poll`] next.
+    pub fn next_deadline(&self) -> Instant {
+        let sweep = if self.active { self.sweep.next_deadline() } else { Instant::FAR_FUTURE };
+        self.neighbours.next_deadline().min(self.keep_alive_at).min(sweep)
+    }
+}

@@ -1,0 +1,24 @@
+//! The master core's slow work: neighbours, answers for our addresses, takeover
+//! announcements, the aging sweep; [`machine::Master`] composes them (REQ E4).
+//!
+//! Owned by the master thread. In: `now`, a checked configuration, and the frames that
+//! workers punt (ARP, neighbour discovery, echo), all chosen by whoever is on the
+//! link. Out: frames to send with their class, link addresses of neighbours for the
+//! workers, and what was seen of rivals. Pure: it reads no clock and opens nothing.
+//!
+//! Not here yet: VLANs of our own (a tagged query is answered in its VLAN, neighbours
+//! are sought untagged), link-local addresses of our own, router discovery.
+
+pub mod addresses;
+pub mod announce;
+pub mod answers;
+pub mod frames;
+pub mod machine;
+pub mod neighbours;
+pub mod route;
+pub mod sweep;
+
+#[cfg(test)]
+pub(crate) mod samples;
+
+pub use machine::{Master, MasterOutput, MasterSetup};

@@ -1,0 +1,394 @@
+//! What is on its way to a peer: for each frame the flows that it named, never
+//! its bytes. Bounded: [`ACK_SPAN`] frames of [`RECORDS_PER_FRAME_MAX`] records.
+//!
+//! A frame is lost when [`REORDER_MAX`] later ones were acknowledged or when
+//! the retransmission time-out passed; then its flows are made dirty again.
+
+use crate::base::ids::{ShardId, Version};
+use crate::base::time::{Duration, Instant};
+use crate::mirror::header::{ACK_SPAN, Acknowledgement};
+use crate::mirror::record::RECORDS_PER_FRAME_MAX;
+
+/// Later frames acknowledged until one is taken for lost.
+const REORDER_MAX: u64 = 32;
+/// The time-out before a round trip was measured.
+const TIMEOUT_FIRST: Duration = Duration::from_millis(20);
+/// The shortest time-out: above the pauses of a busy peer's core.
+const TIMEOUT_MIN: Duration = Duration::from_millis(5);
+/// The longest time-out, after several in a row.
+const TIMEOUT_MAX: Duration = Duration::from_millis(200);
+
+/// What a sent record named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A flow in its state of this version.
+    Flow {
+        /// Its shard.
+        shard: ShardId,
+        /// Its place in the shard's table.
+        flow: u32,
+        /// The version that was sent.
+        version: Version,
+    },
+    /// A flow's end, by its place among the tombstones.
+    Ended {
+        /// The tombstone's place.
+        tombstone: u32,
+    },
+    /// The end of a shard's walk.
+    WalkEnd {
+        /// The shard.
+        shard: ShardId,
+    },
+}
+
+/// A sent record and how long its state has been waiting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// What it named.
+    pub named: Named,
+    /// Since when the state it carried waits to be acknowledged.
+    pub since: Instant,
+}
+
+/// What became of a frame's record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The peer applied it.
+    Applied,
+    /// The peer received and refused it.
+    Refused,
+    /// It is taken for lost.
+    Lost,
+}
+
+struct Frame {
+    sequence: u64,
+    sent_at: Instant,
+    /// Records of this frame; empty: nothing waits here.
+    records: Vec<Sent>,
+}
+
+/// The frames in flight on one stream.
+pub struct InFlight {
+    frames: Vec<Frame>,
+    /// Frames that still wait.
+    waiting: usize,
+    /// No frame below waits.
+    oldest: u64,
+    /// One above the newest recorded frame.
+    next: u64,
+    smoothed: Option<Duration>,
+    deviation: Duration,
+    backoff: u32,
+}
+
+impl Default for InFlight {
+    fn default() -> InFlight {
+        let frame = || Frame {
+            sequence: 0,
+            sent_at: Instant::ZERO,
+            records: Vec::with_capacity(RECORDS_PER_FRAME_MAX),
+        };
+        InFlight {
+            frames: (0..ACK_SPAN).map(|_| frame()).collect(),
+            waiting: 0,
+            oldest: 0,
+            next: 0,
+            smoothed: None,
+            deviation: Duration::ZERO,
+            backoff: 0,
+        }
+    }
+}
+
+impl InFlight {
+    /// Forgets all; keeps the room.
+    pub fn clear(&mut self) {
+        self.frames.iter_mut().for_each(|frame| frame.records.clear());
+        let frames = core::mem::take(&mut self.frames);
+        *self = InFlight {
+            frames,
+            waiting: 0,
+            oldest: 0,
+            next: 0,
+            smoothed: None,
+            deviation: Duration::ZERO,
+            backoff: 0,
+        };
+    }
+
+    /// Whether a frame with the next sequence may carry records.
+    pub fn has_room(&self, sequence: u64) -> bool {
+        self.waiting == 0 || sequence < self.oldest + ACK_SPAN as u64
+    }
+
+    /// Frames that wait for an acknowledgement.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// The smoothed round-trip time; `None` before the first.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.smoothed
+    }
+
+    /// Takes note of a frame sent now. The caller asked [`InFlight::has_room`].
+    pub fn note(&mut self, now: Instant, sequence: u64, records: &[Sent]) {
+        self.next = sequence + 1;
+        if records.is_empty() {
+            if self.waiting == 0 {
+                self.oldest = self.next;
+            }
+            return;
+        }
+        debug_assert!(self.has_room(sequence) && records.len() <= RECORDS_PER_FRAME_MAX);
+        if self.waiting == 0 {
+            self.oldest = sequence;
+        }
+        let frame = &mut self.frames[(sequence % ACK_SPAN as u64) as usize];
+        frame.sequence = sequence;
+        frame.sent_at = now;
+        frame.records.clear();
+        frame.records.extend_from_slice(records);
+        self.waiting += 1;
+    }
+
+    /// The peer acknowledged: calls `each` with every record of every frame that it covers.
+    pub fn acknowledge(
+        &mut self,
+        now: Instant,
+        acknowledgement: &Acknowledgement,
+        mut each: impl FnMut(Sent, Fate),
+    ) {
+        if acknowledgement.next > self.next {
+            return; // It acknowledges what was never sent.
+        }
+        for sequence in self.span() {
+            if acknowledgement.covers(sequence) {
+                if let Some(sent_at) = self.settle(sequence, |_| Fate::Applied, &mut each) {
+                    self.measure(now - sent_at);
+                }
+            } else if acknowledgement.next > sequence + REORDER_MAX {
+                self.settle(sequence, |_| Fate::Lost, &mut each);
+            }
+        }
+        self.advance();
+    }
+
+    /// The peer received frame `sequence` and applied all but the records in `refused`.
+    pub fn refuse(&mut self, sequence: u64, refused: u64, mut each: impl FnMut(Sent, Fate)) {
+        let fate = |i: usize| if refused >> i & 1 == 1 { Fate::Refused } else { Fate::Applied };
+        self.settle(sequence, fate, &mut each);
+        self.advance();
+    }
+
+    /// Takes for lost what waited longer than the time-out.
+    pub fn time_out(&mut self, now: Instant, mut each: impl FnMut(Sent, Fate)) {
+        let timeout = self.timeout();
+        if self.next_deadline().is_none_or(|due| now < due) {
+            return; // Frames are sent in order: the oldest one is the first to be late.
+        }
+        let mut any = false;
+        for sequence in self.span() {
+            let frame = &self.frames[(sequence % ACK_SPAN as u64) as usize];
+            if frame.sequence == sequence && !frame.records.is_empty() && now - frame.sent_at >= timeout {
+                any = true;
+                self.settle(sequence, |_| Fate::Lost, &mut each);
+            }
+        }
+        if any {
+            self.backoff = (self.backoff + 1).min(6);
+            self.advance();
+        }
+    }
+
+    /// When [`InFlight::time_out`] has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.waiting == 0 {
+            return None;
+        }
+        let timeout = self.timeout();
+        self.span()
+            .map(|sequence| &self.frames[(sequence % ACK_SPAN as u64) as usize])
+            .find(|frame| !frame.records.is_empty())
+            .map(|frame| frame.sent_at + timeout)
+    }
+
+    /// The sequences that may wait: frames without records may have gone far beyond them.
+    fn span(&self) -> core::ops::Range<u64> {
+        self.oldest..self.next.min(self.oldest + ACK_SPAN as u64)
+    }
+
+    /// Since when the oldest unacknowledged state waits.
+    pub fn oldest_since(&self) -> Option<Instant> {
+        if self.waiting == 0 {
+            return None;
+        }
+        self.frames.iter().flat_map(|frame| frame.records.iter().map(|sent| sent.since)).min()
+    }
+
+    fn timeout(&self) -> Duration {
+        let base = match self.smoothed {
+            Some(smoothed) => (smoothed + self.deviation * 4).max(TIMEOUT_MIN),
+            None => TIMEOUT_FIRST,
+        };
+        (base * (1 << self.backoff)).min(TIMEOUT_MAX)
+    }
+
+    fn settle(
+        &mut self,
+        sequence: u64,
+        fate: impl Fn(usize) -> Fate,
+        each: &mut impl FnMut(Sent, Fate),
+    ) -> Option<Instant> {
+        let frame = &mut self.frames[(sequence % ACK_SPAN as u64) as usize];
+        if frame.sequence != sequence || frame.records.is_empty() {
+            return None;
+        }
+        for (i, sent) in frame.records.drain(..).enumerate() {
+            each(sent, fate(i));
+        }
+        self.waiting -= 1;
+        Some(frame.sent_at)
+    }
+
+    /// RFC 6298 section 2, with nanoseconds.
+    fn measure(&mut self, round_trip: Duration) {
+        self.backoff = 0;
+        match self.smoothed {
+            None => {
+                self.smoothed = Some(round_trip);
+                self.deviation = round_trip / 2;
+            }
+            Some(smoothed) => {
+                let error = (smoothed - round_trip).max(round_trip - smoothed);
+                self.deviation = (self.deviation * 3 + error) / 4;
+                self.smoothed = Some((smoothed * 7 + round_trip) / 8);
+            }
+        }
+    }
+
+    fn advance(&mut self) {
+        if self.waiting == 0 {
+            self.oldest = self.next;
+        }
+        for _ in self.span() {
+            let frame = &self.frames[(self.oldest % ACK_SPAN as u64) as usize];
+            if frame.sequence == self.oldest && !frame.records.is_empty() {
+                break;
+            }
+            self.oldest += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(flow: u32) -> Sent {
+        Sent { named: Named::Flow { shard: ShardId(1), flow, version: Version(1) }, since: Instant::ZERO }
+    }
+
+    fn ack(sequences: &[u64]) -> Acknowledgement {
+        let mut acknowledgement = Acknowledgement::default();
+        sequences.iter().for_each(|s| acknowledgement.note(*s));
+        acknowledgement
+    }
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_millis(millis)
+    }
+
+    #[test]
+    fn a_frame_is_settled_once() {
+        let mut in_flight = InFlight::default();
+        in_flight.note(at(0), 0, &[sent(1), sent(2)]);
+        in_flight.note(at(0), 1, &[]);
+        in_flight.note(at(0), 2, &[sent(3)]);
+        let mut fates = Vec::new();
+        in_flight.acknowledge(at(1), &ack(&[0]), |s, f| fates.push((s, f)));
+        in_flight.acknowledge(at(1), &ack(&[0]), |s, f| fates.push((s, f)));
+        assert_eq!(fates, vec![(sent(1), Fate::Applied), (sent(2), Fate::Applied)]);
+        assert_eq!(in_flight.waiting(), 1);
+        assert_eq!(in_flight.round_trip(), Some(Duration::from_millis(1)));
+    }
+
+    #[test]
+    fn a_frame_is_lost_by_time_and_its_late_acknowledgement_says_nothing() {
+        let mut in_flight = InFlight::default();
+        in_flight.note(at(0), 0, &[sent(1)]);
+        let mut fates = Vec::new();
+        in_flight.time_out(at(19), |_, f| fates.push(f));
+        assert!(fates.is_empty());
+        assert_eq!(in_flight.next_deadline(), Some(at(20)));
+        in_flight.time_out(at(20), |_, f| fates.push(f));
+        in_flight.acknowledge(at(21), &ack(&[0]), |_, f| fates.push(f));
+        assert_eq!(fates, vec![Fate::Lost]);
+        assert_eq!(in_flight.next_deadline(), None);
+    }
+
+    #[test]
+    fn a_frame_is_lost_when_many_later_ones_arrived() {
+        let mut in_flight = InFlight::default();
+        for sequence in 0..40 {
+            in_flight.note(at(0), sequence, &[sent(sequence as u32)]);
+        }
+        let received: Vec<u64> = (1..40).collect();
+        let mut lost = Vec::new();
+        in_flight.acknowledge(at(1), &ack(&received), |s, f| {
+            if f == Fate::Lost {
+                lost.push(s);
+            }
+        });
+        assert_eq!(lost, vec![sent(0)]);
+        assert_eq!(in_flight.waiting(), 0);
+    }
+
+    #[test]
+    fn refused_records_are_told_from_applied_ones() {
+        let mut in_flight = InFlight::default();
+        in_flight.note(at(0), 0, &[sent(1), sent(2)]);
+        let mut fates = Vec::new();
+        in_flight.refuse(0, 0b10, |_, f| fates.push(f));
+        assert_eq!(fates, vec![Fate::Applied, Fate::Refused]);
+    }
+
+    /// A standby sends acknowledgements for months, and looks for late frames in every turn.
+    #[test]
+    fn frames_without_records_leave_nothing_to_look_at() {
+        let mut in_flight = InFlight::default();
+        for sequence in 1..100_000 {
+            in_flight.note(at(0), sequence, &[]);
+        }
+        assert!(in_flight.span().is_empty(), "{:?}", in_flight.span());
+        in_flight.note(at(1), 100_000, &[sent(1)]);
+        for sequence in 100_001..200_000 {
+            in_flight.note(at(1), sequence, &[]);
+        }
+        assert!(in_flight.span().count() <= ACK_SPAN);
+        let mut fates = Vec::new();
+        in_flight.time_out(at(1000), |_, fate| fates.push(fate));
+        assert_eq!((fates, in_flight.waiting()), (vec![Fate::Lost], 0));
+        assert!(in_flight.span().is_empty());
+        in_flight.note(at(2000), 200_000, &[sent(2)]);
+        assert_eq!(in_flight.next_deadline(), Some(at(2040)));
+    }
+
+    #[test]
+    fn a_full_span_has_no_room() {
+        let mut in_flight = InFlight::default();
+        in_flight.note(at(0), 5, &[sent(1)]);
+        assert!(in_flight.has_room(5 + ACK_SPAN as u64 - 1));
+        assert!(!in_flight.has_room(5 + ACK_SPAN as u64));
+    }
+
+    #[test]
+    fn an_acknowledgement_of_what_was_never_sent_is_ignored() {
+        let mut in_flight = InFlight::default();
+        in_flight.note(at(0), 0, &[sent(1)]);
+        in_flight.acknowledge(at(1), &ack(&[0, 9]), |_, _| panic!("nothing to settle"));
+        assert_eq!(in_flight.waiting(), 1);
+    }
+}

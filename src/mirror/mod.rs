@@ -1,0 +1,557 @@
+//! Mirroring: every flow of this worker, known to every peer before its loss
+//! could hurt (REQ A1, B3–B5, B9, C6).
+//!
+//! Owned by one worker. In: flows that changed or ended, frames of peers, a
+//! session for each peer. Out: frames, and [`Outcome`]s that let held
+//! packets and source-NAT ports go. Frames go from one sending worker to one
+//! receiving worker: a pair of [`stream`]s for each peer's worker that has a
+//! shard in common with this one.
+//!
+//! * [`record`] and [`header`]: the wire format.
+//! * [`sync`]: what a peer knows, what it is to be told next.
+//! * [`in_flight`]: what is on its way, and its loss.
+//! * [`receiver`]: applying what a peer sends.
+//! * [`tombstone`]: the ends of flows on both sides.
+//! * `sessions`: streams that open and close with a peer's session.
+//! * [`hold`]: packets that wait for an acknowledgement.
+//!
+//! Not yet: handles, digests, busiest-first walks, log records, policy by flow.
+
+pub mod header;
+pub mod hold;
+pub mod in_flight;
+pub mod receiver;
+pub mod record;
+mod report;
+mod sessions;
+pub mod stream;
+pub mod sync;
+#[cfg(test)]
+mod tests;
+pub mod tombstone;
+
+use crate::base::counters::{Counter, Counters};
+use crate::base::ids::{BootId, GroupId, NodeId, ShardId, Term, WorkerId};
+use crate::base::limits::SHARDS;
+use crate::base::time::{Duration, Instant};
+use crate::flow::FlowIndex;
+use crate::flow::entry::{Flow, Stamp};
+use crate::flow::shard::Shard;
+use crate::mirror::header::Header;
+use crate::mirror::receiver::{Applied, Effects};
+use crate::mirror::record::{Parsed, Record, Refusal};
+use crate::mirror::stream::{Room, Sender, Stream};
+use crate::mirror::sync::Settled;
+use crate::mirror::tombstone::{Buried, Departed, Tombstones};
+
+pub use crate::mirror::report::{Progress, StreamStatus};
+
+/// Walked records that may be saved up while there was no room for them.
+const WALK_BURST: u32 = 256;
+
+/// Soundness, or one of the ways to break it that the simulator's checkers
+/// must see. Never anything but sound outside tests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variant {
+    /// As it should be.
+    #[default]
+    Sound,
+    /// Frames are acknowledged when they arrive and applied some time later.
+    AcknowledgedBeforeApplied,
+    /// The receiver forgets at once that a flow ended.
+    TombstoneDroppedEarly,
+}
+
+/// What a mirror is made from.
+#[derive(Clone, Debug)]
+pub struct MirrorSetup {
+    /// This worker.
+    pub worker: WorkerId,
+    /// How many workers this appliance has.
+    pub workers: u16,
+    /// This appliance's group.
+    pub group: GroupId,
+    /// This appliance's boot.
+    pub boot: BootId,
+    /// The peers, in the configuration's order.
+    pub peers: Vec<NodeId>,
+    /// Walked records a second at most.
+    pub walk_rate: u32,
+    /// Soundness.
+    pub variant: Variant,
+}
+
+/// A frame that was written, to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// To this peer, by its place in the configuration.
+    pub peer: usize,
+    /// To this worker of it.
+    pub worker: WorkerId,
+    /// Bytes of the frame.
+    pub len: usize,
+}
+
+/// What came of what was sent.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome {
+    /// A peer knows this flow, for the first time; its state had waited since then.
+    Known {
+        /// Its shard.
+        shard: ShardId,
+        /// Its place.
+        flow: FlowIndex,
+        /// Since when it waited.
+        since: Instant,
+    },
+    /// A peer refused this flow: it stays unprotected.
+    Refused {
+        /// Its shard.
+        shard: ShardId,
+        /// Its place.
+        flow: FlowIndex,
+    },
+    /// No peer has to be told any more that this flow ended.
+    Departed(Departed),
+}
+
+/// What became of a received frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame {
+    /// It was opened; its records, if any, were applied.
+    Taken,
+    /// It was opened, but its sender may not lead: its records were not applied.
+    WrongTerm,
+    /// It was refused, and counted.
+    Dropped(Counter),
+}
+
+/// Whether this worker leads, and under which term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// It is the active's, and sends state; else it applies what the active sends.
+    pub leads: bool,
+    /// Its own term, or the highest under which it was led.
+    pub term: Term,
+}
+
+struct Peer {
+    node: NodeId,
+    boot: Option<BootId>,
+    /// The id of its session, if it has one.
+    session: u64,
+    streams: Vec<Stream>,
+    /// How many workers it had when it last had a session.
+    workers: u16,
+    /// The room of streams whose session is over.
+    rooms: Vec<Room>,
+    /// Index of the stream of each shard; `u8::MAX`: not of this worker.
+    stream_of: Vec<u8>,
+}
+
+/// The mirror of one worker.
+pub struct Mirror {
+    setup: MirrorSetup,
+    standing: Standing,
+    generation: u32,
+    peers: Vec<Peer>,
+    tombstones: Tombstones,
+    walk_tokens: u32,
+    walk_refilled: Instant,
+    outcomes: Vec<Outcome>,
+    restarted: bool,
+    /// Only for [`Variant::AcknowledgedBeforeApplied`].
+    late: Vec<(Instant, usize, usize, u32, u64, Record)>,
+}
+
+impl Mirror {
+    /// No peer is known yet.
+    pub fn new(setup: MirrorSetup) -> Mirror {
+        let peers = setup
+            .peers
+            .iter()
+            .map(|node| Peer {
+                node: *node,
+                boot: None,
+                session: 0,
+                streams: Vec::new(),
+                workers: 0,
+                rooms: Vec::new(),
+                stream_of: vec![u8::MAX; SHARDS],
+            })
+            .collect();
+        Mirror {
+            setup,
+            standing: Standing { leads: false, term: Term::NONE },
+            generation: 0,
+            peers,
+            tombstones: Tombstones::default(),
+            walk_tokens: 0,
+            walk_refilled: Instant::ZERO,
+            outcomes: Vec::new(),
+            restarted: false,
+            late: Vec::new(),
+        }
+    }
+
+    /// Whether this worker leads, and under which term.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// The generation of the configuration, told to peers.
+    pub fn set_generation(&mut self, generation: u64) {
+        self.generation = generation as u32;
+    }
+
+    /// The role changed. A new leader brings every peer up to date from the
+    /// start; one that no longer leads forgets what it wanted to say.
+    pub fn set_standing(&mut self, standing: Standing) {
+        let began = standing.leads && !self.standing.leads;
+        let ended = !standing.leads && self.standing.leads;
+        self.standing = standing;
+        if began || ended {
+            self.late.clear();
+            for peer in 0..self.peers.len() {
+                self.restart(peer);
+            }
+        }
+    }
+
+    fn restart(&mut self, peer: usize) {
+        for stream in 0..self.peers[peer].streams.len() {
+            self.restart_stream(peer, stream);
+        }
+    }
+
+    /// The walk's end tells of the ends that were not acknowledged.
+    fn restart_stream(&mut self, peer: usize, stream: usize) {
+        let (outcomes, place) = (&mut self.outcomes, &mut self.peers[peer]);
+        let of_stream = |shard: ShardId| usize::from(place.stream_of[usize::from(shard.0)]) == stream;
+        self.tombstones.forget_peer(peer, of_stream, |departed| outcomes.push(Outcome::Departed(departed)));
+        place.streams[stream].restart();
+        self.restarted = true;
+    }
+
+    /// Whether a peer's streams began anew since this was last asked: changes that waited to
+    /// be sent now wait for the walk, unless they are said again.
+    pub fn take_restarted(&mut self) -> bool {
+        std::mem::take(&mut self.restarted)
+    }
+}
+
+impl Mirror {
+    /// Whether any peer has a session.
+    pub fn has_session(&self) -> bool {
+        self.peers.iter().any(|peer| peer.boot.is_some())
+    }
+
+    /// A mirrored flow was made or changed; `urgent`: a packet waits for it.
+    pub fn flow_changed(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, urgent: bool) {
+        if !self.standing.leads {
+            return;
+        }
+        for peer in &mut self.peers {
+            if let Some(stream) = stream_of(peer, shard) {
+                stream.sync.changed(now, shard, flow);
+                stream.urgent |= urgent;
+            }
+        }
+    }
+
+    /// A flow was removed from its place. Tells every peer that may know it, and
+    /// says [`Outcome::Departed`] when all have acknowledged.
+    pub fn flow_ended(&mut self, now: Instant, shard: ShardId, place: FlowIndex, flow: &Flow, stamp: Stamp) {
+        let mut departed = Departed { shard, client: flow.client, server: flow.server, stamp, waiting: 0 };
+        if self.standing.leads && flow.is_mirrored() {
+            for (i, peer) in self.peers.iter_mut().enumerate() {
+                departed.waiting |= u8::from(stream_of(peer, shard).is_some()) << i;
+            }
+        }
+        if departed.waiting == 0 {
+            self.outcomes.push(Outcome::Departed(departed));
+            self.forget(now, shard, place, None);
+            return;
+        }
+        match self.tombstones.bury(departed) {
+            Buried::At(tombstone) => self.forget(now, shard, place, Some(tombstone)),
+            Buried::Full => {
+                // The walk's end tells them instead.
+                self.forget(now, shard, place, None);
+                for peer in 0..self.peers.len() {
+                    self.restart(peer);
+                }
+                self.outcomes.push(Outcome::Departed(departed));
+            }
+        }
+    }
+
+    fn forget(&mut self, now: Instant, shard: ShardId, place: FlowIndex, tombstone: Option<u32>) {
+        for peer in &mut self.peers {
+            if let Some(stream) = stream_of(peer, shard) {
+                stream.sync.ended(now, shard, place, tombstone);
+            }
+        }
+    }
+
+    /// Whether every one of `members` knows the flow; peers that are not named do not count.
+    pub fn is_known_to(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
+        self.peers.iter().filter(|peer| members.contains(&peer.node)).all(|peer| {
+            let stream = peer.stream_of[usize::from(shard.0)];
+            peer.streams.get(usize::from(stream)).is_some_and(|stream| stream.sync.knows(shard, flow))
+        })
+    }
+
+    /// The peers of `members` that do not know the flow.
+    pub fn lagging<'a>(
+        &'a self,
+        members: &'a [NodeId],
+        shard: ShardId,
+        flow: FlowIndex,
+    ) -> impl Iterator<Item = NodeId> + 'a {
+        members.iter().copied().filter(move |node| !self.is_known_to(&[*node], shard, flow))
+    }
+
+    /// What came of what was sent, oldest first. [`Mirror::give_back`] the list, empty.
+    pub fn take_outcomes(&mut self) -> Vec<Outcome> {
+        std::mem::take(&mut self.outcomes)
+    }
+
+    /// Takes back the list's room, so that no new one is made.
+    pub fn give_back(&mut self, outcomes: Vec<Outcome>) {
+        if self.outcomes.is_empty() {
+            self.outcomes = outcomes;
+        }
+    }
+
+    /// Finds what timed out, and lets the walk go on at its rate.
+    pub fn poll(&mut self, now: Instant, shards: &mut [Option<Box<Shard>>], effects: &mut impl Effects) {
+        self.refill(now);
+        for (i, peer) in self.peers.iter_mut().enumerate() {
+            for stream in &mut peer.streams {
+                let Stream { in_flight, sync, statistics, .. } = stream;
+                let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
+                in_flight.time_out(now, |sent, fate| {
+                    statistics.records_lost += 1;
+                    conclude(i, sync.settle(sent, fate, shards), tombstones, outcomes);
+                });
+            }
+        }
+        self.apply_late(now, shards, effects);
+    }
+
+    fn refill(&mut self, now: Instant) {
+        let span = now - self.walk_refilled;
+        let rate = u64::from(self.setup.walk_rate).max(1);
+        let tokens = span.nanos().saturating_mul(rate) / 1_000_000_000;
+        if tokens > 0 {
+            // Only what the whole tokens stand for: the rest goes to the next one.
+            let spent = Duration::from_nanos(tokens.saturating_mul(1_000_000_000) / rate);
+            self.walk_refilled =
+                if tokens > u64::from(WALK_BURST) { now } else { self.walk_refilled + spent };
+            let sum = u64::from(self.walk_tokens).saturating_add(tokens);
+            self.walk_tokens = sum.min(u64::from(WALK_BURST)) as u32;
+        }
+    }
+
+    /// Only [`Variant::AcknowledgedBeforeApplied`] has anything here.
+    fn apply_late(&mut self, now: Instant, shards: &mut [Option<Box<Shard>>], effects: &mut impl Effects) {
+        while let Some((due, peer, stream, mark, newest, record)) = self.late.first().copied() {
+            if due > now {
+                break;
+            }
+            self.late.remove(0);
+            if let Some(stream) = self.peers[peer].streams.get_mut(stream) {
+                stream.received.apply(&record, mark, newest, shards, effects);
+            }
+        }
+    }
+
+    /// Writes the next frame that is due, into a buffer of a whole frame's size.
+    /// Call until `None`; a stream is not asked twice for want of room.
+    pub fn write_frame(
+        &mut self,
+        now: Instant,
+        shards: &[Option<Box<Shard>>],
+        out: &mut [u8],
+    ) -> Option<Written> {
+        let sender = Sender {
+            group: self.setup.group,
+            boot: self.setup.boot,
+            term: self.standing.term,
+            generation: self.generation,
+            leads: self.standing.leads,
+            shards,
+            tombstones: &self.tombstones,
+        };
+        for (i, peer) in self.peers.iter_mut().enumerate() {
+            for stream in &mut peer.streams {
+                if stream.is_due(now, sender.leads, self.walk_tokens > 0) {
+                    let len = stream.write_frame(now, &sender, &mut self.walk_tokens, out);
+                    if let Some(len) = len {
+                        return Some(Written { peer: i, worker: stream.peer_worker, len });
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether [`Mirror::write_frame`] has something to write.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.peers
+            .iter()
+            .flat_map(|peer| &peer.streams)
+            .any(|stream| stream.is_due(now, self.standing.leads, self.walk_tokens > 0))
+    }
+
+    /// When there is something to do even if nothing arrives.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let streams = self.peers.iter().flat_map(|peer| &peer.streams);
+        streams.filter_map(Stream::next_deadline).chain(self.late.first().map(|late| late.0)).min()
+    }
+
+    /// Takes a frame that came to this worker's stream port, from the header on.
+    pub fn handle_frame(
+        &mut self,
+        now: Instant,
+        frame: &mut [u8],
+        shards: &mut [Option<Box<Shard>>],
+        effects: &mut impl Effects,
+        counters: &Counters,
+    ) -> Frame {
+        let Some((head, body)) = frame.split_first_chunk_mut::<{ header::HEADER_LEN }>() else {
+            return Frame::Dropped(Counter::MirrorMalformed);
+        };
+        let Some(header) = Header::read(head) else { return Frame::Dropped(Counter::MirrorMalformed) };
+        let found = self.peers.iter().position(|peer| peer.boot == Some(header.boot));
+        let (Some(i), true) = (found, header.group == self.setup.group) else {
+            return Frame::Dropped(Counter::MirrorUnknownPeer);
+        };
+        let (sending, receiving) = (WorkerId(header.stream / 32), WorkerId(header.stream % 32));
+        let streams = &mut self.peers[i].streams;
+        let place = streams.iter().position(|stream| stream.peer_worker == sending);
+        let (Some(place), true) = (place, receiving == self.setup.worker) else {
+            return Frame::Dropped(Counter::MirrorUnknownPeer);
+        };
+        let stream = &mut streams[place];
+        let Ok(opened) = stream.opener.open_in_place(head, body) else {
+            return Frame::Dropped(Counter::MirrorRefused);
+        };
+        stream.statistics.frames_received += 1;
+        stream.received.pass(stream.opener.window_floor());
+        if self.standing.leads && stream.received.begins_anew(header.walk) {
+            // It took another role and gave it up: what it acknowledged before counts no more.
+            self.restart_stream(i, place);
+        }
+        let stream = &mut self.peers[i].streams[place];
+        if self.standing.leads {
+            let Stream { in_flight, sync, statistics, .. } = stream;
+            let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
+            in_flight.acknowledge(now, &header.acknowledgement, |sent, fate| {
+                statistics.records_applied += u64::from(fate == in_flight::Fate::Applied);
+                statistics.records_lost += u64::from(fate == in_flight::Fate::Lost);
+                conclude(i, sync.settle(sent, fate, shards), tombstones, outcomes);
+            });
+        }
+        self.take_records(now, i, place, &header, &body[..opened.payload_len], shards, effects, counters)
+    }
+
+    /// Applies the records of an opened frame and takes note of it for the next
+    /// acknowledgement.
+    #[expect(clippy::too_many_arguments, reason = "the one place where a frame meets the worker's state")]
+    fn take_records(
+        &mut self,
+        now: Instant,
+        peer: usize,
+        place: usize,
+        header: &Header,
+        body: &[u8],
+        shards: &mut [Option<Box<Shard>>],
+        effects: &mut impl Effects,
+        counters: &Counters,
+    ) -> Frame {
+        let sender = self.peers[peer].node;
+        let led_by_sender =
+            !self.standing.leads && header.term >= self.standing.term && header.term.node == sender;
+        if led_by_sender {
+            self.standing.term = header.term;
+        }
+        let stream = &mut self.peers[peer].streams[place];
+        let mark = stream.received.enter_walk(header.walk);
+        let newest = stream.acknowledgement.next.max(header.sequence + 1) - 1;
+        let (mut at, mut index, mut refused, mut reason) = (0, 0, 0u64, Refusal::Inconsistent);
+        while at < body.len() {
+            let Ok((parsed, len)) = record::read(&body[at..]) else {
+                // What follows was not applied: the frame is not acknowledged.
+                counters.bump(Counter::MirrorMalformed);
+                return Frame::Taken;
+            };
+            at += len;
+            let applied = match parsed {
+                Parsed::Record(Record::Refused { sequence, which, .. }) => {
+                    let Stream { in_flight, sync, statistics, .. } = stream;
+                    let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
+                    in_flight.refuse(sequence, which, |sent, fate| {
+                        statistics.records_refused += u64::from(fate == in_flight::Fate::Refused);
+                        conclude(peer, sync.settle(sent, fate, shards), tombstones, outcomes);
+                    });
+                    continue;
+                }
+                Parsed::Record(_) if !led_by_sender => continue,
+                Parsed::Record(record) if self.setup.variant == Variant::AcknowledgedBeforeApplied => {
+                    let due = now + Duration::from_millis(20);
+                    self.late.push((due, peer, place, mark, newest, record));
+                    Applied::Done
+                }
+                Parsed::Record(record) => stream.received.apply(&record, mark, newest, shards, effects),
+                Parsed::Skipped => Applied::Done,
+                Parsed::Refused(reason) => Applied::Refused(reason),
+            };
+            stream.statistics.records_received += 1;
+            if let Applied::Refused(why) = applied {
+                counters.bump(refusal_counter(why));
+                if refused == 0 {
+                    reason = why;
+                }
+                refused |= 1u64.checked_shl(index).unwrap_or(0);
+            }
+            index += 1;
+        }
+        if header.elicits && !led_by_sender {
+            return Frame::WrongTerm;
+        }
+        let told = refused == 0
+            || stream.refuse(Record::Refused { sequence: header.sequence, which: refused, reason });
+        if told && refused == 0 {
+            stream.acknowledgement.note(header.sequence);
+        }
+        stream.acknowledgement_due |= header.elicits && refused == 0;
+        Frame::Taken
+    }
+}
+
+fn stream_of(peer: &mut Peer, shard: ShardId) -> Option<&mut Stream> {
+    let stream = *peer.stream_of.get(usize::from(shard.0))?;
+    peer.streams.get_mut(usize::from(stream))
+}
+
+fn conclude(peer: usize, settled: Settled, tombstones: &mut Tombstones, outcomes: &mut Vec<Outcome>) {
+    match settled {
+        Settled::Known { shard, flow, since } => outcomes.push(Outcome::Known { shard, flow, since }),
+        Settled::Refused { shard, flow } => outcomes.push(Outcome::Refused { shard, flow }),
+        Settled::Ended { tombstone } => {
+            outcomes.extend(tombstones.acknowledged(tombstone, peer).map(Outcome::Departed));
+        }
+        Settled::Nothing => {}
+    }
+}
+
+fn refusal_counter(reason: Refusal) -> Counter {
+    match reason {
+        Refusal::TableFull => Counter::MirrorRecordTableFull,
+        Refusal::Inconsistent => Counter::MirrorRecordInconsistent,
+        Refusal::UnknownService => Counter::MirrorRecordUnknownService,
+        Refusal::UnknownRecord => Counter::MirrorRecordUnknown,
+    }
+}

@@ -1,0 +1,241 @@
+//! One stream and its opposite: from one worker here to one worker of a peer,
+//! and back. Each direction has its own key; acknowledgements of one ride on
+//! the frames of the other.
+
+use std::collections::VecDeque;
+
+use crate::base::ids::{BootId, GroupId, Term, WorkerId};
+use crate::base::time::{Duration, Instant};
+use crate::flow::shard::Shard;
+use crate::mirror::header::{self, Acknowledgement, Header};
+use crate::mirror::in_flight::{InFlight, Sent};
+use crate::mirror::receiver::Received;
+use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record};
+use crate::mirror::sync::Sync;
+use crate::mirror::tombstone::Tombstones;
+use crate::seal::frame::{Opener, Sealer, TAG_LEN};
+use crate::seal::session::StreamId;
+
+/// Frames that a receiver takes at once: as many as one acknowledgement covers.
+const CREDIT: u16 = header::ACK_SPAN as u16;
+/// A record waits this long for company.
+const GATHER: Duration = Duration::from_micros(100);
+/// Refusals kept until they are sent; further refused frames are not answered,
+/// and so are taken for lost and come again.
+const REFUSALS_MAX: usize = 64;
+
+/// What a stream counts, for `baton mirror`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StreamStatistics {
+    /// Frames sent.
+    pub frames_sent: u64,
+    /// State records sent.
+    pub records_sent: u64,
+    /// Records that the peer applied.
+    pub records_applied: u64,
+    /// Records taken for lost.
+    pub records_lost: u64,
+    /// Records that the peer refused.
+    pub records_refused: u64,
+    /// Frames received and opened.
+    pub frames_received: u64,
+    /// State records received.
+    pub records_received: u64,
+}
+
+/// Who sends, as it stands in every frame, and what it has to say.
+#[derive(Clone, Copy)]
+pub struct Sender<'a> {
+    /// Its group.
+    pub group: GroupId,
+    /// Its boot.
+    pub boot: BootId,
+    /// Its term.
+    pub term: Term,
+    /// Its configuration generation.
+    pub generation: u32,
+    /// Whether it leads, and so sends state.
+    pub leads: bool,
+    /// Its flows.
+    pub shards: &'a [Option<Box<Shard>>],
+    /// The ends of its flows.
+    pub tombstones: &'a Tombstones,
+}
+
+/// The memory of a stream, which outlives its session: a worker makes no new one
+/// when the same peer comes back.
+pub struct Room {
+    /// The peer's worker at the other end.
+    pub(super) peer_worker: WorkerId,
+    pub(super) in_flight: InFlight,
+    pub(super) sync: Sync,
+    pub(super) received: Received,
+}
+
+/// One stream and its opposite.
+pub struct Stream {
+    /// The peer's worker at the other end.
+    pub peer_worker: WorkerId,
+    /// The stream's number in this direction.
+    pub number: StreamId,
+    pub(super) sealer: Sealer,
+    pub(super) opener: Opener,
+    pub(super) in_flight: InFlight,
+    pub(super) sync: Sync,
+    pub(super) received: Received,
+    pub(super) acknowledgement: Acknowledgement,
+    pub(super) acknowledgement_due: bool,
+    pub(super) refusals: VecDeque<Record>,
+    pub(super) walk: u32,
+    /// A held packet waits for what is in the queue.
+    pub(super) urgent: bool,
+    /// What it counts.
+    pub statistics: StreamStatistics,
+    sent: Vec<Sent>,
+}
+
+impl Stream {
+    /// A stream under a new session, in the room of one under an older session, or in
+    /// room of its own that `make` makes.
+    pub(super) fn open(
+        peer_worker: WorkerId,
+        sealer: Sealer,
+        opener: Opener,
+        spare: Option<Room>,
+        make: impl FnOnce() -> Room,
+    ) -> Stream {
+        let mut room = match spare {
+            Some(mut room) => {
+                room.in_flight.clear();
+                room.sync.restart();
+                room
+            }
+            None => make(),
+        };
+        room.received.open_session();
+        Stream {
+            peer_worker,
+            number: sealer.stream(),
+            sealer,
+            opener,
+            in_flight: room.in_flight,
+            sync: room.sync,
+            received: room.received,
+            acknowledgement: Acknowledgement::default(),
+            acknowledgement_due: false,
+            refusals: VecDeque::with_capacity(REFUSALS_MAX),
+            walk: 1,
+            urgent: false,
+            statistics: StreamStatistics::default(),
+            sent: Vec::with_capacity(RECORDS_PER_FRAME_MAX),
+        }
+    }
+
+    /// The session is over: the room is kept for the next one.
+    pub(super) fn close(self) -> Room {
+        Room {
+            peer_worker: self.peer_worker,
+            in_flight: self.in_flight,
+            sync: self.sync,
+            received: self.received,
+        }
+    }
+
+    /// Forgets what the peer knows and brings it up to date from the start.
+    pub(super) fn restart(&mut self) {
+        self.in_flight.clear();
+        self.sync.restart();
+        self.walk += 1;
+        self.urgent = false;
+    }
+
+    /// The peer was refused some records of a frame; `false` when too many wait to be told.
+    pub(super) fn refuse(&mut self, refused: Record) -> bool {
+        if self.refusals.len() == REFUSALS_MAX {
+            return false;
+        }
+        self.refusals.push_back(refused);
+        true
+    }
+
+    /// Whether a frame is to be sent now.
+    pub(super) fn is_due(&self, now: Instant, leads: bool, may_walk: bool) -> bool {
+        if self.acknowledgement_due || !self.refusals.is_empty() {
+            return true;
+        }
+        if !leads || !self.in_flight.has_room(self.sealer.next_sequence()) {
+            return false;
+        }
+        let waiting = self.sync.waiting();
+        (waiting > 0 && (self.urgent || waiting >= 16))
+            || self.sync.oldest_since().is_some_and(|since| now - since >= GATHER)
+            || (may_walk && self.sync.has_walk_to_send())
+    }
+
+    /// When this stream has something to do by itself.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        let gather = self.sync.oldest_since().map(|since| since + GATHER);
+        gather.into_iter().chain(self.in_flight.next_deadline()).min()
+    }
+
+    /// Writes and seals one frame into `out`: its length, and how many of its
+    /// records the walk added. `None`: there was nothing to say or no sequence left.
+    pub(super) fn write_frame(
+        &mut self,
+        now: Instant,
+        sender: &Sender<'_>,
+        walk_budget: &mut u32,
+        out: &mut [u8],
+    ) -> Option<usize> {
+        let sequence = self.sealer.next_sequence();
+        let (head, body) = out.split_first_chunk_mut::<{ header::HEADER_LEN }>()?;
+        let body_max = body.len().checked_sub(TAG_LEN)?;
+        let mut at = 0;
+        while let Some(refused) = self.refusals.front() {
+            let Some(len) = record::write(refused, &mut body[at..body_max]) else { break };
+            at += len;
+            self.refusals.pop_front();
+        }
+        self.sent.clear();
+        if sender.leads && self.in_flight.has_room(sequence) {
+            while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
+                let live = self.sync.waiting();
+                let Some((record, sent)) =
+                    self.sync.next(now, sender.shards, sender.tombstones, *walk_budget > 0)
+                else {
+                    break;
+                };
+                if live == 0 {
+                    *walk_budget -= 1;
+                }
+                at += record::write(&record, &mut body[at..body_max])?;
+                self.sent.push(sent);
+            }
+            if self.sync.waiting() == 0 {
+                self.urgent = false;
+            }
+        }
+        if at == 0 && !self.acknowledgement_due {
+            return None;
+        }
+        Header {
+            elicits: !self.sent.is_empty(),
+            group: sender.group,
+            boot: sender.boot,
+            stream: self.number.0 as u16,
+            sequence,
+            term: sender.term,
+            walk: self.walk,
+            acknowledgement: self.acknowledgement,
+            credit: CREDIT,
+            generation: sender.generation,
+        }
+        .write(head);
+        self.acknowledgement_due = false;
+        self.sealer.seal_in_place(head, &mut body[..at + TAG_LEN]).ok()?;
+        self.in_flight.note(now, sequence, &self.sent);
+        self.statistics.frames_sent += 1;
+        self.statistics.records_sent += self.sent.len() as u64;
+        Some(header::HEADER_LEN + at + TAG_LEN)
+    }
+}

@@ -1,0 +1,270 @@
+//! The ends of flows, on both sides of the mirror link.
+//!
+//! The sender keeps a [`Departed`] flow until every peer with a session has
+//! acknowledged its end; only then may its source-NAT port begin to rest.
+//! The receiver keeps a [`Graves`] entry until its replay window has passed
+//! every frame that could carry an older state of the flow, so that a late
+//! frame cannot bring it back.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use crate::base::ids::ShardId;
+use crate::flow::entry::Stamp;
+use crate::flow::key::Key;
+
+/// Ended flows that wait for acknowledgements, for each worker. At the limit
+/// the peer that lags is brought up to date anew instead.
+pub const DEPARTED_MAX: usize = 1 << 16;
+
+/// Graves for each stream. At the limit further ends are not acknowledged
+/// until the window has moved.
+pub const GRAVES_MAX: usize = 1 << 16;
+
+/// A flow that ended and whose end some peer has not acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Departed {
+    /// Its shard.
+    pub shard: ShardId,
+    /// Its client key.
+    pub client: Key,
+    /// Its server key: its source-NAT port waits with it.
+    pub server: Key,
+    /// When it ended.
+    pub stamp: Stamp,
+    /// Bit i: peer i has not acknowledged.
+    pub waiting: u8,
+}
+
+/// Whether an ended flow found a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Buried {
+    /// At this place.
+    At(u32),
+    /// There is none: [`DEPARTED_MAX`] wait already.
+    Full,
+}
+
+/// The sender's ended flows.
+pub struct Tombstones {
+    slots: Vec<Option<Departed>>,
+    free: Vec<u32>,
+}
+
+impl Default for Tombstones {
+    fn default() -> Tombstones {
+        // All of it is reserved now, and touched when first used.
+        Tombstones { slots: Vec::with_capacity(DEPARTED_MAX), free: Vec::with_capacity(DEPARTED_MAX) }
+    }
+}
+
+impl Tombstones {
+    /// Keeps an ended flow.
+    pub fn bury(&mut self, departed: Departed) -> Buried {
+        if let Some(place) = self.free.pop() {
+            self.slots[place as usize] = Some(departed);
+            return Buried::At(place);
+        }
+        if self.slots.len() == DEPARTED_MAX {
+            return Buried::Full;
+        }
+        self.slots.push(Some(departed));
+        Buried::At((self.slots.len() - 1) as u32)
+    }
+
+    /// The ended flow at a place, if it still waits.
+    pub fn at(&self, place: u32) -> Option<&Departed> {
+        self.slots.get(place as usize)?.as_ref()
+    }
+
+    /// Peer `peer` has acknowledged the end; the flow, when it was the last.
+    pub fn acknowledged(&mut self, place: u32, peer: usize) -> Option<Departed> {
+        let slot = self.slots.get_mut(place as usize)?;
+        let departed = slot.as_mut()?;
+        departed.waiting &= !(1 << peer);
+        if departed.waiting != 0 {
+            return None;
+        }
+        self.free.push(place);
+        slot.take()
+    }
+
+    /// Peer `peer` is gone or begins anew with these shards: calls `each` with every flow of
+    /// them that waited for it alone.
+    pub fn forget_peer(
+        &mut self,
+        peer: usize,
+        of_shard: impl Fn(ShardId) -> bool,
+        mut each: impl FnMut(Departed),
+    ) {
+        for place in 0..self.slots.len() as u32 {
+            let waits = |departed: &Departed| departed.waiting >> peer & 1 == 1 && of_shard(departed.shard);
+            if self.at(place).is_some_and(waits)
+                && let Some(departed) = self.acknowledged(place, peer)
+            {
+                each(departed);
+            }
+        }
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// The receiver's graves for one stream.
+#[derive(Default)]
+pub struct Graves {
+    by_key: HashMap<Key, (Stamp, u64)>,
+    order: VecDeque<(Key, u64)>,
+}
+
+impl Graves {
+    /// Whether another grave can be dug.
+    pub fn has_room(&self) -> bool {
+        self.order.len() < GRAVES_MAX
+    }
+
+    /// Remembers that the flow of `client` ended at `stamp`; `newest` is the
+    /// newest sequence received so far, which an older state may still be below.
+    pub fn dig(&mut self, client: Key, stamp: Stamp, newest: u64) {
+        let grave = self.by_key.entry(client).or_insert((stamp, newest));
+        grave.0 = grave.0.max(stamp);
+        grave.1 = newest;
+        self.order.push_back((client, newest));
+    }
+
+    /// Whether a state of `client` with `stamp` is older than its end.
+    pub fn buries(&self, client: &Key, stamp: Stamp) -> bool {
+        self.by_key.get(client).is_some_and(|grave| stamp <= grave.0)
+    }
+
+    /// Frames below `floor` can never be accepted any more.
+    pub fn pass(&mut self, floor: u64) {
+        while let Some((key, newest)) = self.order.front().copied() {
+            if newest >= floor {
+                break;
+            }
+            self.order.pop_front();
+            if self.by_key.get(&key).is_some_and(|grave| grave.1 == newest) {
+                self.by_key.remove(&key);
+            }
+        }
+    }
+
+    /// Forgets all: a new session, whose frames are all newer.
+    pub fn clear(&mut self) {
+        self.by_key.clear();
+        self.order.clear();
+    }
+
+    /// How many graves there are.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{NodeId, Term, Version};
+
+    fn departed(shard: u16, waiting: u8) -> Departed {
+        let shard = ShardId(shard);
+        Departed { shard, client: Key::default(), server: Key::default(), stamp: Stamp::NONE, waiting }
+    }
+
+    fn buried(tombstones: &mut Tombstones, shard: u16, waiting: u8) -> u32 {
+        let Buried::At(place) = tombstones.bury(departed(shard, waiting)) else { panic!("there is room") };
+        place
+    }
+
+    fn client(port: u16) -> Key {
+        Key { src_port: port, ..Key::default() }
+    }
+
+    fn stamp(version: u64) -> Stamp {
+        Stamp { term: Term { counter: 1, node: NodeId(1) }, version: Version(version) }
+    }
+
+    #[test]
+    fn an_end_leaves_when_the_last_peer_has_acknowledged_it_and_its_place_is_used_again() {
+        let mut tombstones = Tombstones::default();
+        let place = buried(&mut tombstones, 3, 0b101);
+        assert!(tombstones.acknowledged(place, 0).is_none());
+        assert!(tombstones.acknowledged(place, 0).is_none(), "the same peer again");
+        assert_eq!(tombstones.acknowledged(place, 2).map(|departed| departed.shard), Some(ShardId(3)));
+        assert!(tombstones.is_empty() && tombstones.at(place).is_none());
+        assert!(tombstones.acknowledged(place, 2).is_none(), "it is gone");
+        assert_eq!(buried(&mut tombstones, 4, 1), place);
+    }
+
+    #[test]
+    fn a_peer_that_is_forgotten_frees_what_waited_for_it_alone_and_only_in_its_shards() {
+        let mut tombstones = Tombstones::default();
+        let (alone, both) = (buried(&mut tombstones, 1, 0b01), buried(&mut tombstones, 1, 0b11));
+        let elsewhere = buried(&mut tombstones, 2, 0b01);
+        let mut freed = Vec::new();
+        tombstones.forget_peer(0, |shard| shard == ShardId(1), |departed| freed.push(departed.shard));
+        assert_eq!(freed, [ShardId(1)]);
+        assert!(tombstones.at(alone).is_none() && tombstones.at(elsewhere).is_some());
+        assert_eq!(tombstones.at(both).map(|departed| departed.waiting), Some(0b10));
+    }
+
+    #[test]
+    fn ends_are_bounded() {
+        let mut tombstones = Tombstones::default();
+        for n in 0..DEPARTED_MAX {
+            assert_eq!(buried(&mut tombstones, 1, 1), n as u32);
+        }
+        assert_eq!(tombstones.bury(departed(1, 1)), Buried::Full);
+        assert_eq!(tombstones.len(), DEPARTED_MAX);
+    }
+
+    #[test]
+    fn a_grave_buries_older_states_until_no_frame_can_carry_one() {
+        let mut graves = Graves::default();
+        graves.dig(client(1), stamp(5), 10);
+        assert!(graves.buries(&client(1), stamp(5)) && graves.buries(&client(1), stamp(4)));
+        assert!(!graves.buries(&client(1), stamp(6)) && !graves.buries(&client(2), stamp(4)));
+        graves.pass(10);
+        assert!(graves.buries(&client(1), stamp(5)), "frame 10 may still come");
+        graves.pass(11);
+        assert!(!graves.buries(&client(1), stamp(5)) && graves.is_empty());
+    }
+
+    #[test]
+    fn a_grave_dug_again_stays_for_the_later_frame_and_for_the_newest_end() {
+        let mut graves = Graves::default();
+        graves.dig(client(1), stamp(9), 10);
+        graves.dig(client(1), stamp(5), 20);
+        graves.pass(15);
+        assert!(graves.buries(&client(1), stamp(9)));
+        graves.pass(21);
+        assert_eq!(graves.len(), 0);
+    }
+
+    #[test]
+    fn graves_are_bounded_and_passing_makes_room() {
+        let mut graves = Graves::default();
+        for n in 0..GRAVES_MAX {
+            assert!(graves.has_room());
+            graves.dig(client(n as u16), stamp(1), n as u64);
+        }
+        assert!(!graves.has_room());
+        graves.pass(1);
+        assert!(graves.has_room());
+    }
+}

@@ -1,0 +1,213 @@
+//! The neighbours that this worker sends to, by index: a flow names its next
+//! hop once and every packet of it finds the address in one step. Packets to a
+//! neighbour that is not resolved wait, a bounded number of them.
+
+use std::collections::VecDeque;
+
+use hashbrown::HashMap;
+
+use crate::base::io::TxClass;
+use crate::base::limits::{NEIGHBOUR_QUEUE_MAX, NEIGHBOURS_MAX};
+use crate::base::time::{Duration, Instant};
+use crate::traffic::routes::NextHop;
+
+/// A neighbour that stays unresolved is asked for again after this.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    /// To this link address.
+    Known([u8; 6]),
+    /// Nobody knows yet; and the master is to be asked, if this says so.
+    Unknown {
+        /// Ask the master now.
+        ask: bool,
+    },
+}
+
+/// A packet that waits for a neighbour.
+#[derive(Debug)]
+pub struct WaitingPacket<B> {
+    /// The packet, complete but for its destination's link address.
+    pub packet: B,
+    /// In whose name it is sent.
+    pub class: TxClass,
+}
+
+struct Adjacency<B> {
+    hop: NextHop,
+    link: Option<[u8; 6]>,
+    asked: Option<Instant>,
+    waiting: VecDeque<WaitingPacket<B>>,
+    /// Flows that name it; one more for those that the configuration names.
+    uses: u32,
+}
+
+/// The neighbours of one worker.
+pub struct Adjacencies<B> {
+    all: Vec<Adjacency<B>>,
+    by_hop: HashMap<NextHop, u32>,
+    /// Where the search for an unused one goes on.
+    search: usize,
+}
+
+/// Neighbours looked at for one that no flow uses.
+const SEARCH_MAX: usize = 64;
+
+impl<B> Default for Adjacencies<B> {
+    fn default() -> Adjacencies<B> {
+        Adjacencies {
+            all: Vec::with_capacity(NEIGHBOURS_MAX),
+            by_hop: HashMap::with_capacity(NEIGHBOURS_MAX),
+            search: 0,
+        }
+    }
+}
+
+impl<B> Adjacencies<B> {
+    /// The index of a neighbour, new or known. At [`NEIGHBOURS_MAX`] a new one takes the
+    /// place of one that no flow uses; `None`: none was found among those looked at.
+    pub fn index_of(&mut self, hop: NextHop) -> Option<u32> {
+        if let Some(index) = self.by_hop.get(&hop) {
+            return Some(*index);
+        }
+        let adjacency = Adjacency { hop, link: None, asked: None, waiting: VecDeque::new(), uses: 0 };
+        let index = if self.all.len() == NEIGHBOURS_MAX {
+            let index = self.unused()?;
+            self.by_hop.remove(&self.all[index].hop);
+            self.all[index] = adjacency;
+            index
+        } else {
+            self.all.push(adjacency);
+            self.all.len() - 1
+        };
+        self.by_hop.insert(hop, index as u32);
+        Some(index as u32)
+    }
+
+    fn unused(&mut self) -> Option<usize> {
+        for _ in 0..SEARCH_MAX {
+            self.search = (self.search + 1) % self.all.len();
+            if self.all[self.search].uses == 0 && self.all[self.search].waiting.is_empty() {
+                return Some(self.search);
+            }
+        }
+        None
+    }
+
+    /// A flow, or the configuration, names this neighbour: it keeps its place.
+    pub fn acquire(&mut self, index: u32) {
+        if let Some(adjacency) = self.all.get_mut(index as usize) {
+            adjacency.uses += 1;
+        }
+    }
+
+    /// A flow that named this neighbour is gone.
+    pub fn release(&mut self, index: u32) {
+        if let Some(adjacency) = self.all.get_mut(index as usize) {
+            adjacency.uses = adjacency.uses.saturating_sub(1);
+        }
+    }
+
+    /// The neighbour at an index.
+    pub fn hop(&self, index: u32) -> Option<NextHop> {
+        self.all.get(index as usize).map(|adjacency| adjacency.hop)
+    }
+
+    /// The neighbour's link address, as far as it is known.
+    pub fn resolve(&mut self, now: Instant, index: u32) -> Resolution {
+        let Some(adjacency) = self.all.get_mut(index as usize) else {
+            return Resolution::Unknown { ask: false };
+        };
+        if let Some(link) = adjacency.link {
+            return Resolution::Known(link);
+        }
+        let ask = adjacency.asked.is_none_or(|asked| now - asked >= ASK_AGAIN);
+        if ask {
+            adjacency.asked = Some(now);
+        }
+        Resolution::Unknown { ask }
+    }
+
+    /// Lets a packet wait for the neighbour; gives back the oldest one if too many wait.
+    pub fn wait(&mut self, index: u32, packet: WaitingPacket<B>) -> Option<WaitingPacket<B>> {
+        let Some(adjacency) = self.all.get_mut(index as usize) else { return Some(packet) };
+        let dropped =
+            if adjacency.waiting.len() == NEIGHBOUR_QUEUE_MAX { adjacency.waiting.pop_front() } else { None };
+        adjacency.waiting.push_back(packet);
+        dropped
+    }
+
+    /// The master knows a neighbour, or has given it up: calls `each` with the packets that
+    /// waited for it, to be sent or dropped.
+    pub fn learn(&mut self, hop: NextHop, link: Option<[u8; 6]>, mut each: impl FnMut(WaitingPacket<B>)) {
+        // What another worker asked for is kept: it may be needed here next.
+        let known = if link.is_some() { self.index_of(hop) } else { self.by_hop.get(&hop).copied() };
+        let Some(index) = known else { return };
+        let adjacency = &mut self.all[index as usize];
+        adjacency.link = link;
+        adjacency.asked = None;
+        adjacency.waiting.drain(..).for_each(&mut each);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::PortId;
+
+    fn hop(last: u8) -> NextHop {
+        NextHop { port: PortId(1), address: [10, 2, 0, last].into() }
+    }
+
+    #[test]
+    fn the_newest_packets_wait_and_leave_when_the_neighbour_answers() {
+        let mut all = Adjacencies::default();
+        let index = all.index_of(hop(10)).unwrap();
+        assert_eq!(all.resolve(Instant::ZERO, index), Resolution::Unknown { ask: true });
+        assert_eq!(all.resolve(Instant::ZERO, index), Resolution::Unknown { ask: false });
+        for packet in 0..NEIGHBOUR_QUEUE_MAX + 2 {
+            let dropped = all.wait(index, WaitingPacket { packet, class: TxClass::Service });
+            assert_eq!(dropped.map(|w| w.packet), packet.checked_sub(NEIGHBOUR_QUEUE_MAX));
+        }
+        let mut left = Vec::new();
+        all.learn(hop(10), Some([1; 6]), |w| left.push(w.packet));
+        assert_eq!(left, (2..NEIGHBOUR_QUEUE_MAX + 2).collect::<Vec<_>>());
+        assert_eq!(all.resolve(Instant::ZERO, index), Resolution::Known([1; 6]));
+    }
+
+    #[test]
+    fn a_neighbour_that_is_given_up_lets_its_packets_go_and_its_place_is_free() {
+        let mut all = Adjacencies::default();
+        let index = all.index_of(hop(10)).unwrap();
+        all.wait(index, WaitingPacket { packet: 1, class: TxClass::Service });
+        let mut left = Vec::new();
+        all.learn(hop(10), None, |w| left.push(w.packet));
+        assert_eq!(left, [1]);
+        all.learn(hop(10), Some([1; 6]), |_| panic!("it left already"));
+    }
+
+    #[test]
+    fn an_unresolved_neighbour_is_asked_for_again_after_a_while() {
+        let mut all = Adjacencies::<()>::default();
+        let index = all.index_of(hop(10)).unwrap();
+        all.resolve(Instant::ZERO, index);
+        assert_eq!(all.resolve(Instant::ZERO + ASK_AGAIN, index), Resolution::Unknown { ask: true });
+    }
+
+    #[test]
+    fn neighbours_are_bounded_and_only_an_unused_one_gives_up_its_place() {
+        let mut all = Adjacencies::<()>::default();
+        for n in 0..NEIGHBOURS_MAX as u32 {
+            let address = core::net::Ipv4Addr::from_bits(n).into();
+            let index = all.index_of(NextHop { port: PortId(0), address }).expect("room");
+            all.acquire(index);
+        }
+        assert_eq!(all.index_of(hop(10)), None);
+        all.release(7);
+        let found = (0..NEIGHBOURS_MAX / SEARCH_MAX + 1).find_map(|_| all.index_of(hop(10)));
+        assert_eq!(found, Some(7));
+        assert_eq!(all.hop(7), Some(hop(10)));
+    }
+}

@@ -1,0 +1,155 @@
+//! Mirror frames in and out: UDP over the dedicated port (REQ E3).
+
+use core::net::IpAddr;
+
+use crate::base::buffer::Buffer;
+use crate::base::counters::Counter;
+use crate::base::io::{Io, TxClass};
+use crate::base::limits::MIRROR_PACKET_MAX;
+use crate::base::time::Instant;
+use crate::mirror::{Frame, Written};
+use crate::wire::checksum::Sum;
+use crate::wire::ethernet::{self, EtherType, MacAddress};
+use crate::wire::parse::Parsed;
+use crate::wire::{IpProtocol, ipv4, ipv6, udp};
+use crate::worker::Worker;
+use crate::worker::state::Applier;
+
+/// Frames that a worker writes in one turn; more wait for the next.
+const FRAMES_PER_TURN: usize = 32;
+
+const UDP_HEADER_LEN: usize = 8;
+
+impl<B: Buffer> Worker<B> {
+    pub(super) fn handle_mirror<I: Io<Buf = B>>(
+        &mut self,
+        now: Instant,
+        mut packet: B,
+        parsed: &Parsed,
+        io: &mut I,
+    ) {
+        let (from, to) = (parsed.payload_offset(), parsed.end());
+        let Some(frame) = packet.head_mut().get_mut(from..to) else {
+            return self.counters.bump(Counter::MirrorMalformed);
+        };
+        let Worker { mirror, shards, tables, toeplitz, adjacencies, counts, events, counters, .. } = self;
+        let mut applier = Applier {
+            now,
+            tables,
+            toeplitz,
+            workers: self.workers,
+            worker: self.id,
+            adjacencies,
+            counts,
+            resolve: |hop| super::state::push_resolve(events, hop),
+        };
+        match mirror.handle_frame(now, frame, shards, &mut applier, counters) {
+            Frame::Taken => {}
+            Frame::WrongTerm => counters.bump(Counter::MirrorWrongTerm),
+            Frame::Dropped(counter) => counters.bump(counter),
+        }
+        self.settle(now, io);
+    }
+
+    pub(super) fn send_frames<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+        for _ in 0..FRAMES_PER_TURN {
+            if !self.mirror.is_due(now) || self.send_frame(now, io).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Writes one frame behind room for its headers, then the headers in front.
+    fn send_frame<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) -> Option<()> {
+        let mirror = self.tables.snapshot.checked.mirror.as_ref()?;
+        let port = &self.tables.snapshot.checked.ports[usize::from(mirror.port.0)];
+        let largest = ethernet::HEADER_LEN + usize::from(port.mtu.min(MIRROR_PACKET_MAX));
+        let room = ethernet::HEADER_LEN + ipv6::HEADER_LEN + UDP_HEADER_LEN;
+        let Some(mut packet) = io.alloc() else {
+            self.counters.bump(Counter::MirrorNotSent);
+            return None;
+        };
+        packet.set_len(largest).ok()?;
+        let out = packet.head_mut().get_mut(room..largest)?;
+        let Written { peer, worker, len } = self.mirror.write_frame(now, &self.shards, out)?;
+        let to = mirror.peers.get(peer)?.address;
+        let from = port.addresses.iter().map(|own| own.address).find(|own| own.is_ipv4() == to.is_ipv4());
+        let hop = self.tables.routes.next_hop(to);
+        let (Some(from), Some(hop)) = (from, hop) else {
+            self.counters.bump(Counter::MirrorNotSent);
+            return Some(());
+        };
+        let source_port = mirror.udp_port + self.id.0;
+        let destination_port = mirror.udp_port + worker.0;
+        packet.set_len(room + len).ok()?;
+        let ip_len = if to.is_ipv4() { ipv4::HEADER_LEN } else { ipv6::HEADER_LEN };
+        let start = room - UDP_HEADER_LEN - ip_len - ethernet::HEADER_LEN;
+        packet.trim_front(start).ok()?;
+        let own = *self.link_addresses.get(usize::from(hop.port.0))?;
+        write_headers(packet.head_mut(), own, from, to, source_port, destination_port);
+        match self.adjacencies.index_of(hop) {
+            Some(index) => self.send_by(now, packet, index, TxClass::Own, io),
+            None => self.counters.bump(Counter::MirrorNotSent),
+        }
+        Some(())
+    }
+}
+
+/// Writes Ethernet, IP and UDP headers before a payload that is in place.
+fn write_headers(head: &mut [u8], own: [u8; 6], from: IpAddr, to: IpAddr, source: u16, destination: u16) {
+    let mut frame = ethernet::Frame::new_unchecked(&mut *head);
+    frame.set_source(MacAddress(own));
+    frame.set_ethertype(if to.is_ipv4() { EtherType::IPV4 } else { EtherType::IPV6 });
+    let packet = &mut head[ethernet::HEADER_LEN..];
+    let (ip_len, sum) = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let total = packet.len() as u16;
+            let mut ip = ipv4::Packet::new_unchecked(&mut *packet);
+            packet_v4(&mut ip, from, to, total);
+            let udp_len = total - ipv4::HEADER_LEN as u16;
+            (ipv4::HEADER_LEN, Sum::ZERO.pseudo_v4(from, to, IpProtocol::UDP, udp_len))
+        }
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let payload_len = packet.len() - ipv6::HEADER_LEN;
+            let mut ip = ipv6::Packet::new_unchecked(&mut *packet);
+            ip.set_class_and_label(MIRROR_TRAFFIC_CLASS, 0);
+            ip.set_payload_len(payload_len as u16);
+            ip.set_next_header(IpProtocol::UDP);
+            ip.set_hop_limit(64);
+            ip.set_source(from);
+            ip.set_destination(to);
+            (ipv6::HEADER_LEN, Sum::ZERO.pseudo_v6(from, to, IpProtocol::UDP, payload_len as u32))
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return, // The caller chose one family.
+    };
+    let datagram = &mut packet[ip_len..];
+    let len = datagram.len() as u16;
+    let mut udp = udp::Datagram::new_unchecked(&mut *datagram);
+    udp.set_source_port(source);
+    udp.set_destination_port(destination);
+    udp.set_length(len);
+    udp.set_checksum(0);
+    let checksum = sum.bytes(datagram).checksum_udp();
+    udp::Datagram::new_unchecked(datagram).set_checksum(checksum);
+}
+
+/// Network control (RFC 4594 section 3.1: CS6), so that switches do not drop it first.
+const MIRROR_TRAFFIC_CLASS: u8 = 48 << 2;
+
+fn packet_v4(
+    ip: &mut ipv4::Packet<&mut [u8]>,
+    from: core::net::Ipv4Addr,
+    to: core::net::Ipv4Addr,
+    total_len: u16,
+) {
+    ip.set_header_len(ipv4::HEADER_LEN);
+    ip.set_traffic_class(MIRROR_TRAFFIC_CLASS);
+    ip.set_total_len(total_len);
+    ip.set_identification(0);
+    ip.set_fragment(true, false, 0);
+    ip.set_ttl(64);
+    ip.set_protocol(IpProtocol::UDP);
+    ip.set_source(from);
+    ip.set_destination(to);
+    ip.fill_checksum();
+}

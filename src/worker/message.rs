@@ -1,0 +1,166 @@
+//! What the master and the liveness thread say to a worker, and what it says to them.
+
+use std::sync::Arc;
+
+use crate::base::ids::{NodeId, ShardId, Term};
+use crate::base::time::{Duration, Instant};
+use crate::flow::{Flow, FlowIndex};
+use crate::mirror::StreamStatus;
+use crate::seal::session::Session;
+use crate::traffic::routes::NextHop;
+
+/// Whether this appliance serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It applies what the active sends, and forwards nothing.
+    Standby,
+    /// It forwards, under its term and lease.
+    Active,
+}
+
+/// To a worker, handled between bursts, in order.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Take this role; answered by [`Event::Installed`].
+    Role {
+        /// Counts role changes and changes of the in-sync set.
+        epoch: u64,
+        /// The role.
+        role: Role,
+        /// The term it is held under: one's own, or the leader's.
+        term: Term,
+    },
+    /// A peer and this appliance have agreed on keys.
+    PeerSession {
+        /// The peer.
+        node: NodeId,
+        /// The keys.
+        session: Arc<Session>,
+    },
+    /// A peer is gone.
+    PeerLost {
+        /// The peer.
+        node: NodeId,
+    },
+    /// Flows are protected when these peers know them; answered by [`Event::InSyncInstalled`].
+    InSync {
+        /// As in [`Command::Role`].
+        epoch: u64,
+        /// The term from which on this holds.
+        term: Term,
+        /// The members without this appliance itself.
+        peers: Vec<NodeId>,
+    },
+    /// Begin no new flow, and say [`Event::Flushed`] when the peer has acknowledged
+    /// everything. The next [`Command::Role`] ends it.
+    Quiesce {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A neighbour's link address.
+    Neighbour {
+        /// The neighbour.
+        hop: NextHop,
+        /// Its link address; `None`: it no longer answers.
+        link: Option<[u8; 6]>,
+    },
+    /// A flow looks expired: look again and remove it.
+    Expire {
+        /// Its shard.
+        shard: ShardId,
+        /// Its place.
+        flow: FlowIndex,
+    },
+    /// Say [`Event::Status`].
+    Status,
+    /// Say [`Event::Flows`], from a place on.
+    Flows {
+        /// The first shard to look at.
+        shard: ShardId,
+        /// The first place in it.
+        from: FlowIndex,
+    },
+}
+
+/// From a worker.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A role was taken.
+    Installed {
+        /// Of the command.
+        epoch: u64,
+    },
+    /// A new in-sync set counts from now on.
+    InSyncInstalled {
+        /// Of the command.
+        epoch: u64,
+    },
+    /// How far a peer is behind; said every 10 ms while active.
+    Sync {
+        /// The peer.
+        peer: NodeId,
+        /// The session under which it got there.
+        session: u64,
+        /// It was named every flow, and acknowledged.
+        walk_done: bool,
+        /// How long the oldest unacknowledged state has been waiting.
+        oldest_unacknowledged: Duration,
+        /// States that wait to be sent.
+        waiting: usize,
+    },
+    /// A packet has been held for longer than `mirror.hold_timeout_ms`.
+    HoldOverdue {
+        /// The peer that has not acknowledged its flow.
+        peer: NodeId,
+    },
+    /// The peer has acknowledged everything.
+    Flushed {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// A neighbour is needed.
+    Resolve {
+        /// The neighbour.
+        hop: NextHop,
+    },
+    /// The answer to [`Command::Status`].
+    Status(Box<WorkerStatus>),
+    /// A slice of the answer to [`Command::Flows`].
+    Flows(Box<FlowSlice>),
+}
+
+/// Some of a worker's flows.
+#[derive(Clone, Debug, Default)]
+pub struct FlowSlice {
+    /// The flows, how long each has been idle, and whether it is protected.
+    pub flows: Vec<(Flow, Duration, bool)>,
+    /// Where the next slice begins; `None`: this is the last one.
+    pub next: Option<(ShardId, FlowIndex)>,
+}
+
+/// What a worker says of itself.
+#[derive(Clone, Debug, Default)]
+pub struct WorkerStatus {
+    /// Flows.
+    pub flows: u64,
+    /// Flows that are to be mirrored.
+    pub mirrored: u64,
+    /// Flows that the in-sync peer that knows fewest knows; 0 when there is none.
+    pub protected: u64,
+    /// Since when the oldest unacknowledged state waits.
+    pub oldest_unacknowledged: Option<Instant>,
+    /// Packets held now.
+    pub held: usize,
+    /// Ended flows whose end some peer has not acknowledged.
+    pub departed: usize,
+    /// Source-NAT ports at rest.
+    pub ports_resting: usize,
+    /// How long flows waited to be known, log-scale: bin i counts 2^i to 2^(i+1) µs.
+    pub protection_latency: Vec<u64>,
+    /// Flows of each virtual server, by id.
+    pub by_virtual_server: Vec<(u32, u64)>,
+    /// Flows of each real server, by id.
+    pub by_server: Vec<(u32, u64)>,
+    /// The streams to peers.
+    pub streams: Vec<StreamStatus>,
+}

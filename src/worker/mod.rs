@@ -1,0 +1,339 @@
+//! One worker: distributor, traffic manager and mirror, composed, still pure.
+//!
+//! Owned by one lcore. Each turn of its loop: [`Worker::handle_command`] for
+//! what the master said, [`Worker::handle_burst`] for the packets of each of its
+//! queues and for what other workers handed over, then [`Worker::poll`] once,
+//! and [`Worker::poll_event`] until `None`. With nothing to do it may rest until
+//! [`Worker::next_deadline`].
+//!
+//! * `packet`: a packet's way.
+//! * `first`: the first packet of a flow.
+//! * `state`: flows made, changed and ended, and what the mirror says of them.
+//! * `exchange`: mirror frames in and out.
+//! * `report`: what the worker says of itself.
+//!
+//! Not yet: bursts in stages with prefetch, roles divided among lcores.
+
+mod exchange;
+mod first;
+pub mod message;
+mod packet;
+mod report;
+mod setup;
+mod state;
+mod tables;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::base::buffer::Buffer;
+use crate::base::counters::{Counter, Counters};
+use crate::base::ids::{NodeId, ShardId, WorkerId};
+use crate::base::io::{Io, TxClass};
+use crate::base::limits::SHARDS;
+use crate::base::rng::Rng;
+use crate::base::time::{Duration, Instant};
+use crate::flow::ports::PortSetup;
+use crate::flow::shard::{Shard, ShardSetup, owner_of};
+use crate::flow::toeplitz::Toeplitz;
+use crate::mirror::hold::Hold;
+use crate::mirror::{Mirror, MirrorSetup, Standing};
+use crate::traffic::adjacency::{Adjacencies, Resolution, WaitingPacket};
+use crate::traffic::counts::Counts;
+use crate::wire::ethernet::MacAddress;
+
+use message::{Command, Event, Role};
+pub use setup::WorkerSetup;
+use tables::Tables;
+
+/// Events that wait for the driver; more are dropped and counted, but for
+/// answers, of which there is one for each command.
+const EVENTS_MAX: usize = 4096;
+
+/// Between two [`Event::Sync`].
+const SYNC_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Bins of the protection latency's histogram.
+const LATENCY_BINS: usize = 24;
+
+/// A rewritten packet that waits for its flow to be known to the in-sync set.
+struct HeldPacket<B> {
+    packet: B,
+    adjacency: u32,
+}
+
+/// One worker, for packets in buffers of type `B`.
+pub struct Worker<B: Buffer> {
+    id: WorkerId,
+    workers: u16,
+    role: Role,
+    tables: Tables,
+    toeplitz: Arc<Toeplitz>,
+    balance_secret: [u8; 16],
+    link_addresses: Vec<[u8; 6]>,
+    virtual_v4: [u8; 6],
+    virtual_v6: [u8; 6],
+    shards: Vec<Option<Box<Shard>>>,
+    adjacencies: Adjacencies<B>,
+    counts: Counts,
+    mirror: Mirror,
+    in_sync: Vec<NodeId>,
+    hold: Hold<HeldPacket<B>>,
+    /// Empty but while packets are being released.
+    released: Vec<HeldPacket<B>>,
+    hold_timeout: Duration,
+    overdue_at: Instant,
+    /// The successor that everything is flushed to; no new flow begins.
+    quiesce: Option<NodeId>,
+    flushed: bool,
+    sync_at: Instant,
+    events: VecDeque<Event>,
+    protection_latency: [u64; LATENCY_BINS],
+    counters: Arc<Counters>,
+    rng: Rng,
+}
+
+impl<B: Buffer> Worker<B> {
+    /// A standby without flows.
+    pub fn new(setup: WorkerSetup) -> Worker<B> {
+        let config = &setup.snapshot.checked;
+        let me = config.appliance.node;
+        let peers: Vec<NodeId> =
+            config.mirror.iter().flat_map(|mirror| mirror.peers.iter().map(|peer| peer.node)).collect();
+        let ports = PortSetup {
+            members: peers.len() as u8 + 1,
+            rank: peers.iter().filter(|node| **node < me).count() as u8,
+            boot_parity: setup.boot_parity,
+            booted: setup.now,
+            quarantine: config.flows.port_quarantine,
+            resting_max: shard_capacity(config.flows.max),
+        };
+        let shards = (0..SHARDS as u16)
+            .map(ShardId)
+            .map(|id| {
+                (owner_of(id, setup.workers) == setup.id).then(|| {
+                    Box::new(Shard::new(&ShardSetup {
+                        id,
+                        capacity: shard_capacity(config.flows.max),
+                        hash_seed: setup.hash_seed,
+                        toeplitz: Arc::clone(&setup.toeplitz),
+                        ports,
+                    }))
+                })
+            })
+            .collect();
+        let mirror = config.mirror.as_ref();
+        let virtual_router = config.failover.virtual_router_id;
+        let mut mirror_room = Mirror::new(MirrorSetup {
+            worker: setup.id,
+            workers: setup.workers,
+            group: config.appliance.group,
+            boot: setup.boot,
+            peers,
+            walk_rate: mirror.map_or(0, |mirror| mirror.walk_rate),
+            variant: setup.variant,
+        });
+        mirror_room.set_generation(setup.snapshot.generation);
+        let mut worker = Worker {
+            id: setup.id,
+            workers: setup.workers,
+            role: Role::Standby,
+            hold_timeout: mirror.map_or(Duration::ZERO, |mirror| mirror.hold_timeout),
+            tables: Tables::new(Arc::clone(&setup.snapshot), setup.workers),
+            toeplitz: setup.toeplitz,
+            balance_secret: setup.balance_secret,
+            link_addresses: setup.link_addresses,
+            virtual_v4: MacAddress::virtual_router_v4(virtual_router).0,
+            virtual_v6: MacAddress::virtual_router_v6(virtual_router).0,
+            shards,
+            adjacencies: Adjacencies::default(),
+            counts: Counts::default(),
+            mirror: mirror_room,
+            in_sync: Vec::new(),
+            hold: Hold::new(setup.hold_packets_max),
+            released: Vec::new(),
+            overdue_at: Instant::ZERO,
+            quiesce: None,
+            flushed: false,
+            sync_at: setup.now,
+            events: VecDeque::with_capacity(EVENTS_MAX),
+            protection_latency: [0; LATENCY_BINS],
+            counters: setup.counters,
+            rng: Rng::with_seed(setup.seed),
+        };
+        worker.know_neighbours();
+        worker
+    }
+
+    /// Gateways, servers and peers get their index at once, so that traffic never
+    /// waits for the master to look them up.
+    fn know_neighbours(&mut self) {
+        let config = &self.tables.snapshot.checked;
+        let servers = config.pools.iter().flat_map(|pool| pool.servers.iter().map(|server| server.address));
+        let peers = config.mirror.iter().flat_map(|mirror| mirror.peers.iter().map(|peer| peer.address));
+        let gateways = config.routes.iter().map(|route| route.gateway);
+        let all: Vec<_> = servers.chain(peers).chain(gateways).collect();
+        for address in all {
+            if let Some(hop) = self.tables.routes.next_hop(address) {
+                if let Some(index) = self.adjacencies.index_of(hop) {
+                    self.adjacencies.acquire(index);
+                }
+            }
+        }
+    }
+
+    /// The shards of this worker: for the master's sweep, which takes their last-seen arrays.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().filter_map(Option::as_deref)
+    }
+
+    /// Whether this worker forwards.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Handles what the master or the liveness thread said.
+    pub fn handle_command<I: Io<Buf = B>>(&mut self, now: Instant, command: Command, io: &mut I) {
+        match command {
+            Command::Role { epoch, role, term } => self.take_role(now, epoch, role, term),
+            Command::PeerSession { node, session } => {
+                self.mirror.open_session(node, &session, &self.shards);
+                self.settle(now, io);
+            }
+            Command::PeerLost { node } => {
+                self.mirror.close_session(node);
+                self.settle(now, io);
+            }
+            Command::InSync { epoch, term, peers } => {
+                self.in_sync = peers;
+                self.mirror.set_standing(Standing { term, ..self.mirror.standing() });
+                self.release_known(now, io);
+                self.answer(Event::InSyncInstalled { epoch });
+            }
+            Command::Quiesce { peer } => {
+                self.quiesce = Some(peer);
+                self.flushed = false;
+            }
+            Command::Neighbour { hop, link } => {
+                let counters = &self.counters;
+                self.adjacencies.learn(hop, link, |WaitingPacket { mut packet, class }| match link {
+                    Some(link) => {
+                        packet.head_mut()[..6].copy_from_slice(&link);
+                        io.send(hop.port, packet, class);
+                    }
+                    None => counters.bump(Counter::DropNeighbour),
+                });
+            }
+            Command::Expire { shard, flow } => self.expire(now, shard, flow),
+            Command::Status => {
+                let status = self.status(now);
+                self.answer(Event::Status(Box::new(status)));
+            }
+            Command::Flows { shard, from } => {
+                let slice = self.flows_from(now, shard, from);
+                self.answer(Event::Flows(Box::new(slice)));
+            }
+        }
+    }
+
+    fn take_role(&mut self, now: Instant, epoch: u64, role: Role, term: crate::base::ids::Term) {
+        if role == Role::Active && self.role == Role::Standby {
+            // Idle time counts from the takeover (REQ C8).
+            self.shards().for_each(|shard| shard.last_seen.touch_all(now));
+        }
+        if role == Role::Standby {
+            self.in_sync.clear();
+            self.hold.clear(|_| self.counters.bump(Counter::DropHoldStandby));
+        }
+        self.role = role;
+        self.quiesce = None;
+        self.mirror.set_standing(Standing { leads: role == Role::Active, term });
+        self.answer(Event::Installed { epoch });
+    }
+
+    /// Once a turn, after the bursts: time-outs, mirror frames, overdue packets.
+    pub fn poll<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+        self.poll_mirror(now);
+        self.settle(now, io);
+        self.say_held_again(now);
+        self.check_overdue(now);
+        self.send_frames(now, io);
+        if self.role == Role::Active && now >= self.sync_at {
+            self.sync_at = now + SYNC_INTERVAL;
+            self.report_sync(now);
+        }
+        self.report_flushed();
+    }
+
+    /// What there is to say to the master and the liveness thread.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When there is something to do even if nothing arrives.
+    pub fn next_deadline(&self) -> Instant {
+        let sync = (self.role == Role::Active).then_some(self.sync_at);
+        sync.into_iter().chain(self.mirror.next_deadline()).min().unwrap_or(Instant::FAR_FUTURE)
+    }
+
+    /// An event that may be lost.
+    fn say(&mut self, event: Event) {
+        if self.events.len() < EVENTS_MAX {
+            self.events.push_back(event);
+        } else {
+            self.counters.bump(Counter::EventsDropped);
+        }
+    }
+
+    /// An event that answers a command.
+    fn answer(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// Sends a rewritten packet to a neighbour, or lets it wait for its link address.
+    fn emit<I: Io<Buf = B>>(&mut self, now: Instant, mut packet: B, adjacency: u32, io: &mut I) {
+        let Some(hop) = self.adjacencies.hop(adjacency) else {
+            self.counters.bump(Counter::DropNeighbour);
+            return;
+        };
+        let from = if hop.address.is_ipv4() { self.virtual_v4 } else { self.virtual_v6 };
+        packet.head_mut()[6..12].copy_from_slice(&from);
+        self.send_by(now, packet, adjacency, TxClass::Service, io);
+    }
+
+    /// Sends a packet that has its source link address.
+    fn send_by<I: Io<Buf = B>>(
+        &mut self,
+        now: Instant,
+        mut packet: B,
+        adjacency: u32,
+        class: TxClass,
+        io: &mut I,
+    ) {
+        let Some(hop) = self.adjacencies.hop(adjacency) else {
+            self.counters.bump(Counter::DropNeighbour);
+            return;
+        };
+        match self.adjacencies.resolve(now, adjacency) {
+            Resolution::Known(link) => {
+                packet.head_mut()[..6].copy_from_slice(&link);
+                io.send(hop.port, packet, class);
+            }
+            Resolution::Unknown { ask } => {
+                if ask {
+                    self.say(Event::Resolve { hop });
+                }
+                if self.adjacencies.wait(adjacency, WaitingPacket { packet, class }).is_some() {
+                    self.counters.bump(Counter::DropNeighbour);
+                }
+            }
+        }
+    }
+}
+
+/// Places in each shard's table: its share of all flows and a quarter more, since
+/// hashing does not divide them evenly.
+fn shard_capacity(flows_max: u32) -> u32 {
+    let share = flows_max.div_ceil(SHARDS as u32);
+    share + share / 4 + 16
+}

@@ -1,0 +1,213 @@
+//! A packet's way through the worker (REQ E1, E2, C4).
+
+use crate::base::buffer::{Buffer, ChecksumStatus};
+use crate::base::counters::Counter;
+use crate::base::ids::ShardId;
+use crate::base::io::{Io, Punt};
+use crate::base::time::Instant;
+use crate::distributor::classify::{Class, classify, is_for};
+use crate::flow::entry::{ADJACENCY_UNKNOWN, FlowFlags};
+use crate::flow::key::{Address, Key, TCP};
+use crate::flow::shard::owner_of;
+use crate::flow::tcp_state::{Segment, Transition};
+use crate::flow::{Direction, FlowIndex, Stamp};
+use crate::mirror::hold::Held;
+use crate::traffic::adjacency::Adjacencies;
+use crate::traffic::forward::translate::{Translated, translate};
+use crate::traffic::routes::Routes;
+use crate::wire::parse::{Parsed, parse_head};
+use crate::wire::tcp;
+use crate::worker::message::Role;
+use crate::worker::{HeldPacket, Worker};
+
+impl<B: Buffer> Worker<B> {
+    /// Handles packets of one queue, or ones that another worker handed over. Empties `packets`.
+    pub fn handle_burst<I: Io<Buf = B>>(&mut self, now: Instant, packets: &mut Vec<B>, io: &mut I) {
+        self.counters.add(Counter::RxPackets, packets.len() as u64);
+        for packet in packets.drain(..) {
+            self.handle_packet(now, packet, io);
+        }
+    }
+
+    fn handle_packet<I: Io<Buf = B>>(&mut self, now: Instant, packet: B, io: &mut I) {
+        let head = packet.head();
+        let parsed = match parse_head(head, packet.total_len()) {
+            Ok(parsed) => parsed,
+            Err(malformed) => return self.counters.bump(malformed.counter()),
+        };
+        let rx = packet.rx();
+        let Some(own) = self.link_addresses.get(usize::from(rx.port.0)) else {
+            return self.counters.bump(Counter::DropOtherHost);
+        };
+        if !is_for(head, &parsed, &[*own, self.virtual_v4, self.virtual_v6]) {
+            return self.counters.bump(Counter::DropOtherHost);
+        }
+        if rx.ip_checksum == ChecksumStatus::Bad || rx.l4_checksum == ChecksumStatus::Bad {
+            return self.counters.bump(Counter::DropChecksum);
+        }
+        let tables = &self.tables;
+        match classify(head, &parsed, rx.port, &tables.services, &self.toeplitz, tables.mirror_port) {
+            Class::Liveness => io.punt(Punt::Liveness, packet),
+            Class::Master => io.punt(Punt::Master, packet),
+            Class::Mirror(worker) if worker == self.id => self.handle_mirror(now, packet, &parsed, io),
+            Class::Mirror(worker) => self.pass_on(worker, packet, io),
+            Class::Service { .. } if self.role == Role::Standby => self.counters.bump(Counter::DropStandby),
+            Class::Service { key, shard } => {
+                let owner = owner_of(shard, self.workers);
+                if owner == self.id {
+                    self.handle_service(now, packet, &parsed, key, shard, io);
+                } else {
+                    self.pass_on(owner, packet, io);
+                }
+            }
+            Class::Drop(counter) => self.counters.bump(counter),
+        }
+    }
+
+    fn pass_on<I: Io<Buf = B>>(&mut self, worker: crate::base::ids::WorkerId, packet: B, io: &mut I) {
+        self.counters.bump(Counter::HandedOver);
+        io.hand_over(worker, packet);
+    }
+
+    fn handle_service<I: Io<Buf = B>>(
+        &mut self,
+        now: Instant,
+        packet: B,
+        parsed: &Parsed,
+        key: Key,
+        shard: ShardId,
+        io: &mut I,
+    ) {
+        let known = self.shards[usize::from(shard.0)].as_ref().and_then(|shard| shard.table.lookup(&key));
+        let segment = (key.protocol == TCP).then(|| segment_of(packet.head(), parsed));
+        let Some((index, direction)) = known else {
+            return self.handle_first(now, packet, parsed, key, shard, segment, io);
+        };
+        match self.see(now, shard, index, direction, segment, u64::from(parsed.l4_len)) {
+            Seen::Reopened => self.handle_first(now, packet, parsed, key, shard, segment, io),
+            Seen::Forward { adjacency, translated } => {
+                self.forward(now, packet, parsed, &key, &translated, (shard, index), adjacency, io);
+            }
+        }
+    }
+
+    /// Takes note of a packet of a known flow.
+    fn see(
+        &mut self,
+        now: Instant,
+        id: ShardId,
+        index: FlowIndex,
+        direction: Direction,
+        segment: Option<Segment>,
+        bytes: u64,
+    ) -> Seen {
+        let term = self.mirror.standing().term;
+        let Some(shard) = &mut self.shards[usize::from(id.0)] else { return Seen::Reopened };
+        let Some(flow) = shard.table.get_mut(index) else { return Seen::Reopened };
+        if flow.flags.contains(FlowFlags::FROM_PEER) {
+            // What passed by the former active since its last record cannot be known.
+            flow.tcp = flow.tcp.after_takeover();
+            flow.flags = flow.flags.without(FlowFlags::FROM_PEER);
+        }
+        let transition = match segment {
+            Some(segment) => flow.tcp.on_segment(direction, segment),
+            None => Transition::Unchanged,
+        };
+        let stamp = match transition {
+            Transition::Reopen => {
+                self.counters.bump(Counter::FlowsReopened);
+                self.end_flow(now, id, index);
+                return Seen::Reopened;
+            }
+            Transition::To(_) => Some(Stamp { term, version: shard.next_version() }),
+            Transition::Unchanged => None,
+        };
+        let Some(flow) = shard.table.get_mut(index) else { return Seen::Reopened };
+        if let (Transition::To(state), Some(stamp)) = (transition, stamp) {
+            flow.tcp = state;
+            flow.changed = stamp;
+        }
+        flow.packets += 1;
+        flow.bytes += bytes;
+        let (class, mirrored) = (flow.tcp.timeout_class(), flow.is_mirrored());
+        let adjacency = match direction {
+            Direction::FromClient => flow.server_adjacency,
+            Direction::FromServer => flow.client_adjacency,
+        };
+        let translated = flow.translated(direction);
+        let adjacency = match adjacency {
+            ADJACENCY_UNKNOWN => {
+                match known_hop(&self.tables.routes, &mut self.adjacencies, translated.dst) {
+                    Some(index) => {
+                        match direction {
+                            Direction::FromClient => flow.server_adjacency = index,
+                            Direction::FromServer => flow.client_adjacency = index,
+                        }
+                        index
+                    }
+                    None => ADJACENCY_UNKNOWN,
+                }
+            }
+            known => known,
+        };
+        shard.last_seen.touch(index, class, now);
+        if stamp.is_some() && mirrored {
+            self.mirror.flow_changed(now, id, index, false);
+        }
+        Seen::Forward { adjacency, translated }
+    }
+
+    /// Rewrites a packet of a flow and sends it, or lets it wait behind held ones.
+    #[expect(clippy::too_many_arguments, reason = "a packet with all that is known of it")]
+    pub(super) fn forward<I: Io<Buf = B>>(
+        &mut self,
+        now: Instant,
+        mut packet: B,
+        parsed: &Parsed,
+        key: &Key,
+        translated: &Key,
+        flow: (ShardId, FlowIndex),
+        adjacency: u32,
+        io: &mut I,
+    ) {
+        match translate(packet.head_mut(), parsed, key, translated) {
+            Translated::Done => {}
+            Translated::HopsExceeded => return self.counters.bump(Counter::DropHopsExceeded),
+            Translated::Families => return self.counters.bump(Counter::DropFamilies),
+        }
+        if self.hold.holds(flow.0, flow.1) {
+            self.keep(now, packet, flow, adjacency);
+        } else {
+            self.emit(now, packet, adjacency, io);
+        }
+    }
+
+    /// Holds a rewritten packet until its flow is known to the in-sync set.
+    pub(super) fn keep(&mut self, now: Instant, packet: B, flow: (ShardId, FlowIndex), adjacency: u32) {
+        match self.hold.hold(now, flow.0, flow.1, HeldPacket { packet, adjacency }) {
+            Held::Yes => self.counters.bump(Counter::Held),
+            Held::Full => self.counters.bump(Counter::DropHoldFull),
+        }
+    }
+}
+
+/// The next hop of a flow that came from a peer when there was no room for its neighbour.
+#[cold]
+fn known_hop<B>(routes: &Routes, adjacencies: &mut Adjacencies<B>, to: Address) -> Option<u32> {
+    let index = adjacencies.index_of(routes.next_hop(to.ip())?)?;
+    adjacencies.acquire(index);
+    Some(index)
+}
+
+/// What a packet of a known flow leads to.
+enum Seen {
+    /// The flow ended: the packet begins a new one.
+    Reopened,
+    /// It goes on with this key, to this neighbour.
+    Forward { adjacency: u32, translated: Key },
+}
+
+fn segment_of(head: &[u8], parsed: &Parsed) -> Segment {
+    let flags = head.get(usize::from(parsed.l4_offset) + tcp::FLAGS).copied().unwrap_or(0);
+    Segment::from_flags(flags)
+}

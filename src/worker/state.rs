@@ -1,0 +1,250 @@
+//! Flows that begin, change and end, and what the mirror's outcomes do to held
+//! packets and source-NAT ports.
+
+use crate::base::buffer::Buffer;
+use crate::base::counters::Counter;
+use crate::base::ids::ShardId;
+use crate::base::io::Io;
+use crate::base::time::{Duration, Instant};
+use crate::distributor::services::{Services, number};
+use crate::flow::aging::{Age, Timeouts};
+use crate::flow::shard::{Shard, owner_of};
+use crate::flow::toeplitz::Toeplitz;
+use crate::flow::{Flow, FlowIndex, Key, Stamp};
+use crate::mirror::Outcome;
+use crate::mirror::receiver::Effects;
+use crate::mirror::record::{FlowState, Refusal};
+use crate::traffic::adjacency::Adjacencies;
+use crate::traffic::counts::Counts;
+use crate::traffic::routes::NextHop;
+use crate::worker::message::{Event, Role};
+use crate::worker::tables::Tables;
+use crate::worker::{LATENCY_BINS, Worker};
+
+/// Between two looks at packets held too long.
+const OVERDUE_INTERVAL: Duration = Duration::from_millis(10);
+
+impl<B: Buffer> Worker<B> {
+    /// The master's sweep thinks that a flow expired.
+    pub(super) fn expire(&mut self, now: Instant, id: ShardId, index: FlowIndex) {
+        if self.role == Role::Standby {
+            return; // A standby ages nothing (REQ C8).
+        }
+        let flows = &self.tables.snapshot.checked.flows;
+        let timeouts = Timeouts {
+            handshake: flows.tcp_handshake_timeout,
+            established: flows.tcp_established_timeout,
+            closing: flows.tcp_closing_timeout,
+            datagram: flows.udp_timeout,
+        };
+        let shard = self.shards.get(usize::from(id.0)).and_then(Option::as_deref);
+        if shard.is_some_and(|shard| shard.last_seen.judge(index, now, &timeouts) == Age::Expired) {
+            self.counters.bump(Counter::FlowsExpired);
+            self.end_flow(now, id, index);
+        }
+    }
+
+    /// Removes a flow, tells the peers, and lets its source-NAT port rest.
+    pub(super) fn end_flow(&mut self, now: Instant, id: ShardId, index: FlowIndex) {
+        let term = self.mirror.standing().term;
+        let Some(shard) = &mut self.shards[usize::from(id.0)] else { return };
+        let Some(flow) = shard.table.remove(index) else { return };
+        shard.last_seen.release(index);
+        self.counts.remove(&flow);
+        self.adjacencies.release(flow.client_adjacency);
+        self.adjacencies.release(flow.server_adjacency);
+        let stamp = Stamp { term, version: shard.next_version() };
+        if flow.is_full_nat() {
+            shard.ports.rest_until_acknowledged(now, flow.server);
+        }
+        // Packets that still wait belong to a connection that is over.
+        let counters = &self.counters;
+        self.hold.release(now, id, index, |_| counters.bump(Counter::DropHoldEnded));
+        self.mirror.flow_ended(now, id, index, &flow, stamp);
+    }
+
+    pub(super) fn poll_mirror(&mut self, now: Instant) {
+        let Worker { mirror, shards, tables, toeplitz, adjacencies, counts, events, .. } = self;
+        let mut applier = Applier {
+            now,
+            tables,
+            toeplitz,
+            workers: self.workers,
+            worker: self.id,
+            adjacencies,
+            counts,
+            resolve: |hop| push_resolve(events, hop),
+        };
+        mirror.poll(now, shards, &mut applier);
+    }
+
+    /// Acts on what came of what was sent.
+    pub(super) fn settle<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+        let mut outcomes = self.mirror.take_outcomes();
+        for outcome in outcomes.drain(..) {
+            match outcome {
+                Outcome::Known { shard, flow, since } => {
+                    let bin = (now - since).micros().max(1).ilog2() as usize;
+                    self.protection_latency[bin.min(LATENCY_BINS - 1)] += 1;
+                    if self.mirror.is_known_to(&self.in_sync, shard, flow) {
+                        self.release(now, shard, flow, io);
+                    }
+                }
+                // The flow goes on unprotected; the peer says why in its counters.
+                Outcome::Refused { shard, flow } => self.release(now, shard, flow, io),
+                Outcome::Departed(departed) => {
+                    if let Some(shard) = &mut self.shards[usize::from(departed.shard.0)] {
+                        shard.ports.acknowledged(now, &departed.server);
+                    }
+                }
+            }
+        }
+        self.mirror.give_back(outcomes);
+    }
+
+    /// A peer begins anew: flows whose packets wait are said first, not when the walk names them.
+    pub(super) fn say_held_again(&mut self, now: Instant) {
+        if self.mirror.take_restarted() {
+            for (shard, flow) in self.hold.flows() {
+                self.mirror.flow_changed(now, shard, flow, true);
+            }
+        }
+    }
+
+    /// Lets go what no longer has to wait: the in-sync set changed.
+    pub(super) fn release_known<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+        let known: Vec<_> = self
+            .hold
+            .flows()
+            .filter(|(shard, flow)| self.mirror.is_known_to(&self.in_sync, *shard, *flow))
+            .collect();
+        for (shard, flow) in known {
+            self.release(now, shard, flow, io);
+        }
+    }
+
+    fn release<I: Io<Buf = B>>(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, io: &mut I) {
+        if !self.hold.holds(shard, flow) {
+            return;
+        }
+        let mut released = std::mem::take(&mut self.released);
+        self.hold.release(now, shard, flow, |packet| released.push(packet));
+        for held in released.drain(..) {
+            self.emit(now, held.packet, held.adjacency, io);
+        }
+        self.released = released;
+    }
+
+    /// Says which peer keeps a packet waiting for too long.
+    pub(super) fn check_overdue(&mut self, now: Instant) {
+        if now < self.overdue_at {
+            return;
+        }
+        let Some((shard, flow, since)) = self.hold.oldest() else { return };
+        if now - since < self.hold_timeout {
+            return;
+        }
+        self.overdue_at = now + OVERDUE_INTERVAL;
+        self.counters.bump(Counter::HoldTimeouts);
+        let lagging: Vec<_> = self.mirror.lagging(&self.in_sync, shard, flow).collect();
+        for peer in lagging {
+            self.say(Event::HoldOverdue { peer });
+        }
+    }
+}
+
+pub(super) fn push_resolve(events: &mut std::collections::VecDeque<Event>, hop: NextHop) {
+    if events.len() < super::EVENTS_MAX {
+        events.push_back(Event::Resolve { hop });
+    }
+}
+
+/// What records of a peer do to this worker besides its tables.
+pub(super) struct Applier<'a, B, F> {
+    pub(super) now: Instant,
+    pub(super) tables: &'a Tables,
+    pub(super) toeplitz: &'a Toeplitz,
+    pub(super) workers: u16,
+    pub(super) worker: crate::base::ids::WorkerId,
+    pub(super) adjacencies: &'a mut Adjacencies<B>,
+    pub(super) counts: &'a mut Counts,
+    pub(super) resolve: F,
+}
+
+impl<B, F: FnMut(NextHop)> Applier<'_, B, F> {
+    /// A standby resolves its flows' neighbours before it needs them.
+    fn neighbour(&mut self, address: core::net::IpAddr) -> u32 {
+        let Some(hop) = self.tables.routes.next_hop(address) else { return u32::MAX };
+        let Some(index) = self.adjacencies.index_of(hop) else { return u32::MAX };
+        if let crate::traffic::adjacency::Resolution::Unknown { ask: true } =
+            self.adjacencies.resolve(self.now, index)
+        {
+            (self.resolve)(hop);
+        }
+        index
+    }
+}
+
+impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
+    fn check(&self, shard: ShardId, flow: &FlowState) -> Result<(), Refusal> {
+        let services: &Services = &self.tables.services;
+        let place = services.by_id(flow.virtual_server).ok_or(Refusal::UnknownService)?;
+        let server = self.tables.virtual_server(place);
+        let listens = flow.client.dst == server.address.into()
+            && flow.client.dst_port == server.port
+            && flow.client.protocol == number(server.protocol);
+        if !listens {
+            return Err(Refusal::UnknownService);
+        }
+        let sound = flow.server.protocol == flow.client.protocol
+            && flow.client.src.is_v4() == flow.client.dst.is_v4()
+            && flow.server.src.is_v4() == flow.client.src.is_v4()
+            && flow.server.dst.is_v4() == flow.client.src.is_v4()
+            && belongs(self.toeplitz, shard, &flow.client, &flow.server)
+            && owner_of(shard, self.workers) == self.worker;
+        if !sound {
+            return Err(Refusal::Inconsistent);
+        }
+        // What could not be forwarded here must not count as protected.
+        let routes = &self.tables.routes;
+        let reached = [flow.client.src, flow.server.src].map(|to| routes.next_hop(to.ip()).is_some());
+        if reached == [true, true] { Ok(()) } else { Err(Refusal::UnknownService) }
+    }
+
+    fn made(&mut self, shard: &mut Shard, index: FlowIndex) {
+        let Some(flow) = shard.table.get(index) else { return };
+        let (client, server) = (flow.client.src.ip(), flow.server.src.ip());
+        // Taken one by one, so that the second cannot be given the place of the first.
+        let client = self.neighbour(client);
+        self.adjacencies.acquire(client);
+        let server = self.neighbour(server);
+        self.adjacencies.acquire(server);
+        let Some(flow) = shard.table.get_mut(index) else { return };
+        flow.client_adjacency = client;
+        flow.server_adjacency = server;
+        self.counts.add(flow);
+        shard.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
+    }
+
+    fn changed(&mut self, shard: &mut Shard, index: FlowIndex) {
+        let Some(flow) = shard.table.get(index) else { return };
+        shard.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
+    }
+
+    fn removed(&mut self, shard: &mut Shard, place: FlowIndex, flow: &Flow) {
+        shard.last_seen.release(place);
+        self.counts.remove(flow);
+        self.adjacencies.release(flow.client_adjacency);
+        self.adjacencies.release(flow.server_adjacency);
+        if flow.is_full_nat() {
+            // The leader waits for acknowledgements; here a rest covers what is in flight.
+            shard.ports.rest(self.now, flow.server);
+        }
+    }
+}
+
+/// Both directions of a flow hash to its shard.
+fn belongs(toeplitz: &Toeplitz, shard: ShardId, client: &Key, server: &Key) -> bool {
+    toeplitz.shard_of(client.src, client.src_port) == shard
+        && toeplitz.shard_of(server.dst, server.dst_port) == shard
+}

@@ -1,0 +1,157 @@
+//! The command: its words, its exit statuses, the files that it writes.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use baton::seal::key::Key;
+
+fn baton(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_baton")).args(words).output().expect("baton starts")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn shipped(name: &str) -> String {
+    format!("{}/config/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A path that nothing stands at, for one test.
+fn scratch(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("baton-cli-{}-{name}", std::process::id()));
+    drop(std::fs::remove_file(&path));
+    path
+}
+
+const WORDS: [&str; 13] = [
+    "run",
+    "check",
+    "status",
+    "flows",
+    "counters",
+    "mirror",
+    "events",
+    "ports",
+    "pools",
+    "switchover",
+    "keygen",
+    "man",
+    "completions",
+];
+
+#[test]
+fn help_names_every_word() {
+    let help = baton(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    for word in WORDS {
+        assert!(stdout(&help).contains(word), "{word}");
+        assert_eq!(baton(&[word, "--help"]).status.code(), Some(0), "{word}");
+    }
+}
+
+#[test]
+fn wrong_words_are_told_and_end_with_status_2() {
+    for words in [&[][..], &["juggle"], &["status", "--yaml"], &["run"], &["keygen"], &["completions", "dos"]]
+    {
+        let output = baton(words);
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        assert!(!output.stderr.is_empty() && output.stdout.is_empty(), "{words:?}");
+    }
+}
+
+#[test]
+fn a_good_file_is_summed_up() {
+    let output = baton(&["check", "--config", &shipped("active.toml")]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).contains("is good: baton-a (node 1)"), "{}", stdout(&output));
+    assert!(
+        stdout(&output).contains("www 10.1.0.100:80/tcp -> web, full-nat, mirror: checkpoint, hold"),
+        "{}",
+        stdout(&output)
+    );
+    assert!(stderr(&output).contains("warning: the key file"), "it is not shipped: {}", stderr(&output));
+}
+
+#[test]
+fn a_broken_file_is_told_with_all_its_errors_and_status_2() {
+    let path = scratch("broken.toml");
+    let text = std::fs::read_to_string(shipped("active.toml")).expect("it is shipped");
+    let text = text.replace("priority = 200", "priority = 2000").replace("node = 1\n", "nodes = 1\n");
+    std::fs::write(&path, text).expect("it is written");
+    for word in ["check", "run"] {
+        let output = baton(&[word, "--config", path.to_str().expect("text")]);
+        assert_eq!(output.status.code(), Some(2), "{word}");
+        let told = stderr(&output);
+        assert!(told.contains("3 errors") && output.stdout.is_empty(), "{told}");
+        assert!(
+            told.contains(":7: appliance.nodes = 1: ") && told.contains("did you mean \"node\"?"),
+            "{told}"
+        );
+        assert!(told.contains("failover.priority = 2000: expected a whole number from 1 to 254"), "{told}");
+    }
+    std::fs::remove_file(&path).expect("it is there");
+    let absent = baton(&["check", "--config", path.to_str().expect("text")]);
+    assert_eq!(absent.status.code(), Some(2));
+    assert!(stderr(&absent).contains("No such file"), "{}", stderr(&absent));
+}
+
+#[cfg(not(feature = "dpdk"))]
+#[test]
+fn without_dpdk_nothing_runs_and_that_is_said() {
+    let output = baton(&["run", "--config", &shipped("active.toml")]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("built without DPDK"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_key_is_good_secret_and_never_overwritten() {
+    let path = scratch("mirror.key");
+    let file = path.to_str().expect("text");
+    assert_eq!(baton(&["keygen", file]).status.code(), Some(0));
+    let text = std::fs::read_to_string(&path).expect("it was written");
+    assert!(Key::parse(&text).is_ok(), "it is a key");
+    assert_eq!(text.trim().len(), 64);
+    let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = baton(&["keygen", file]);
+    assert_eq!(again.status.code(), Some(1));
+    assert!(stderr(&again).contains("exists"), "{}", stderr(&again));
+    assert_eq!(std::fs::read_to_string(&path).expect("it is there"), text, "it is as it was");
+    std::fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
+fn two_keys_differ() {
+    let paths = [scratch("one.key"), scratch("two.key")];
+    let texts = paths.each_ref().map(|path| {
+        assert_eq!(baton(&["keygen", path.to_str().expect("text")]).status.code(), Some(0));
+        let text = std::fs::read_to_string(path).expect("it was written");
+        std::fs::remove_file(path).expect("it is there");
+        text
+    });
+    assert_ne!(texts[0], texts[1]);
+}
+
+#[test]
+fn man_pages_and_completions_name_every_word() {
+    let man = stdout(&baton(&["man"]));
+    assert!(man.contains(".TH baton 1"), "{man}");
+    let bash = stdout(&baton(&["completions", "bash"]));
+    for word in WORDS {
+        assert!(man.contains(word) && bash.contains(word), "{word}");
+    }
+    let directory = scratch("man");
+    std::fs::create_dir_all(&directory).expect("a temporary directory");
+    let written = baton(&["man", "--directory", directory.to_str().expect("text")]);
+    assert_eq!(written.status.code(), Some(0), "{}", stderr(&written));
+    for word in WORDS {
+        assert!(directory.join(format!("baton-{word}.1")).exists(), "{word}");
+    }
+    std::fs::remove_dir_all(&directory).expect("it is there");
+}

@@ -1,0 +1,360 @@
+//! The control interface over real sockets, asked by the real command.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use baton::base::counters::{Counter, Counters};
+use baton::base::ids::{NodeId, ShardId, Term, Version, WorkerId};
+use baton::config::checked::Protocol;
+use baton::control::Backend;
+use baton::control::client::{AskError, ask};
+use baton::control::report::*;
+use baton::control::server::{ServeError, Server};
+use baton::failover::role::Role;
+
+/// An appliance that never was.
+struct Fake {
+    switchovers: AtomicU32,
+}
+
+fn flow(client: &str, protected: bool) -> FlowLine {
+    FlowLine {
+        protocol: Protocol::Tcp,
+        client: client.parse().expect("an address"),
+        virtual_address: "10.1.0.100:80".parse().expect("an address"),
+        virtual_server: "www".to_owned(),
+        source_nat: Some("10.2.0.100:4000".parse().expect("an address")),
+        server: "10.2.0.10:80".parse().expect("an address"),
+        state: "established".to_owned(),
+        idle_ms: 12,
+        shard: ShardId(7),
+        worker: WorkerId(1),
+        version: Version(99),
+        protected,
+    }
+}
+
+impl Backend for Fake {
+    fn status(&self) -> StatusReport {
+        StatusReport {
+            name: "baton-a".to_owned(),
+            node: NodeId(1),
+            role: Role::Active,
+            term: Term { counter: 3, node: NodeId(1) },
+            lease_ms: Some(31),
+            in_sync: vec![NodeId(1), NodeId(2)],
+            workers: vec![WorkerReport {
+                cpu: 1,
+                shards: 256,
+                flows: 2,
+                progressing: true,
+                ..Default::default()
+            }],
+            peers: vec![PeerReport {
+                node: NodeId(2),
+                role: Some(Role::Standby),
+                in_sync: true,
+                heard_ms_ago: Some(2),
+                paths: vec![PathReport { port: "client".to_owned(), heard_ms_ago: Some(2), two_way: true }],
+            }],
+            flows: FlowTotals {
+                active: 2,
+                max: 1000,
+                protected: 1,
+                unprotected: 1,
+                oldest_unprotected_ms: 4,
+                ports_resting: 3,
+            },
+            version: "0.1.0".to_owned(),
+            leader: Some(NodeId(1)),
+            waits_for_operator: false,
+            takeovers: 1,
+            degraded: false,
+            synchronized: true,
+            generation: 1,
+            uptime_ms: 61_000,
+            buffers: BufferTotals { total: 16_384, in_use: 96 },
+        }
+    }
+
+    fn flows(&self, filter: &FlowFilter) -> FlowReport {
+        let all = [flow("10.1.0.7:1024", true), flow("[fd01::7]:1025", false)];
+        let wanted = |flow: &&FlowLine| {
+            filter.client.is_none_or(|client| client == flow.client.ip())
+                && filter.virtual_server.as_ref().is_none_or(|name| *name == flow.virtual_server)
+                && !(filter.unprotected && flow.protected)
+        };
+        let flows: Vec<FlowLine> = all.iter().filter(wanted).cloned().collect();
+        FlowReport { matching: flows.len() as u64, flows: flows.into_iter().take(filter.limit).collect() }
+    }
+
+    fn counters(&self) -> CounterReport {
+        let (first, second) = (Counters::default(), Counters::default());
+        first.add(Counter::RxPackets, 40);
+        second.add(Counter::RxPackets, 2);
+        CounterReport::read(&[("worker0", &first), ("worker1", &second)])
+    }
+
+    fn mirror(&self) -> MirrorReport {
+        let bucket = |up_to_us, count| Bucket { up_to_us, count };
+        MirrorReport {
+            peers: vec![MirrorPeerReport {
+                node: NodeId(2),
+                state: MirrorState::Walking,
+                session: Some("4f".to_owned()),
+                streams: vec![StreamReport {
+                    sent: 50,
+                    acknowledged: 48,
+                    in_flight: 2,
+                    ..Default::default()
+                }],
+                walk: Some(WalkReport { shards_done: 12, shards: 256, records: 900 }),
+                ..Default::default()
+            }],
+            hold: HoldReport {
+                held: 1,
+                released: 9,
+                timeouts: 0,
+                latency: Histogram { buckets: vec![bucket(Some(100), 8), bucket(None, 1)] },
+            },
+        }
+    }
+
+    fn events(&self) -> EventReport {
+        let message = "promoted: node 2 was not heard for 50 ms".to_owned();
+        let kind = "role".to_owned();
+        EventReport { events: vec![EventLine { number: 1, unix_ms: 1_700_000_000_123, kind, message }] }
+    }
+
+    fn ports(&self) -> PortReport {
+        let port = PortLine { name: "client".to_owned(), link_up: true, rx_packets: 5, ..Default::default() };
+        PortReport { ports: vec![port] }
+    }
+
+    fn pools(&self) -> PoolReport {
+        let address = "10.2.0.10:80".parse().expect("an address");
+        let server = ServerLine { address, weight: 1, up: true, flows: 2 };
+        PoolReport {
+            pools: vec![PoolLine { name: "web".to_owned(), servers: vec![server] }],
+            virtual_servers: Vec::new(),
+            source_nat: Vec::new(),
+        }
+    }
+
+    fn switchover(&self) -> Result<String, String> {
+        match self.switchovers.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok("node 2 leads".to_owned()),
+            _ => Err("this appliance does not lead".to_owned()),
+        }
+    }
+}
+
+fn fake() -> Arc<dyn Backend> {
+    Arc::new(Fake { switchovers: AtomicU32::new(0) })
+}
+
+/// A directory of its own for each test, gone at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("baton-control-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a temporary directory");
+        Scratch(path)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("baton.sock")
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+fn baton(words: &[&str], socket: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
+    command.args(words).arg("--socket").arg(socket).output().expect("baton starts")
+}
+
+/// What it prints, having succeeded.
+#[track_caller]
+fn prints(words: &[&str], socket: &Path) -> String {
+    let output = baton(words, socket);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "baton {words:?}: {stderr}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[test]
+fn every_question_is_answered_as_a_table_and_as_json() {
+    let scratch = Scratch::new("questions");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    for (word, words) in [
+        (
+            "status",
+            &[
+                "baton-a (node 1)",
+                "active",
+                "term 3.1",
+                "31 ms left",
+                "up 1m 1s",
+                "takeovers by this one: 1",
+                "96 of 16384",
+                "1 protected, 1 unprotected",
+            ][..],
+        ),
+        (
+            "flows",
+            &["10.1.0.7:1024", "[fd01::7]:1025", "www", "10.2.0.100:4000", "established", "2 of 2 flows"],
+        ),
+        ("counters", &["rx_packets", "42", "worker1", "Packets received from a port."]),
+        ("mirror", &["peer 2: walking, not in sync", "12 of 256 shards", "1 now, 9 released, 0 timed out"]),
+        ("events", &["2023-11-14T22:13:20.123Z", "promoted: node 2 was not heard for 50 ms"]),
+        ("ports", &["client", "up"]),
+        ("pools", &["web", "10.2.0.10:80"]),
+    ] {
+        let table = prints(&[word], &socket);
+        for expected in words {
+            assert!(table.contains(expected), "baton {word} lacks {expected:?}:\n{table}");
+        }
+        let json: serde_json::Value =
+            serde_json::from_str(&prints(&[word, "--json"], &socket)).expect("JSON");
+        assert!(json.is_object(), "{json}");
+    }
+    let status: StatusReport =
+        serde_json::from_str(&prints(&["status", "--json"], &socket)).expect("a report");
+    assert_eq!(status, Fake { switchovers: AtomicU32::new(0) }.status(), "JSON carries the whole report");
+}
+
+#[test]
+fn flows_are_filtered_by_the_appliance() {
+    let scratch = Scratch::new("filter");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    let listed = |words: &[&str]| -> FlowReport {
+        serde_json::from_str(&prints(&[&["flows", "--json"], words].concat(), &socket)).expect("a report")
+    };
+    assert_eq!(listed(&[]).flows.len(), 2);
+    assert_eq!(listed(&["--client", "fd01::7"]).flows, [flow("[fd01::7]:1025", false)]);
+    assert_eq!(listed(&["--unprotected"]).flows.len(), 1);
+    assert_eq!(listed(&["--virtual-server", "dns"]).flows.len(), 0);
+    let cut = listed(&["--limit", "1"]);
+    assert_eq!((cut.flows.len(), cut.matching), (1, 2));
+    assert_eq!(baton(&["flows", "--limit", "10001"], &socket).status.code(), Some(2));
+    assert_eq!(baton(&["flows", "--client", "nobody"], &socket).status.code(), Some(2));
+}
+
+#[test]
+fn a_switchover_is_done_or_refused_with_a_sentence() {
+    let scratch = Scratch::new("switchover");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    assert_eq!(prints(&["switchover"], &socket), "node 2 leads\n");
+    let refused = baton(&["switchover"], &socket);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&refused.stderr), "baton: this appliance does not lead\n");
+}
+
+#[test]
+fn asking_where_nobody_listens_fails() {
+    let scratch = Scratch::new("nobody");
+    let output = baton(&["status"], &scratch.socket());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no baton answers on"));
+}
+
+#[test]
+fn the_socket_is_its_owners_alone_and_goes_with_the_server() {
+    let scratch = Scratch::new("mode");
+    let socket = scratch.0.join("made").join("baton.sock");
+    let server = Server::control(&socket, fake()).expect("it makes the directory");
+    let mode = std::fs::metadata(&socket).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    drop(server);
+    assert!(!socket.exists());
+}
+
+#[test]
+fn a_socket_in_use_is_left_alone_and_a_stale_one_is_replaced() {
+    let scratch = Scratch::new("stale");
+    let socket = scratch.socket();
+    let first = Server::control(&socket, fake()).expect("it listens");
+    assert!(matches!(Server::control(&socket, fake()), Err(ServeError::InUse(_))));
+    assert!(prints(&["status"], &socket).contains("baton-a"), "the first still answers");
+    drop(first);
+    // A listener that dies without cleaning up leaves its file behind.
+    drop(UnixListener::bind(&socket).expect("it binds"));
+    assert!(socket.exists());
+    let second = Server::control(&socket, fake()).expect("nobody listened any more");
+    assert!(prints(&["status"], &socket).contains("baton-a"));
+    drop(second);
+    std::fs::write(&socket, "precious").expect("it is written");
+    assert!(matches!(Server::control(&socket, fake()), Err(ServeError::NotASocket(_))));
+    assert_eq!(std::fs::read_to_string(&socket).expect("it is there"), "precious");
+}
+
+#[test]
+fn what_is_not_a_request_of_the_interface_is_refused_and_harms_nobody() {
+    let scratch = Scratch::new("refused");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    let status_of = |bytes: &[u8]| -> String {
+        let mut stream = UnixStream::connect(&socket).expect("it listens");
+        stream.write_all(bytes).expect("it is read");
+        let mut answer = String::new();
+        // The server closes with unread bytes in its queue when a request is too large.
+        drop(stream.read_to_string(&mut answer));
+        answer.lines().next().unwrap_or("").to_owned()
+    };
+    assert_eq!(status_of(b"\x00\x01\x02\r\n\r\n"), "HTTP/1.1 400 Bad Request");
+    assert_eq!(status_of(b"GET /v1/nothing HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 Not Found");
+    assert_eq!(status_of(b"GET /v1/switchover HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(status_of(b"POST /v1/status HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(status_of(b"GET /v1/flows?limit=x HTTP/1.1\r\n\r\n"), "HTTP/1.1 400 Bad Request");
+    let long = [&b"GET /"[..], &[b'a'; 4096 - 5]].concat();
+    assert_eq!(status_of(&long), "HTTP/1.1 413 Content Too Large");
+    // Connections that say nothing are given up, so that the next is served.
+    let _silent: Vec<_> = (0..3).map(|_| UnixStream::connect(&socket).expect("it listens")).collect();
+    assert!(prints(&["status"], &socket).contains("baton-a"));
+    let refused = ask::<StatusReport>(&socket, "GET", "/v1/nothing");
+    assert!(matches!(refused, Err(AskError::Refused(404, _))));
+}
+
+#[test]
+fn metrics_are_served_on_tcp_and_nothing_else_is() {
+    let server = Server::metrics("127.0.0.1:0".parse().expect("an address"), fake()).expect("it listens");
+    let get = |path: &str| -> String {
+        let mut stream = TcpStream::connect(server.address().expect("it is TCP")).expect("it listens");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: baton\r\n\r\n").expect("it is read");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it answers");
+        answer
+    };
+    let page = get("/metrics");
+    for line in [
+        "Content-Type: text/plain; version=0.0.4; charset=utf-8",
+        "# TYPE baton_rx_packets_total counter",
+        "baton_rx_packets_total{owner=\"worker0\"} 40",
+        "baton_rx_packets_total{owner=\"worker1\"} 2",
+        "baton_role{role=\"active\"} 1",
+        "baton_role{role=\"standby\"} 0",
+        "baton_flows_unprotected 1",
+        "baton_peer_in_sync{node=\"2\"} 1",
+        "baton_hold_microseconds_bucket{le=\"100\"} 8",
+        "baton_hold_microseconds_bucket{le=\"+Inf\"} 9",
+    ] {
+        assert!(page.lines().any(|l| l.trim_end() == line), "no line {line:?} in\n{page}");
+    }
+    assert!(get("/v1/status").starts_with("HTTP/1.1 404 "));
+    assert!(get("/v1/switchover").starts_with("HTTP/1.1 404 "));
+}

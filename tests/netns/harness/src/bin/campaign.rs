@@ -1,0 +1,352 @@
+//! Campaigns that `scripts/campaign` runs: real kills in namespaces, over and over, measured and judged. Ends with
+//! status 0 only if everything required was so.
+
+#![allow(clippy::disallowed_methods)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use netns_harness::campaign::{dns, hold, kills, outage, roles, senders, with_evidence};
+use netns_harness::config::Settings;
+use netns_harness::figures::{self, Figure};
+use netns_harness::stage::Stage;
+use netns_harness::{Context, Result, bail, dns as dns_servers};
+
+const USAGE: &str = "usage: campaign kill|standby|twice|outage|dns|senders|hold|roles --baton PROGRAM \
+                     [--rounds N] [--minutes M] [--downloads N]";
+
+struct Options {
+    name: String,
+    baton: PathBuf,
+    rounds: Option<usize>,
+    minutes: Option<u64>,
+    downloads: usize,
+    begun: Instant,
+}
+
+impl Options {
+    /// The rounds of a campaign; `usual` without another wish.
+    fn rounds(&self, usual: usize) -> usize {
+        self.rounds.unwrap_or(usual)
+    }
+
+    /// Whether there is time for another round.
+    fn time_left(&self) -> bool {
+        self.minutes.is_none_or(|minutes| self.begun.elapsed() < Duration::from_secs(60 * minutes))
+    }
+
+    fn say(&self, text: &str) {
+        println!("{:7.1} s  {text}", self.begun.elapsed().as_secs_f64());
+    }
+}
+
+fn main() -> ExitCode {
+    let options = match options() {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("campaign: {error:#}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&options) {
+        Ok(figures) => {
+            figures::print(&options.name, &figures);
+            println!("{}: everything required was so", options.name);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("campaign {}: {error:#}", options.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn options() -> Result<Options> {
+    let mut args = std::env::args().skip(1);
+    let name = args.next().context("which campaign?")?;
+    let mut options = Options {
+        name,
+        baton: PathBuf::new(),
+        rounds: None,
+        minutes: None,
+        downloads: 200,
+        begun: Instant::now(),
+    };
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().with_context(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--baton" => options.baton = value()?.into(),
+            "--rounds" => options.rounds = Some(value()?.parse().context("--rounds needs a number")?),
+            "--minutes" => options.minutes = Some(value()?.parse().context("--minutes needs a number")?),
+            "--downloads" => options.downloads = value()?.parse().context("--downloads needs a number")?,
+            _ => bail!("unknown argument {arg:?}"),
+        }
+    }
+    if !["kill", "standby", "twice", "outage", "dns", "senders", "hold", "roles"]
+        .contains(&options.name.as_str())
+    {
+        bail!("there is no campaign {:?}", options.name);
+    }
+    options.baton = options.baton.canonicalize().with_context(|| options.baton.display().to_string())?;
+    Ok(options)
+}
+
+fn run(options: &Options) -> Result<Vec<Figure>> {
+    match options.name.as_str() {
+        "kill" => downloads(options, kills::Plan::Active, 20),
+        "standby" => downloads(options, kills::Plan::Standby, 5),
+        "twice" => downloads(options, kills::Plan::Twice, 5),
+        "outage" => outages(options),
+        "dns" => questions(options),
+        "senders" => one_sender(options),
+        "hold" => holds(options),
+        _ => role_changes(options),
+    }
+}
+
+/// Sets a stage, runs the campaign, keeps the evidence if something goes wrong.
+fn on_stage<T>(
+    options: &Options,
+    settings: &Settings,
+    part: impl FnOnce(&mut Stage) -> Result<T>,
+) -> Result<T> {
+    let mut stage = Stage::set(&options.baton, settings)?;
+    options.say(&format!(
+        "a pair runs, {}",
+        if settings.hugepages { "on hugepages" } else { "without hugepages (slower)" }
+    ));
+    with_evidence(&mut stage, part)
+}
+
+fn downloads(options: &Options, plan: kills::Plan, usual: usize) -> Result<Vec<Figure>> {
+    // Longer for two takeovers and a restart within it.
+    let rate = if plan == kills::Plan::Twice { "25k" } else { "40k" };
+    let load = kills::Load { downloads: options.downloads, rate };
+    let mut whole = Figure::new("downloads whole", "of each round's");
+    let mut stall = Figure::new("longest stall of a download", "ms");
+    let mut decided = Figure::new("kill until the other leads", "ms");
+    let mut installed = Figure::new("leads until it serves", "ms");
+    on_stage(options, &Settings::default(), |stage| {
+        for number in 1..=options.rounds(usual) {
+            if !options.time_left() {
+                break;
+            }
+            let round = kills::round(stage, load, plan)?;
+            let window: Vec<String> = round
+                .at_kills
+                .iter()
+                .map(|(least, most)| format!("{:.0} to {:.0} %", 100.0 * least, 100.0 * most))
+                .collect();
+            options.say(&format!(
+                "round {number}: {} of {} whole; done at the kill: {}; longest stall {} ms",
+                round.whole(),
+                load.downloads,
+                window.join(", "),
+                round.longest_stall().as_millis()
+            ));
+            whole.add(round.whole() as f64);
+            stall.add_time(round.longest_stall());
+            for (until_leads, until_serves) in &round.takeovers {
+                decided.add_time(*until_leads);
+                installed.add_time(*until_serves);
+            }
+            round.violations.judge()?;
+        }
+        Ok(())
+    })?;
+    Ok(vec![whole, stall, decided, installed])
+}
+
+fn outages(options: &Options) -> Result<Vec<Figure>> {
+    let mut gap = Figure::new("longest gap of a 1 ms UDP probe", "ms");
+    let mut sending = Figure::new("the probe's own longest pause", "ms");
+    let mut decided = Figure::new("kill until the other leads", "ms");
+    let mut installed = Figure::new("leads until it serves", "ms");
+    let mut transfer = [
+        Figure::new("stall of a TCP transfer, default RTO (200 ms)", "ms"),
+        Figure::new("stall of a TCP transfer, rto_min 10 ms", "ms"),
+    ];
+    let mut talk = [
+        Figure::new("TCP request to answer, default RTO (200 ms)", "ms"),
+        Figure::new("TCP request to answer, rto_min 10 ms", "ms"),
+    ];
+    let rounds = options.rounds(30);
+    on_stage(options, &Settings::default(), |stage| {
+        for number in 1..=2 * rounds {
+            if !options.time_left() {
+                break;
+            }
+            if number == rounds + 1 {
+                stage.world.set_rto_min_ms(10)?;
+            }
+            let round = outage::round(stage)?;
+            let rto = usize::from(number > rounds);
+            options.say(&format!(
+                "kill {number}: gap {:.1} ms; TCP: transfer {} ms, answer {} ms (RTO {}); led after {} ms, served {} ms later",
+                round.probe.largest_gap.as_secs_f64() * 1e3,
+                round.transfer_stall.as_millis(),
+                round.conversation_stall.as_millis(),
+                ["200 ms", "10 ms"][rto],
+                round.decided.as_millis(),
+                round.installed.as_millis(),
+            ));
+            transfer[rto].add_time(round.transfer_stall);
+            talk[rto].add_time(round.conversation_stall);
+            gap.add_time(round.probe.largest_gap);
+            sending.add_time(round.probe.largest_send_gap);
+            decided.add_time(round.decided);
+            installed.add_time(round.installed);
+            round.violations.judge()?;
+        }
+        Ok(())
+    })?;
+    let mut figures = vec![gap];
+    figures.extend(transfer);
+    figures.extend(talk);
+    figures.extend([decided, installed, sending]);
+    Ok(figures)
+}
+
+fn questions(options: &Options) -> Result<Vec<Figure>> {
+    let mut asked = Figure::new("questions asked", "a round");
+    let mut lost = Figure::new("questions lost", "a round");
+    let mut gap = Figure::new("longest gap of a 1 ms UDP probe", "ms");
+    on_stage(options, &Settings::default(), |stage| {
+        let _servers = dns_servers::start_servers(&stage.world)?;
+        for number in 1..=options.rounds(10) {
+            if !options.time_left() {
+                break;
+            }
+            let (round, violations) = dns::round(stage, 2000)?;
+            options.say(&format!(
+                "round {number}: {} asked, {} lost (at most {} were under way), gap {:.1} ms",
+                round.asked,
+                round.answers.unanswered,
+                round.in_flight_max,
+                round.gap.as_secs_f64() * 1e3
+            ));
+            asked.add(round.asked as f64);
+            lost.add(round.answers.unanswered as f64);
+            gap.add_time(round.gap);
+            violations.judge()?;
+        }
+        Ok(())
+    })?;
+    Ok(vec![asked, lost, gap])
+}
+
+fn one_sender(options: &Options) -> Result<Vec<Figure>> {
+    let mut frames = Figure::new("frames checked", "a round");
+    let mut silence = Figure::new("fault until the new one's first frame", "ms");
+    let mut killed = Figure::new("frames of the killed one after that", "frames");
+    let mut paused = Figure::new("frames of the continued one after that", "frames");
+    on_stage(options, &Settings::default(), |stage| {
+        for number in 1..=options.rounds(10) {
+            if !options.time_left() {
+                break;
+            }
+            for fault in [senders::Fault::Kill, senders::Fault::Pause] {
+                let round = senders::round(stage, fault, options.downloads.min(60), "40k")?;
+                options.say(&format!(
+                    "round {number}, {fault:?}: {} frames, first frame of the new one after {:.1} ms, {} late",
+                    round.frames,
+                    round.silence.as_secs_f64() * 1e3,
+                    round.late
+                ));
+                frames.add(round.frames as f64);
+                silence.add_time(round.silence);
+                let late = if fault == senders::Fault::Kill { &mut killed } else { &mut paused };
+                late.add(round.late as f64);
+                round.violations.judge()?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(vec![frames, silence, killed, paused])
+}
+
+fn holds(options: &Options) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let mut one = |name, unit, value: f64| {
+        let mut figure = Figure::new(name, unit);
+        figure.add(value);
+        figures.push(figure);
+    };
+    on_stage(options, &Settings::default(), |stage| {
+        let protection = hold::protection(stage, Duration::from_secs(20))?;
+        options.say(&format!(
+            "without faults: {} flows at {:.0}/s, half of them protected within {} ms, 99 % within {} ms, {:.2} % within 8.2 ms",
+            protection.flows,
+            protection.tally.per_second,
+            protection.median_ms,
+            protection.p99_ms,
+            100.0 * protection.within_10_ms
+        ));
+        protection.violations.judge()?;
+        one("without faults: protected after, median", "ms at most", protection.median_ms);
+        one("without faults: protected after, 99 %", "ms at most", protection.p99_ms);
+        one("without faults: protected after, longest", "ms at most", protection.longest_ms);
+        one("without faults: protected within 8.2 ms", "%", 100.0 * protection.within_10_ms);
+        let kills = hold::kills(stage, options.rounds(50), |number, tally| {
+            options.say(&format!(
+                "kill {number}: {} begun, {} opened, {} complete, {} broken",
+                tally.begun,
+                tally.opened,
+                tally.complete,
+                tally.broken.len()
+            ));
+        })?;
+        one("kills", "kills", kills.kills as f64);
+        one("new connections", "a second", kills.tally.per_second);
+        one("connections that had a SYN-ACK", "connections", kills.tally.opened as f64);
+        one("of these, completed", "connections", kills.tally.complete as f64);
+        kills.violations.judge()
+    })?;
+    Ok(figures)
+}
+
+fn role_changes(options: &Options) -> Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    on_stage(options, &roles::settings(), |stage| {
+        let changes = roles::changes(stage, options.rounds(100), |number| {
+            if number % 10 == 0 {
+                options.say(&format!("{number} role changes"));
+            }
+        })?;
+        println!(
+            "\n{:<12} {:>10} {:>8} {:>10} {:>12} {:>12}",
+            "", "buffers", "flows", "ports", "memory KiB", "descriptors"
+        );
+        for (letter, (before, after)) in ["a", "b"].iter().zip(&changes.uses) {
+            for (when, uses) in [("before", before), ("after", after)] {
+                println!(
+                    "{:<12} {:>10} {:>8} {:>10} {:>12} {:>12}",
+                    format!("{letter} {when}"),
+                    uses.buffers,
+                    uses.flows,
+                    uses.ports_resting,
+                    uses.memory_kb,
+                    uses.descriptors
+                );
+            }
+        }
+        let mut one = |name, unit, values: &[f64]| {
+            let mut figure = Figure::new(name, unit);
+            values.iter().for_each(|value| figure.add(*value));
+            figures.push(figure);
+        };
+        let grown = |of: fn(&roles::Uses) -> i64| {
+            changes.uses.iter().map(|(before, after)| (of(after) - of(before)) as f64).collect::<Vec<f64>>()
+        };
+        one("role changes", "changes", &[changes.changes as f64]);
+        one("buffers in use, growth", "buffers", &grown(|uses| uses.buffers));
+        one("memory, growth", "KiB", &grown(|uses| uses.memory_kb));
+        one("descriptors, growth", "descriptors", &grown(|uses| uses.descriptors));
+        one("connections completed meanwhile", "connections", &[changes.tally.complete as f64]);
+        let planned: Vec<f64> = changes.planned.iter().map(|time| time.as_secs_f64() * 1e3).collect();
+        one("planned change, by the command", "ms", &planned);
+        changes.violations.judge()
+    })?;
+    Ok(figures)
+}

@@ -1,0 +1,263 @@
+//! The two configuration files of a pair, written for a world.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::plan::{self, Family, Link, Side, Translation};
+use crate::world::World;
+
+/// The UDP port of the echo service that probes use.
+pub const ECHO_PORT: u16 = 7;
+/// Memory of one appliance's EAL, in MiB.
+pub const MEMORY_MB: u32 = 256;
+
+/// What tests vary of a pair's configuration.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `eal.hugepages`; [`Settings::default`] asks whether there are enough of them.
+    pub hugepages: bool,
+    /// `mirror.commit` of every virtual server: `hold` or `async`.
+    pub commit: &'static str,
+    /// `failover.partition`: `availability` or `safety`.
+    pub partition: &'static str,
+    /// Health checks of the web servers; off by default, as the appliance warns that it does not run them yet.
+    pub health: bool,
+    /// Flows and source-NAT ports go within seconds of their end.
+    pub short_timeouts: bool,
+    /// Lines added at the end, tables of their own.
+    pub more: String,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            hugepages: hugepages_free_mb() >= 2 * u64::from(MEMORY_MB),
+            commit: "hold",
+            partition: "availability",
+            health: false,
+            short_timeouts: false,
+            more: String::new(),
+        }
+    }
+}
+
+/// Memory in free hugepages, in MiB.
+pub fn hugepages_free_mb() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let number = |key: &str| -> u64 {
+        let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+        line.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+    };
+    number("HugePages_Free:") * number("Hugepagesize:") / 1024
+}
+
+/// Where an appliance's files are.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// Its configuration.
+    pub config: PathBuf,
+    /// Its control socket.
+    pub socket: PathBuf,
+}
+
+/// Where an appliance's files are in this world.
+pub fn paths(world: &World, side: Side) -> Paths {
+    let file = |ending| world.directory().join(format!("{}.{ending}", side.letter()));
+    Paths { config: file("toml"), socket: file("sock") }
+}
+
+/// Writes both configurations and the key that the pair shares.
+pub fn write(world: &World, settings: &Settings) -> Result<()> {
+    let mut secret = [0; 32];
+    let mut source = fs::File::open("/dev/urandom")?;
+    std::io::Read::read_exact(&mut source, &mut secret)?;
+    let key = secret.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    });
+    let key_file = world.directory().join("mirror.key");
+    if !key_file.exists() {
+        fs::write(&key_file, key + "\n")?;
+        fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    }
+    for side in Side::BOTH {
+        fs::create_dir_all(world.directory().join(format!("state-{}", side.letter())))?;
+        let path = paths(world, side).config;
+        fs::write(&path, text(world, settings, side)).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// One appliance's configuration.
+pub fn text(world: &World, settings: &Settings, side: Side) -> String {
+    let mut out = String::new();
+    head(&mut out, world, settings, side);
+    pools(&mut out, world, settings);
+    virtual_servers(&mut out, settings);
+    tail(&mut out, world, settings, side);
+    out + &settings.more
+}
+
+fn head(out: &mut String, world: &World, settings: &Settings, side: Side) {
+    let (letter, host, gateway) = (side.letter(), side.host(), plan::GATEWAY_HOST);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u16;
+    // The two appliances' workers on different CPUs, where there are two.
+    let (worker_cpu, master_cpu) = (side.node() % cpus, (side.node() + 1) % cpus);
+    let device = |number: u32, link: Link| format!("net_af_packet{number},iface={}", link.interface(side));
+    let _ = write!(
+        out,
+        r#"[appliance]
+name = "baton-{letter}"
+node = {node}
+
+[eal]
+file_prefix = "{prefix}{letter}"
+memory_mb = {MEMORY_MB}
+hugepages = {hugepages}
+args = ["--no-pci"]
+
+[lcores]
+master_cpu = {master_cpu}
+worker = [ {{ cpu = {worker_cpu}, roles = ["distributor", "traffic-manager", "mirror"] }} ]
+idle = "sleep"
+
+[[port]]
+name = "client"
+device = "{client}"
+addresses = ["{client4}/24", "{client6}/64"]
+
+[[port]]
+name = "server"
+device = "{server}"
+addresses = ["{server4}/24", "{server6}/64"]
+shared_addresses = ["{gateway4}/24", "{gateway6}/64"]
+
+[[port]]
+name = "mirror"
+device = "{mirror}"
+addresses = ["{mirror4}/24"]
+"#,
+        node = side.node(),
+        prefix = world.prefix(),
+        hugepages = settings.hugepages,
+        client = device(0, Link::Client),
+        server = device(1, Link::Server),
+        mirror = device(2, Link::Mirror),
+        client4 = plan::client4(host),
+        client6 = plan::client6(host),
+        server4 = plan::server4(host),
+        server6 = plan::server6(host),
+        gateway4 = plan::server4(gateway),
+        gateway6 = plan::server6(gateway),
+        mirror4 = plan::mirror4(side),
+    );
+}
+
+/// The services of every server: name, port, and whether it speaks TCP.
+const SERVICES: [(&str, u16, &str); 3] = [("www", 80, "tcp"), ("dns", 53, "udp"), ("echo", ECHO_PORT, "udp")];
+
+fn pools(out: &mut String, world: &World, settings: &Settings) {
+    for (service, port, protocol) in SERVICES {
+        for family in [Family::V4, Family::V6] {
+            let servers: Vec<String> = world
+                .server_hosts()
+                .into_iter()
+                .map(|host| match family {
+                    Family::V4 => format!(r#"{{ address = "{}:{port}", weight = 1 }}"#, plan::server4(host)),
+                    Family::V6 => {
+                        format!(r#"{{ address = "[{}]:{port}", weight = 1 }}"#, plan::server6(host))
+                    }
+                })
+                .collect();
+            let _ = write!(
+                out,
+                "\n[[pool]]\nname = \"{service}{n}\"\nbalance = \"maglev\"\nserver = [ {} ]\n",
+                servers.join(", "),
+                n = number(family),
+            );
+            if protocol == "tcp" && settings.health {
+                *out += "health = { check = \"tcp\", interval_ms = 1000, timeout_ms = 500, rise = 2, fall = 3 }\n";
+            }
+        }
+    }
+}
+
+fn virtual_servers(out: &mut String, settings: &Settings) {
+    for (service, port, protocol) in SERVICES {
+        for translation in [Translation::Nat, Translation::FullNat] {
+            for family in [Family::V4, Family::V6] {
+                let (kind, forwarding) = match translation {
+                    Translation::Nat => ("nat", "nat"),
+                    Translation::FullNat => ("fullnat", "full-nat"),
+                };
+                let address = std::net::SocketAddr::new(plan::virtual_address(translation, family), port);
+                let _ = write!(
+                    out,
+                    "\n[[virtual_server]]\nname = \"{service}-{kind}{n}\"\naddress = \"{address}\"\n\
+                     protocol = \"{protocol}\"\npool = \"{service}{n}\"\nforwarding = \"{forwarding}\"\n\
+                     mirror = {{ mode = \"checkpoint\", commit = \"{}\" }}\n",
+                    settings.commit,
+                    n = number(family),
+                );
+                if translation == Translation::FullNat {
+                    let source: std::net::IpAddr = match family {
+                        Family::V4 => plan::server4(plan::SNAT_HOST).into(),
+                        Family::V6 => plan::server6(plan::SNAT_HOST).into(),
+                    };
+                    let _ = writeln!(out, "snat_addresses = [\"{source}\"]");
+                }
+            }
+        }
+    }
+}
+
+/// Of [`Settings::short_timeouts`].
+const SHORT_TIMEOUTS: &str = "tcp_handshake_timeout_s = 2\ntcp_established_timeout_s = 5\ntcp_closing_timeout_s = 2\n\
+                              udp_timeout_s = 2\nport_quarantine_s = 1\n";
+
+fn tail(out: &mut String, world: &World, settings: &Settings, side: Side) {
+    let _ = write!(
+        out,
+        r#"
+[flows]
+max = 100_000
+{timeouts}
+[mirror]
+port = "mirror"
+peers = [ {{ node = {peer_node}, address = "{peer}" }} ]
+key_file = "{directory}/mirror.key"
+
+[failover]
+virtual_router_id = {router}
+priority = {priority}
+heartbeat_interval_ms = 5
+lease_ms = 36
+takeover_after_ms = 50
+partition = "{partition}"
+preempt = false
+state_dir = "{directory}/state-{letter}"
+
+[control]
+socket = "{socket}"
+"#,
+        timeouts = if settings.short_timeouts { SHORT_TIMEOUTS } else { "" },
+        peer_node = side.other().node(),
+        peer = plan::mirror4(side.other()),
+        directory = world.directory().display(),
+        router = plan::VIRTUAL_ROUTER_ID,
+        priority = 200 - side.node(),
+        partition = settings.partition,
+        letter = side.letter(),
+        socket = paths(world, side).socket.display(),
+    );
+}
+
+const fn number(family: Family) -> u8 {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    }
+}

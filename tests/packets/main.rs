@@ -1,0 +1,5 @@
+//! A worker, packet in and packet out, on plain buffers: no EAL, no clock.
+
+mod bench;
+mod mirrored;
+mod translated;

@@ -1,0 +1,362 @@
+//! An active and a standby worker, joined by their mirror frames.
+
+use std::sync::Arc;
+
+use baton::base::counters::Counter;
+use baton::base::ids::{BootId, GroupId, NodeId, PortId, Term};
+use baton::base::io::TxClass;
+use baton::base::time::Instant;
+use baton::seal::handshake::{Handled, Handshake};
+use baton::seal::{Key, MemberInfo, Session};
+use baton::worker::message::{Command, Event, Role};
+
+use crate::bench::*;
+
+const MIRROR_PORT: PortId = PortId(2);
+
+fn member(node: u16) -> MemberInfo {
+    MemberInfo {
+        group: GroupId(0),
+        node: NodeId(node),
+        boot: BootId(u64::from(node)),
+        version_min: 1,
+        version_max: 1,
+        capabilities: 0,
+        workers: 1,
+        shards: 256,
+        hash_keys: 0,
+        udp_port: 0,
+        generation: 1,
+    }
+}
+
+/// One session, as each side sees it.
+fn sessions() -> (Arc<Session>, Arc<Session>) {
+    let key = Key::generate().expect("entropy");
+    let mut a = Handshake::new(&key, member(1), NodeId(2));
+    let mut b = Handshake::new(&key, member(2), NodeId(1));
+    let hello = a.poll(Instant::ZERO, true).expect("a hello");
+    let Handled::Reply(answer) = b.handle_hello(Instant::ZERO, &hello) else { panic!("an answer") };
+    let Handled::Completed(ours) = a.handle_answer(&answer) else { panic!("a session") };
+    (ours, b.confirm().expect("the same session"))
+}
+
+struct Pair {
+    active: Bench,
+    standby: Bench,
+}
+
+impl Pair {
+    /// A session between both, and the standby up to date and in sync.
+    fn in_sync() -> Pair {
+        let mut pair = Pair { active: Bench::active(), standby: Bench::new(2, 0, 1) };
+        pair.standby.know_neighbours();
+        pair.standby.command(Command::Role { epoch: 1, role: Role::Standby, term: TERM });
+        pair.join();
+        pair
+    }
+
+    fn join(&mut self) {
+        let (ours, theirs) = sessions();
+        self.active.command(Command::PeerSession { node: NodeId(2), session: ours });
+        self.standby.command(Command::PeerSession { node: NodeId(1), session: theirs });
+        self.exchange(200);
+        self.active.command(Command::InSync { epoch: 2, term: TERM, peers: vec![NodeId(2)] });
+        self.active.events();
+    }
+
+    /// Carries mirror frames to and fro for `turns` milliseconds; returns what
+    /// the active sent besides.
+    fn exchange(&mut self, turns: usize) -> Vec<Sent> {
+        self.exchange_but(turns, |_, _| true)
+    }
+
+    /// As `exchange`, but only of frames that `carried` lets through; it is told
+    /// whether the frame is the active's.
+    fn exchange_but(&mut self, turns: usize, mut carried: impl FnMut(bool, &Sent) -> bool) -> Vec<Sent> {
+        let mut others = Vec::new();
+        for _ in 0..turns {
+            let (mirror, other) = split(self.active.poll_after(1));
+            others.extend(other);
+            let mut answers = Vec::new();
+            for frame in mirror.into_iter().filter(|frame| carried(true, frame)) {
+                answers.extend(self.standby.handle(MIRROR_PORT, &to(&frame.bytes, 2)));
+            }
+            answers.extend(self.standby.poll_after(1));
+            for frame in answers.into_iter().filter(|frame| carried(false, frame)) {
+                let (mirror, other) = split(self.active.handle(MIRROR_PORT, &to(&frame.bytes, 1)));
+                assert!(mirror.is_empty(), "frames leave in polls");
+                others.extend(other);
+            }
+        }
+        others
+    }
+}
+
+/// The frame as its receiver gets it: to that port's own link address.
+fn to(frame: &[u8], _node: u16) -> Vec<u8> {
+    [&OWN_MACS[2][..], &frame[6..]].concat()
+}
+
+fn split(sent: Vec<Sent>) -> (Vec<Sent>, Vec<Sent>) {
+    sent.into_iter().partition(|sent| sent.port == MIRROR_PORT)
+}
+
+#[test]
+fn a_held_syn_leaves_when_the_standby_has_applied_its_flow_and_not_before() {
+    let mut pair = Pair::in_sync();
+    let syn = from_client(40000, "10.1.0.100", 80, Some(SYN));
+    assert!(pair.active.handle(CLIENT_PORT, &syn.bytes()).is_empty(), "it is held");
+    assert!(pair.exchange_but(20, |active, _| active).is_empty(), "unacknowledged, it stays");
+    assert_eq!(pair.standby.status().flows, 1, "though the standby knows it");
+    let sent = pair.exchange(50);
+    let out = only(&sent, SERVER_PORT, TxClass::Service);
+    assert_eq!(out.from, syn.from);
+    assert_eq!(pair.active.status().protected, 1);
+}
+
+#[test]
+fn a_promoted_standby_translates_as_the_active_did() {
+    let mut pair = Pair::in_sync();
+    let syn = from_client(40000, "10.1.0.101", 80, Some(SYN));
+    let out = only(&pair.active.handle(CLIENT_PORT, &syn.bytes()), SERVER_PORT, TxClass::Service);
+    pair.exchange(5);
+    let term = Term { counter: 2, node: NodeId(2) };
+    pair.standby.command(Command::PeerLost { node: NodeId(1) });
+    pair.standby.command(Command::Role { epoch: 2, role: Role::Active, term });
+    let answer = out.answer(Some(SYN_ACK));
+    let back = only(&pair.standby.handle(SERVER_PORT, &answer.bytes()), CLIENT_PORT, TxClass::Service);
+    assert_eq!((back.from, back.to), (syn.to, syn.from));
+    let ack = from_client(40000, "10.1.0.101", 80, Some(ACK));
+    let on = only(&pair.standby.handle(CLIENT_PORT, &ack.bytes()), SERVER_PORT, TxClass::Service);
+    assert_eq!(on.from, out.from, "by the same source-NAT port");
+}
+
+#[test]
+fn lost_frames_are_made_good_by_the_newest_state() {
+    let mut pair = Pair::in_sync();
+    let syn = from_client(40000, "10.1.0.101", 80, Some(SYN));
+    let out = only(&pair.active.handle(CLIENT_PORT, &syn.bytes()), SERVER_PORT, TxClass::Service);
+    pair.exchange_but(5, |active, _| !active);
+    pair.active.handle(SERVER_PORT, &out.answer(Some(SYN_ACK)).bytes());
+    pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.101", 80, Some(ACK)).bytes());
+    pair.exchange(200);
+    let flow = |bench: &Bench| {
+        let shard = bench.worker.shards().find(|shard| shard.table.len() == 1).expect("a flow");
+        *shard.table.iter().next().expect("a flow").1
+    };
+    let (ours, theirs) = (flow(&pair.active), flow(&pair.standby));
+    assert_eq!((ours.tcp, ours.changed, ours.server), (theirs.tcp, theirs.changed, theirs.server));
+}
+
+#[test]
+fn an_ended_flow_ends_at_the_standby_and_a_late_frame_does_not_bring_it_back() {
+    let mut pair = Pair::in_sync();
+    let client = |flags| from_client(40000, "10.1.0.101", 80, Some(flags)).bytes();
+    pair.active.handle(CLIENT_PORT, &client(SYN));
+    let (late, _) = split(pair.active.poll_after(1));
+    assert_eq!(late.len(), 1, "the frame that makes the flow");
+    let shard = pair.active.worker.shards().find(|shard| shard.table.len() == 1).expect("the flow");
+    let (id, place) = (shard.id, shard.table.iter().next().expect("the flow").0);
+    pair.exchange(200);
+    assert_eq!(pair.standby.status().flows, 1);
+    pair.active.poll_after(3_600_000);
+    pair.active.command(Command::Expire { shard: id, flow: place });
+    pair.exchange(200);
+    assert_eq!((pair.active.status().flows, pair.standby.status().flows), (0, 0));
+    assert_eq!(pair.active.status().departed, 0, "the end was acknowledged");
+    pair.standby.handle(MIRROR_PORT, &to(&late[0].bytes, 2));
+    assert_eq!(pair.standby.status().flows, 0);
+}
+
+#[test]
+fn a_standby_that_joins_later_is_walked_through_every_flow() {
+    let mut pair = Pair { active: Bench::active(), standby: Bench::new(2, 0, 1) };
+    for port in 40000..40500 {
+        pair.active.handle(CLIENT_PORT, &from_client(port, "10.1.0.101", 80, Some(SYN)).bytes());
+    }
+    pair.standby.know_neighbours();
+    pair.standby.command(Command::Role { epoch: 1, role: Role::Standby, term: TERM });
+    pair.join();
+    pair.exchange(2000);
+    assert_eq!(pair.standby.status().flows, 500);
+    pair.active.events();
+    pair.exchange(11);
+    let done = pair.active.events().iter().any(|e| matches!(e, Event::Sync { walk_done: true, .. }));
+    assert!(done, "the walk is said to be done");
+}
+
+#[test]
+fn what_a_walk_does_not_name_is_removed() {
+    let mut pair = Pair::in_sync();
+    pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.101", 80, Some(SYN)).bytes());
+    pair.exchange(50);
+    assert_eq!(pair.standby.status().flows, 1);
+    // The active loses its state: a new process of the same node, which leads on.
+    let mut fresh = Bench::active();
+    fresh.now = pair.active.now;
+    let term = Term { counter: 3, node: NodeId(1) };
+    fresh.command(Command::Role { epoch: 2, role: Role::Active, term });
+    pair.active = fresh;
+    pair.join();
+    pair.exchange(500);
+    assert_eq!(pair.standby.status().flows, 0);
+}
+
+#[test]
+fn records_of_a_lower_term_are_neither_applied_nor_acknowledged() {
+    let mut pair = Pair::in_sync();
+    let newer = Term { counter: 5, node: NodeId(2) };
+    pair.standby.command(Command::Role { epoch: 2, role: Role::Standby, term: newer });
+    let syn = from_client(40000, "10.1.0.100", 80, Some(SYN));
+    pair.active.handle(CLIENT_PORT, &syn.bytes());
+    assert!(pair.exchange(50).is_empty(), "the packet stays held");
+    assert_eq!(pair.standby.status().flows, 0);
+    assert!(pair.standby.count(Counter::MirrorWrongTerm) > 0);
+}
+
+#[test]
+fn a_forged_frame_is_dropped_and_counted() {
+    let mut pair = Pair::in_sync();
+    pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.101", 80, Some(SYN)).bytes());
+    let (frames, _) = split(pair.active.poll_after(1));
+    let mut frame = to(&frames[0].bytes, 2);
+    let at = frame.len() - 30;
+    frame[at] ^= 1;
+    pair.standby.handle(MIRROR_PORT, &frame);
+    assert_eq!(pair.standby.count(Counter::MirrorRefused), 1);
+    assert_eq!(pair.standby.status().flows, 0);
+    pair.standby.handle(MIRROR_PORT, &to(&frames[0].bytes, 2));
+    assert_eq!(pair.standby.status().flows, 1);
+    pair.standby.handle(MIRROR_PORT, &to(&frames[0].bytes, 2));
+    assert_eq!(pair.standby.count(Counter::MirrorRefused), 2, "a replay is refused too");
+}
+
+#[test]
+fn an_overdue_packet_names_the_peer_and_leaves_when_the_peer_leaves_the_set() {
+    let mut pair = Pair::in_sync();
+    pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.100", 80, Some(SYN)).bytes());
+    pair.exchange_but(1000, |_, _| false);
+    let overdue = pair.active.events().iter().any(|e| matches!(e, Event::HoldOverdue { peer: NodeId(2) }));
+    assert!(overdue);
+    assert!(pair.active.count(Counter::HoldTimeouts) > 0);
+    let term = Term { counter: 2, node: NodeId(1) };
+    pair.active.command(Command::InSync { epoch: 3, term, peers: vec![] });
+    only(&split(pair.active.take_sent()).1, SERVER_PORT, TxClass::Service);
+}
+
+impl Pair {
+    /// Both change roles; the session stays.
+    fn change_roles(&mut self) {
+        let term = Term { counter: 7, node: NodeId(2) };
+        self.active.command(Command::Role { epoch: 5, role: Role::Standby, term });
+        self.standby.command(Command::Role { epoch: 5, role: Role::Active, term });
+        std::mem::swap(&mut self.active, &mut self.standby);
+        let now = self.active.now.max(self.standby.now);
+        (self.active.now, self.standby.now) = (now, now);
+    }
+}
+
+fn the_flow(bench: &Bench) -> baton::flow::Flow {
+    let shard = bench.worker.shards().find(|shard| shard.table.len() == 1).expect("a flow");
+    *shard.table.iter().next().expect("a flow").1
+}
+
+#[test]
+fn a_former_active_keeps_a_flow_whose_last_change_it_told_nobody() {
+    let mut pair = Pair::in_sync();
+    let syn = from_client(40000, "10.1.0.101", 80, Some(SYN));
+    let out = only(&pair.active.handle(CLIENT_PORT, &syn.bytes()), SERVER_PORT, TxClass::Service);
+    pair.exchange(20);
+    // The answer changes the flow, and the active stands still before it can say so.
+    pair.active.handle(SERVER_PORT, &out.answer(Some(SYN_ACK)).bytes());
+    pair.change_roles();
+    pair.exchange(500);
+    assert_eq!((pair.active.status().flows, pair.standby.status().flows), (1, 1));
+    let (leads, follows) = (the_flow(&pair.active), the_flow(&pair.standby));
+    assert_eq!((leads.changed, leads.tcp, leads.server), (follows.changed, follows.tcp, follows.server));
+    pair.active.command(Command::InSync { epoch: 6, term: leads.changed.term, peers: vec![NodeId(1)] });
+    assert_eq!(pair.active.status().protected, 1);
+}
+
+#[test]
+fn a_flow_that_comes_back_to_its_first_owner_is_taken_for_established() {
+    let mut pair = Pair::in_sync();
+    let syn = from_client(40000, "10.1.0.101", 80, Some(SYN));
+    pair.active.handle(CLIENT_PORT, &syn.bytes());
+    pair.exchange(20);
+    pair.change_roles();
+    pair.exchange(500);
+    // What the second one sees of the handshake is lost with it.
+    let term = Term { counter: 9, node: NodeId(1) };
+    pair.standby.command(Command::Role { epoch: 9, role: Role::Active, term });
+    let ack = from_client(40000, "10.1.0.101", 80, Some(ACK));
+    only(&pair.standby.handle(CLIENT_PORT, &ack.bytes()), SERVER_PORT, TxClass::Service);
+    assert_eq!(the_flow(&pair.standby).tcp, baton::flow::TcpState::Established);
+}
+
+#[test]
+fn a_first_packet_that_finds_no_room_to_wait_makes_no_flow_and_its_repetition_waits() {
+    let mut pair = Pair::in_sync();
+    let syn = |port| from_client(port, "10.1.0.100", 80, Some(SYN)).bytes();
+    for port in 40000..40065 {
+        assert!(pair.active.handle(CLIENT_PORT, &syn(port)).is_empty());
+    }
+    assert_eq!(pair.active.count(Counter::DropHoldFull), 1);
+    assert_eq!(pair.active.status().flows, 64);
+    assert_eq!(pair.exchange(20).len(), 64);
+    assert!(pair.active.handle(CLIENT_PORT, &syn(40064)).is_empty(), "unknown to the standby, it waits");
+    assert_eq!(pair.exchange(20).len(), 1);
+}
+
+#[test]
+fn a_first_packet_without_hops_makes_no_flow_that_a_later_one_could_use_unprotected() {
+    let mut pair = Pair::in_sync();
+    let syn = from_client(40000, "10.1.0.100", 80, Some(SYN));
+    let tired = Packet { hops: 1, ..syn.clone() };
+    assert!(pair.active.handle(CLIENT_PORT, &tired.bytes()).is_empty());
+    assert_eq!(pair.active.count(Counter::DropHopsExceeded), 1);
+    assert!(pair.active.handle(CLIENT_PORT, &syn.bytes()).is_empty(), "it waits");
+}
+
+#[test]
+fn nothing_is_flushed_to_a_peer_without_a_session() {
+    let mut pair = Pair::in_sync();
+    let flushed = |bench: &mut Bench| bench.events().iter().any(|e| matches!(e, Event::Flushed { .. }));
+    pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.101", 80, Some(SYN)).bytes());
+    pair.active.command(Command::Quiesce { peer: NodeId(2) });
+    pair.active.command(Command::PeerLost { node: NodeId(2) });
+    pair.active.poll_after(1);
+    assert!(!flushed(&mut pair.active));
+    pair.join();
+    pair.active.command(Command::Quiesce { peer: NodeId(2) });
+    pair.exchange(500);
+    assert!(flushed(&mut pair.active));
+}
+
+#[test]
+fn a_held_packet_does_not_wait_for_the_walk_of_a_new_session() {
+    let mut pair = Pair::in_sync();
+    for port in 40000..42000 {
+        pair.active.handle(CLIENT_PORT, &from_client(port, "10.1.0.101", 80, Some(SYN)).bytes());
+    }
+    pair.exchange(200);
+    pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.100", 80, Some(SYN)).bytes());
+    let (ours, theirs) = sessions();
+    pair.active.command(Command::PeerSession { node: NodeId(2), session: ours });
+    pair.standby.command(Command::PeerSession { node: NodeId(1), session: theirs });
+    assert_eq!(pair.exchange(2).len(), 1);
+}
+
+#[test]
+fn packets_for_a_neighbour_that_does_not_answer_are_dropped_and_counted() {
+    let mut bench = Bench::new(1, 0, 1);
+    bench.command(Command::Role { epoch: 1, role: Role::Active, term: TERM });
+    bench.handle(CLIENT_PORT, &from_client(40000, "10.1.0.100", 80, Some(SYN)).bytes());
+    let address = "10.2.0.10".parse().expect("an address");
+    let hop = baton::traffic::routes::NextHop { port: SERVER_PORT, address };
+    bench.command(Command::Neighbour { hop, link: None });
+    assert_eq!(bench.count(Counter::DropNeighbour), 1);
+    bench.command(Command::Neighbour { hop, link: Some(SERVER_MAC) });
+    assert!(bench.take_sent().is_empty());
+}

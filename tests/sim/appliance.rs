@@ -1,0 +1,490 @@
+//! One life of an appliance: two workers, the liveness machine and the master on one
+//! thread, with the queues that join them in the real process.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use baton::base::counters::{Counter, Counters};
+use baton::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
+use baton::base::io::{Punt, TxClass};
+use baton::base::time::Instant;
+use baton::config::snapshot::Snapshot;
+use baton::failover::{
+    Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, Output, PortSetup, Progress,
+    WorkerReport, WorkerRole,
+};
+use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
+use baton::flow::{Flow, Key};
+use baton::master::route::{command_for, report_of};
+use baton::master::{Master, MasterOutput, MasterSetup};
+use baton::seal::{self, MemberInfo};
+use baton::traffic::routes::NextHop;
+use baton::wire::ethernet::MacAddress;
+use baton::worker::message::{Command, Event, WorkerStatus};
+use baton::worker::{Worker, WorkerSetup};
+
+use crate::agenda::{Agenda, Happening, Nanos, US};
+use crate::lcore::{Delayed, Departure, Lcore, Outside};
+
+pub const WORKERS: usize = 2;
+pub const PORTS: usize = 3;
+/// Liveness frames and others that wait for their thread.
+const PUNTED_MAX: usize = 512;
+const GROUP_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+/// Which rules are broken, if any.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Variants {
+    pub mirror: baton::mirror::Variant,
+    pub failover: baton::failover::Variant,
+}
+
+/// What survives a crash.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk {
+    pub reserved: u64,
+    pub boots: u64,
+}
+
+/// What an appliance is started with.
+pub struct Start {
+    /// Its place among the appliances.
+    pub at: usize,
+    /// Counts the lives of all appliances.
+    pub life: u64,
+    pub snapshot: Arc<Snapshot>,
+    pub disk: Disk,
+    pub variants: Variants,
+}
+
+pub fn link_addresses(at: usize) -> Vec<[u8; 6]> {
+    (0..PORTS as u8).map(|port| [2, 0, 0, 0, 0x10 + at as u8, port]).collect()
+}
+
+/// What the world is to be told.
+pub enum Note {
+    Happened(FailoverEvent),
+    MayExit,
+}
+
+pub struct Appliance {
+    at: usize,
+    life: u64,
+    pub lcores: Vec<Lcore>,
+    pub failover: Failover,
+    master: Master,
+    /// Until when service packets may be sent: what workers read right before a transmit.
+    pub lease: Instant,
+    frames: VecDeque<(PortId, Vec<u8>)>,
+    reports: Delayed<WorkerReport>,
+    durable: Option<u64>,
+    role_epoch: u64,
+    punted: VecDeque<(PortId, Vec<u8>)>,
+    resolves: Delayed<NextHop>,
+    roles: Delayed<bool>,
+    pub notes: Vec<Note>,
+    /// Sessions under which mirror streams were opened.
+    pub sessions: u64,
+    /// No thread runs: the process is stopped.
+    pub paused: bool,
+}
+
+impl Appliance {
+    pub fn start(start: Start, agenda: &mut Agenda) -> Appliance {
+        let Start { at, life, snapshot, disk, variants } = start;
+        let config = &snapshot.checked;
+        let now = agenda.instant();
+        let boot = BootId(agenda.rng.u64(1..));
+        let toeplitz = Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"));
+        let lcores: Vec<Lcore> = (0..WORKERS as u16)
+            .map(|id| {
+                let counters = Arc::new(Counters::default());
+                let worker = Worker::new(WorkerSetup {
+                    id: WorkerId(id),
+                    workers: WORKERS as u16,
+                    boot,
+                    snapshot: Arc::clone(&snapshot),
+                    link_addresses: link_addresses(at),
+                    toeplitz: Arc::clone(&toeplitz),
+                    balance_secret: [7; 16],
+                    hash_seed: agenda.rng.u64(..),
+                    seed: agenda.rng.u64(..),
+                    boot_parity: (disk.boots > 0).then_some(disk.boots & 1 == 1),
+                    now,
+                    hold_packets_max: 1024,
+                    counters: Arc::clone(&counters),
+                    variant: variants.mirror,
+                });
+                Lcore::new(worker, counters)
+            })
+            .collect();
+        let last_seen = lcores
+            .iter()
+            .zip((0..).map(WorkerId))
+            .flat_map(|(lcore, id)| lcore.worker.shards().map(move |s| (id, s.id, s.last_seen.clone())))
+            .collect();
+        let mirror = config.mirror.as_ref().expect("a pair mirrors");
+        let member = MemberInfo {
+            group: config.appliance.group,
+            node: config.appliance.node,
+            boot,
+            version_min: 1,
+            version_max: 1,
+            capabilities: 0,
+            workers: WORKERS as u16,
+            shards: 256,
+            hash_keys: 5,
+            udp_port: mirror.udp_port,
+            generation: snapshot.generation,
+        };
+        let port = |(port, mac): (usize, [u8; 6])| PortSetup {
+            id: PortId(port as u16),
+            mac: MacAddress(mac),
+            mirror: PortId(port as u16) == mirror.port,
+        };
+        let failover = Failover::new(
+            FailoverSetup {
+                member,
+                peers: mirror.peers.iter().map(|peer| peer.node).collect(),
+                ports: link_addresses(at).into_iter().enumerate().map(port).collect(),
+                config: config.failover.clone(),
+                key: seal::Key::parse(GROUP_KEY).expect("a key"),
+                reserved: Term { counter: disk.reserved, node: config.appliance.node },
+                workers: WORKERS,
+                counters: Arc::new(Counters::default()),
+                variant: variants.failover,
+            },
+            now,
+        );
+        let seed = agenda.rng.u64(..);
+        let setup = MasterSetup { snapshot, link_addresses: link_addresses(at), last_seen, now, seed };
+        let mut appliance = Appliance {
+            at,
+            life,
+            lcores,
+            failover,
+            master: Master::new(setup),
+            lease: Instant::ZERO,
+            frames: VecDeque::new(),
+            reports: Delayed::default(),
+            durable: None,
+            role_epoch: 0,
+            punted: VecDeque::new(),
+            resolves: Delayed::default(),
+            roles: Delayed::default(),
+            notes: Vec::new(),
+            sessions: 0,
+            paused: false,
+        };
+        (0..WORKERS).for_each(|worker| appliance.wake(worker, agenda.now, agenda));
+        agenda.at(agenda.now + 5 * US, Happening::Liveness { at, life });
+        agenda.at(agenda.now + 9 * US, Happening::Master { at, life });
+        appliance
+    }
+
+    /// Gives a worker its next turn at `when`, unless one is due earlier.
+    fn wake(&mut self, worker: usize, when: Nanos, agenda: &mut Agenda) {
+        let lcore = &mut self.lcores[worker];
+        let when = when.max(lcore.stalled_until);
+        if self.paused {
+            return;
+        }
+        if lcore.turn_at > agenda.now && lcore.turn_at <= when {
+            return;
+        }
+        lcore.turn_at = when.max(agenda.now + 1);
+        let at = lcore.turn_at;
+        agenda.at(at, Happening::Turn { at: self.at, life: self.life, worker });
+    }
+
+    /// A frame reaches a port; the port hands it to some worker.
+    pub fn receive(&mut self, port: usize, frame: Vec<u8>, agenda: &mut Agenda) {
+        // Mostly by its addresses and ports, as a port's hash would; sometimes by any worker.
+        let is_ip = matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
+        let hash = frame
+            .get(26..38)
+            .filter(|_| is_ip)
+            .unwrap_or_default()
+            .iter()
+            .fold(0u32, |h, b| h * 31 % 65_521 + u32::from(*b));
+        let worker = if agenda.rng.u8(..) < 16 { agenda.rng.usize(..) } else { hash as usize } % WORKERS;
+        self.lcores[worker].receive(PortId(port as u16), frame);
+        let when = agenda.now + agenda.span(2 * US, 20 * US);
+        self.wake(worker, when, agenda);
+    }
+
+    pub fn turn(&mut self, worker: usize, agenda: &mut Agenda) {
+        if self.lcores[worker].turn_at != agenda.now {
+            return;
+        }
+        if self.lcores[worker].stalled_until > agenda.now {
+            let until = self.lcores[worker].stalled_until;
+            self.lcores[worker].turn_at = 0;
+            return self.wake(worker, until, agenda);
+        }
+        let outside = self.lcores[worker].turn(agenda.instant());
+        self.take_outside(worker, outside, agenda);
+        let work = agenda.span(2 * US, 20 * US);
+        let next = self.lcores[worker].next_turn(agenda.now, work);
+        self.wake(worker, next, agenda);
+    }
+
+    fn take_outside(&mut self, worker: usize, outside: Outside, agenda: &mut Agenda) {
+        let Outside { sent, punted, handed, events } = outside;
+        let lcore = &mut self.lcores[worker];
+        lcore.outbox.extend(sent);
+        if !lcore.outbox.is_empty() && !lcore.transmits {
+            lcore.transmits = true;
+            // Preempted in between, once in a while.
+            let after =
+                if agenda.rng.u16(..) < 100 { agenda.span(US, 2000 * US) } else { agenda.span(US, 8 * US) };
+            agenda.at(agenda.now + after, Happening::Transmit { at: self.at, life: self.life, worker });
+        }
+        for (to, port, frame) in punted {
+            let ring = match to {
+                Punt::Liveness => &mut self.frames,
+                Punt::Master => &mut self.punted,
+            };
+            if ring.len() < PUNTED_MAX {
+                ring.push_back((port, frame));
+            }
+        }
+        for (to, packet) in handed {
+            let to = usize::from(to.0);
+            self.lcores[to].take_over(packet);
+            let when = agenda.now + agenda.span(US, 20 * US);
+            self.wake(to, when, agenda);
+        }
+        let id = WorkerId(worker as u16);
+        for event in events {
+            let seen_at = agenda.now + agenda.span(US, 300 * US);
+            match report_of(id, &event) {
+                Some(report) => self.reports.push(seen_at, report),
+                None => {
+                    if let Event::Resolve { hop } = event {
+                        self.resolves.push(seen_at, hop);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what a worker sends now: the lease is asked here.
+    pub fn transmit(&mut self, worker: usize, now: Instant) -> Vec<Departure> {
+        let lease = self.lease;
+        let lcore = &mut self.lcores[worker];
+        lcore.transmits = false;
+        let mut sent = std::mem::take(&mut lcore.outbox);
+        sent.retain(|departure| {
+            let covered = departure.class == TxClass::Own || now < lease;
+            let counter = if covered { Counter::TxPackets } else { Counter::DropTxLease };
+            lcore.counters.bump(counter);
+            covered
+        });
+        sent
+    }
+
+    /// The liveness thread wakes.
+    pub fn liveness(&mut self, agenda: &mut Agenda) {
+        let now = agenda.instant();
+        let mut workers_moved = 0;
+        for (worker, lcore) in self.lcores.iter_mut().enumerate() {
+            workers_moved |= u32::from(std::mem::take(&mut lcore.moved)) << worker;
+        }
+        while let Some(report) = self.reports.pop(agenda.now) {
+            self.failover.handle_report(now, report);
+        }
+        for (port, mut frame) in std::mem::take(&mut self.frames) {
+            self.failover.handle_frame(now, port, &mut frame);
+        }
+        if let Some(counter) = self.durable.take() {
+            self.failover.handle_reserved(counter);
+        }
+        self.failover.poll(now, Progress { workers_moved, drained: true });
+        self.execute(agenda);
+        let wake = agenda.now + agenda.span(300 * US, 1000 * US);
+        let due = self.failover.next_deadline().nanos().max(agenda.now + 20 * US);
+        agenda.at(wake.min(due), Happening::Liveness { at: self.at, life: self.life });
+    }
+
+    /// Executes what the liveness machine says, in its order.
+    fn execute(&mut self, agenda: &mut Agenda) {
+        while let Some(output) = self.failover.poll_output() {
+            if let Some(command) = command_for(&output) {
+                (0..WORKERS).for_each(|worker| self.command(worker, command.clone(), agenda));
+            }
+            match output {
+                Output::SendFrame { port, frame } => {
+                    self.inject(port, frame.to_vec(), TxClass::Own, agenda);
+                }
+                Output::Lease { until } => self.lease = until,
+                Output::Role { epoch, role, .. } => {
+                    self.role_epoch = epoch;
+                    let seen_at = agenda.now + agenda.span(US, 500 * US);
+                    self.roles.push(seen_at, role == WorkerRole::Active);
+                }
+                Output::Announce { epoch } => {
+                    if epoch == self.role_epoch {
+                        for (port, frame) in self.master.announcements().to_vec() {
+                            self.inject(port, frame, TxClass::Service, agenda);
+                        }
+                    }
+                }
+                Output::ReserveTerm { counter } => {
+                    let written = agenda.now + agenda.span(500 * US, 20_000 * US);
+                    agenda.at(written, Happening::Durable { at: self.at, life: self.life, counter });
+                }
+                Output::MayExit => self.notes.push(Note::MayExit),
+                Output::Event(event) => self.notes.push(Note::Happened(event)),
+                Output::PeerSession { .. } => self.sessions += 1,
+                Output::PeerLost { .. } | Output::InSync { .. } | Output::Quiesce { .. } => {}
+            }
+        }
+    }
+
+    /// The disk wrote a reservation.
+    pub fn reserved(&mut self, counter: u64) {
+        self.durable = Some(counter);
+    }
+
+    fn command(&mut self, worker: usize, command: Command, agenda: &mut Agenda) {
+        let seen_at = agenda.now + agenda.span(US, 200 * US);
+        self.lcores[worker].commands.push(seen_at, command);
+        self.wake(worker, seen_at, agenda);
+    }
+
+    /// Gives a frame to the worker that owns the port's transmit queue.
+    fn inject(&mut self, port: PortId, frame: Vec<u8>, class: TxClass, agenda: &mut Agenda) {
+        let worker = usize::from(port.0) % WORKERS;
+        let seen_at = agenda.now + agenda.span(US, 60 * US);
+        self.lcores[worker].injects.push(seen_at, Departure { port, frame, class });
+        self.wake(worker, seen_at, agenda);
+    }
+
+    /// The master thread wakes.
+    pub fn master(&mut self, agenda: &mut Agenda) {
+        let now = agenda.instant();
+        while let Some(active) = self.roles.pop(agenda.now) {
+            self.master.handle_role(now, active);
+        }
+        for (port, frame) in std::mem::take(&mut self.punted) {
+            self.master.handle_punt(now, port, &frame);
+        }
+        while let Some(hop) = self.resolves.pop(agenda.now) {
+            self.master.handle_resolve(now, hop);
+        }
+        self.master.poll(now);
+        while let Some(output) = self.master.poll_output() {
+            match output {
+                MasterOutput::Inject { port, frame, class } => self.inject(port, frame, class, agenda),
+                MasterOutput::Command { to: Some(to), command } => {
+                    self.command(usize::from(to.0), command, agenda);
+                }
+                MasterOutput::Command { to: None, command } => {
+                    (0..WORKERS).for_each(|worker| self.command(worker, command.clone(), agenda));
+                }
+                MasterOutput::Rival { .. } => {}
+            }
+        }
+        let wake = agenda.now + agenda.span(200 * US, 1000 * US);
+        agenda.at(wake, Happening::Master { at: self.at, life: self.life });
+    }
+
+    /// The process is stopped. What a port was already given, or was about to be given after
+    /// the lease had been asked, leaves when it goes on: one burst of each worker.
+    pub fn pause(&mut self, agenda: &mut Agenda) -> Vec<Departure> {
+        self.paused = true;
+        let mut bursts = Vec::new();
+        for worker in 0..WORKERS {
+            if self.lcores[worker].transmits && agenda.rng.bool() {
+                bursts.extend(self.transmit(worker, agenda.instant()));
+                self.lcores[worker].transmits = true;
+            }
+        }
+        bursts
+    }
+
+    /// The process goes on.
+    pub fn go_on(&mut self, agenda: &mut Agenda) {
+        self.paused = false;
+        for worker in 0..WORKERS {
+            self.lcores[worker].turn_at = 0;
+            let when = agenda.now + agenda.span(US, 2000 * US);
+            self.wake(worker, when, agenda);
+        }
+    }
+
+    /// One worker stands still for a while.
+    pub fn stall(&mut self, worker: usize, until: Nanos) {
+        self.lcores[worker].stalled_until = until;
+    }
+
+    pub fn operator(&mut self, operator: Operator, agenda: &mut Agenda) -> Result<(), &'static str> {
+        let result = self.failover.handle_operator(agenda.instant(), operator);
+        self.execute(agenda);
+        result
+    }
+
+    pub fn status(&self) -> FailoverStatus {
+        self.failover.status()
+    }
+
+    pub fn node(&self) -> NodeId {
+        self.status().node
+    }
+
+    /// Every flow in the tables, by the client's key.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.lcores
+            .iter()
+            .flat_map(|lcore| lcore.worker.shards().flat_map(|shard| shard.table.iter().map(|(_, f)| f)))
+    }
+
+    /// What each worker says of itself.
+    pub fn worker_status(&mut self, agenda: &mut Agenda) -> Vec<WorkerStatus> {
+        let mut all = Vec::new();
+        for worker in 0..WORKERS {
+            for event in self.ask(worker, Command::Status, agenda) {
+                if let Event::Status(status) = event {
+                    all.push(*status);
+                }
+            }
+        }
+        all
+    }
+
+    /// The flows that the workers take for protected now: client's and server's key.
+    pub fn protected(&mut self, agenda: &mut Agenda) -> Vec<(Key, Key)> {
+        let mut all = Vec::new();
+        for worker in 0..WORKERS {
+            let mut next = Some((baton::base::ids::ShardId(0), baton::flow::FlowIndex(0)));
+            while let Some((shard, from)) = next.take() {
+                for event in self.ask(worker, Command::Flows { shard, from }, agenda) {
+                    if let Event::Flows(slice) = event {
+                        let protected = slice.flows.iter().filter(|(_, _, protected)| *protected);
+                        all.extend(protected.map(|(flow, _, _)| (flow.client, flow.server)));
+                        next = slice.next;
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Asks a worker between two turns; what it says besides goes its usual way.
+    fn ask(&mut self, worker: usize, command: Command, agenda: &mut Agenda) -> Vec<Event> {
+        let mut outside = Outside::default();
+        let lcore = &mut self.lcores[worker];
+        lcore.worker.handle_command(agenda.instant(), command, &mut outside);
+        let events = std::iter::from_fn(|| lcore.worker.poll_event());
+        let (answers, others) = events.partition(|event| matches!(event, Event::Status(_) | Event::Flows(_)));
+        outside.events = others;
+        self.take_outside(worker, outside, agenda);
+        answers
+    }
+
+    /// Something counted by the workers.
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.lcores.iter().map(|lcore| lcore.count(counter)).sum()
+    }
+}

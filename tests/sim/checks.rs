@@ -1,0 +1,302 @@
+//! The checkers: what must hold in every run, whatever happens.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use baton::base::counters::Counter;
+use baton::base::ids::Term;
+use baton::failover::FailoverEvent;
+use baton::flow::Key;
+use baton::mirror::header::Header;
+
+use crate::agenda::{MS, Nanos};
+use crate::client::Outcome;
+use crate::config::SERVICES;
+use crate::scenario::Kind;
+use crate::world::World;
+
+/// More are not kept.
+const VIOLATIONS_MAX: usize = 12;
+/// Claims end within this after a partition: a takeover time and a heartbeat.
+const PARTITION_ENDS: Nanos = 60 * MS;
+
+#[derive(Default)]
+pub struct Checks {
+    pub violations: Vec<(Nanos, String)>,
+    /// One served and the other was in sync, for the first time.
+    pub settled: bool,
+    pub fair_since: Option<Nanos>,
+    pub probes: Vec<u64>,
+    /// Connections that were protected when a fault struck.
+    promised: BTreeSet<u64>,
+    /// The newest term in which a service frame was sent, and by whom.
+    sender: Option<(Term, usize)>,
+    partitioned: bool,
+    partition_over_at: Nanos,
+    promotions: Vec<(Nanos, usize, bool)>,
+    /// The newest sequence of each sealed stream of a life, and how often it began anew.
+    sealed: BTreeMap<(usize, u64, u64, u32), (u64, u64)>,
+    hold_timeouts: u64,
+}
+
+impl Checks {
+    pub fn violate(&mut self, now: Nanos, what: String) {
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push((now, what));
+        }
+    }
+
+    /// A service packet leaves an appliance that leads, or led, in this term.
+    pub fn service_frame(&mut self, now: Nanos, at: usize, led: Term) {
+        let Some((newest, by)) = self.sender else {
+            self.sender = Some((led, at));
+            return;
+        };
+        if led > newest {
+            self.sender = Some((led, at));
+        } else if by != at && !self.partitioned && now >= self.partition_over_at {
+            let what = format!("node {} sends in term {led} after node {} in {newest}", at + 1, by + 1);
+            if !self.violations.iter().any(|(_, known)| *known == what) {
+                self.violate(now, what);
+            }
+        }
+    }
+
+    /// A full partition begins or ends.
+    pub fn partition(&mut self, now: Nanos, begins: bool) {
+        if self.partitioned && !begins {
+            self.partition_over_at = now + PARTITION_ENDS;
+        }
+        self.partitioned = begins;
+    }
+
+    pub fn happened(&mut self, now: Nanos, at: usize, event: &FailoverEvent) {
+        if let FailoverEvent::Promoted { degraded, .. } = event
+            && self.settled
+        {
+            self.promotions.push((now, at, *degraded));
+        }
+    }
+
+    /// A frame leaves an appliance: no sealed stream uses a sequence twice under one key.
+    pub fn sealed_frame(&mut self, now: Nanos, life: (usize, u64), sessions: u64, frame: &[u8]) {
+        let u64_at =
+            |at: usize| frame.get(at..at + 8).map(|b| u64::from_be_bytes(b.try_into().expect("8 bytes")));
+        let (key, sequence, may_begin_anew) = match frame.get(12..14) {
+            Some([0x88, 0xb5]) if frame.get(17) == Some(&3) => {
+                let stream =
+                    frame.get(30..34).map_or(0, |b| u32::from_be_bytes(b.try_into().expect("4 bytes")));
+                let (Some(session), Some(sequence)) = (u64_at(22), u64_at(34)) else { return };
+                ((life.0, life.1, session, stream), sequence, false)
+            }
+            Some([0x08, 0x00])
+                if frame.get(23) == Some(&17) && frame.get(36..38) >= Some(&[0x1c, 0x84][..]) =>
+            {
+                let Some(header) = frame.get(42..).and_then(Header::read) else { return };
+                ((life.0, life.1, 0, u32::from(header.stream) | 1 << 31), header.sequence, true)
+            }
+            _ => return,
+        };
+        let Some((newest, begun)) = self.sealed.get_mut(&key) else {
+            self.sealed.insert(key, (sequence, 1));
+            return;
+        };
+        if sequence > *newest {
+            *newest = sequence;
+        } else if may_begin_anew && *begun < sessions {
+            (*newest, *begun) = (sequence, *begun + 1);
+        } else {
+            let what =
+                format!("stream {:#x} of node {}: sequence {sequence} after {newest}", key.3, life.0 + 1);
+            self.violate(now, what);
+        }
+    }
+
+    /// A life ends: what it counted counts.
+    pub fn retire(&mut self, appliance: &crate::appliance::Appliance) {
+        self.hold_timeouts += appliance.count(Counter::HoldTimeouts);
+    }
+}
+
+/// Now and then: what the active takes for protected, the standby knows.
+pub fn look(world: &mut World) {
+    let Some((active, standby)) = world.pair() else { return };
+    protected(world, active, standby);
+}
+
+/// A fault is about to strike: whoever is protected now, is promised to live on.
+pub fn before_fault(world: &mut World) {
+    let Some((active, standby)) = world.pair() else { return };
+    let protected = protected(world, active, standby);
+    if !world.scenario.kind.is_single() {
+        return;
+    }
+    let ends: BTreeSet<_> =
+        protected.iter().map(|key| ((key.src.ip(), key.src_port), (key.dst.ip(), key.dst_port))).collect();
+    let promised: Vec<u64> = world
+        .connections()
+        .filter(|c| c.is_live())
+        .filter(|c| {
+            let (local, remote) = (c.end.local, c.end.remote);
+            ends.contains(&((local.ip(), local.port()), (remote.ip(), remote.port())))
+        })
+        .map(|c| c.plan.id)
+        .collect();
+    world.say(|| format!("** {} connections are protected", promised.len()));
+    world.checks.promised.extend(promised);
+}
+
+/// The client's keys of all flows that the active takes for protected; the standby's table is
+/// held against them.
+fn protected(world: &mut World, active: usize, standby: usize) -> Vec<Key> {
+    let World { nodes, agenda, checks, .. } = world;
+    let Some(appliance) = nodes[active].up.as_mut() else { return Vec::new() };
+    let protected = appliance.protected(agenda);
+    let Some(follower) = nodes[standby].up.as_ref() else { return Vec::new() };
+    let known: BTreeMap<Key, Key> = follower.flows().map(|flow| (flow.client, flow.server)).collect();
+    for (client, server) in &protected {
+        if known.get(client) != Some(server) {
+            let what = match known.get(client) {
+                Some(other) => format!("as {other}"),
+                None => "not at all".to_owned(),
+            };
+            checks.violate(
+                agenda.now,
+                format!("protected flow {client} as {server}: the standby knows it {what}"),
+            );
+        }
+    }
+    protected.into_iter().map(|(client, _)| client).collect()
+}
+
+/// How the tables of the active and of the standby differ, if they do.
+pub fn difference(world: &World) -> Option<String> {
+    let Some((active, standby)) = world.pair() else { return Some("no synchronized pair".to_owned()) };
+    let table = |at: usize| -> BTreeMap<Key, _> {
+        let flows = world.nodes[at].up.iter().flat_map(|up| up.flows()).filter(|flow| flow.is_mirrored());
+        flows
+            .map(|flow| (flow.client, (flow.server, flow.server_id, flow.changed, flow.tcp.after_takeover())))
+            .collect()
+    };
+    let (ours, theirs) = (table(active), table(standby));
+    let lacking = ours.iter().find(|(key, flow)| theirs.get(key) != Some(flow));
+    let ghost = theirs.iter().find(|(key, _)| !ours.contains_key(key));
+    if let Some((key, flow)) = lacking {
+        return Some(format!("flow {key} {flow:?} is {:?} at the standby", theirs.get(key)));
+    }
+    ghost.map(|(key, flow)| format!("flow {key} {flow:?} exists at the standby alone"))
+}
+
+/// The run is over.
+pub fn at_end(world: &mut World) {
+    connections(world);
+    latency(world);
+    let (now, kind) = (world.agenda.now, world.scenario.kind);
+    for (at, node, degraded) in std::mem::take(&mut world.checks.promotions) {
+        if kind.keeps_leader() {
+            world.checks.violate(at, format!("node {} took over without a reason", node + 1));
+        } else if kind.is_single() && degraded {
+            world.checks.violate(at, format!("node {} was promoted without being in sync", node + 1));
+        }
+    }
+    for up in world.nodes.iter().filter_map(|node| node.up.as_ref()) {
+        world.checks.retire(up);
+    }
+    let timeouts = world.checks.hold_timeouts;
+    if timeouts > 0 && !kind.disturbs_mirror() {
+        world.checks.violate(now, format!("{timeouts} held packets waited for too long"));
+    }
+    let collisions: Vec<_> = world.servers().flat_map(|server| server.collisions.clone()).collect();
+    for collision in collisions {
+        let owner = world.connections().find(|c| c.plan.id == collision.id);
+        if owner.is_some_and(|c| {
+            SERVICES[c.plan.service].full_nat && c.outcome.is_none_or(|(_, at)| at > collision.at)
+        }) {
+            let what =
+                format!("{} is in use by connection {}, and a new one has it", collision.from, collision.id);
+            world.checks.violate(collision.at, what);
+        }
+    }
+}
+
+fn connections(world: &mut World) {
+    let kind = world.scenario.kind;
+    let mut found = Vec::new();
+    for connection in world.connections() {
+        let plan = connection.plan;
+        let service = SERVICES[plan.service];
+        let promised = world.checks.promised.contains(&plan.id);
+        let held = service.hold && connection.syn_acked_at.is_some() && kind.is_single();
+        let probe = world.checks.probes.contains(&plan.id);
+        let why = match () {
+            () if promised => "was protected when the fault struck",
+            () if probe => "began after all faults",
+            () if held => "had a SYN-ACK under hold",
+            () if kind == Kind::Calm => "met no fault",
+            () => continue,
+        };
+        let (outcome, at) = match connection.outcome {
+            Some((Outcome::Done, _)) => continue,
+            Some((outcome, at)) => (format!("{outcome:?}"), at),
+            None => (format!("unfinished, {:?}", connection.end.state), world.agenda.now),
+        };
+        let (local, name) = (connection.end.local, service.name);
+        found.push((at, format!("connection {} ({local} to {name}) {why}: {outcome}", plan.id)));
+    }
+    for (number, queries) in world.clients().flat_map(|client| &client.queries).enumerate() {
+        let from = match (kind, world.checks.fair_since) {
+            (Kind::Calm, _) => 0,
+            // A solicitation that was lost is sent again after a second (RFC 4861 section 10).
+            (_, Some(fair)) => fair + if world.scenario.is_fair() { 50 * MS } else { 1100 * MS },
+            (_, None) => continue,
+        };
+        let until = world.agenda.now - 50 * MS;
+        let lost = queries.log.iter().find(|(at, answer)| *at >= from && *at < until && answer.is_none());
+        if let Some((at, _)) = lost {
+            found.push((*at, format!("queries {number} ({}): no answer", queries.local)));
+        }
+    }
+    for (at, what) in found {
+        world.checks.violate(at, what);
+    }
+}
+
+/// What is left behind in the workers, if anything.
+pub fn left_behind(world: &mut World) -> Option<String> {
+    let World { nodes, agenda, .. } = world;
+    for (at, node) in nodes.iter_mut().enumerate() {
+        let Some(appliance) = &mut node.up else { continue };
+        for (worker, status) in appliance.worker_status(agenda).into_iter().enumerate() {
+            let (held, departed) = (status.held, status.departed);
+            let waits = status.oldest_unacknowledged.is_some();
+            if held > 0 || departed > 0 || waits {
+                let number = at + 1;
+                return Some(format!(
+                    "node {number} worker {worker}: {held} held packets, {departed} ends unacknowledged, \
+                     unacknowledged states: {waits}"
+                ));
+            }
+        }
+    }
+    None
+}
+
+/// Without faults flows are protected soon.
+fn latency(world: &mut World) {
+    if world.scenario.kind != Kind::Calm {
+        return;
+    }
+    let World { nodes, agenda, checks, .. } = world;
+    let mut latency = [0u64; 32];
+    for appliance in nodes.iter_mut().filter_map(|node| node.up.as_mut()) {
+        for status in appliance.worker_status(agenda) {
+            for (bin, count) in status.protection_latency.iter().enumerate() {
+                latency[bin] += count;
+            }
+        }
+    }
+    // Bin 12 ends at 8.2 ms.
+    let (all, soon): (u64, u64) = (latency.iter().sum(), latency[..=12].iter().sum());
+    if soon * 100 < all * 99 {
+        checks.violate(agenda.now, format!("only {soon} of {all} flows were protected within 10 ms"));
+    }
+}

@@ -1,0 +1,139 @@
+//! The configuration of the two appliances of a run.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use baton::config::snapshot::Snapshot;
+
+/// What a run may vary.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    pub closing_timeout_s: u32,
+    pub udp_timeout_s: u32,
+    pub quarantine_s: u32,
+    pub walk_rate: u32,
+}
+
+/// A virtual server, as clients and checkers know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    pub name: &'static str,
+    address: &'static str,
+    pub udp: bool,
+    pub full_nat: bool,
+    pub hold: bool,
+}
+
+const fn service(
+    name: &'static str,
+    address: &'static str,
+    udp: bool,
+    full_nat: bool,
+    hold: bool,
+) -> Service {
+    Service { name, address, udp, full_nat, hold }
+}
+
+pub const SERVICES: [Service; 10] = [
+    service("nat-hold", "10.1.0.100:80", false, false, true),
+    service("full-hold", "10.1.0.101:80", false, true, true),
+    service("nat-async", "10.1.0.102:80", false, false, false),
+    service("full-async", "10.1.0.103:80", false, true, false),
+    service("nat-hold-6", "[fd01::100]:80", false, false, true),
+    service("full-hold-6", "[fd01::101]:80", false, true, true),
+    service("full-async-6", "[fd01::103]:80", false, true, false),
+    service("dns", "10.1.0.104:53", true, true, true),
+    service("dns-async", "10.1.0.105:53", true, true, false),
+    service("dns-6", "[fd01::104]:53", true, false, true),
+];
+
+impl Service {
+    pub fn address(&self) -> SocketAddr {
+        self.address.parse().expect("an address")
+    }
+}
+
+const HEAD: &str = r#"
+[appliance]
+name = "sim-NODE"
+node = NODE
+[eal]
+file_prefix = "sim"
+[lcores]
+master_cpu = 0
+worker = [
+  { cpu = 1, roles = ["distributor", "traffic-manager", "mirror"] },
+  { cpu = 2, roles = ["distributor", "traffic-manager", "mirror"] },
+]
+[[port]]
+name = "client"
+device = "net_null0"
+addresses = ["10.1.0.2NODE/24", "fd01::2NODE/64"]
+[[port]]
+name = "server"
+device = "net_null1"
+addresses = ["10.2.0.2NODE/24", "fd02::2NODE/64"]
+shared_addresses = ["10.2.0.1/24", "fd02::1/64"]
+[[port]]
+name = "mirror"
+device = "net_null2"
+addresses = ["10.9.0.NODE/24"]
+[[pool]]
+name = "v4"
+balance = "round-robin"
+server = [ { address = "10.2.0.10:8080" }, { address = "10.2.0.11:8080" } ]
+[[pool]]
+name = "v6"
+balance = "maglev"
+server = [ { address = "[fd02::10]:8080" }, { address = "[fd02::11]:8080" } ]
+[flows]
+max = 2048
+tcp_closing_timeout_s = CLOSING
+udp_timeout_s = DATAGRAM
+port_quarantine_s = QUARANTINE
+[mirror]
+port = "mirror"
+peers = [ { node = PEER, address = "10.9.0.PEER" } ]
+key_file = "k"
+walk_rate = WALK
+[failover]
+virtual_router_id = 51
+priority = PRIORITY
+boot_wait_ms = 300
+state_dir = "s"
+[control]
+socket = "a.sock"
+"#;
+
+/// The configuration of one node.
+pub fn snapshot(node: u16, options: &Options) -> Arc<Snapshot> {
+    let mut text = HEAD
+        .replace("NODE", &node.to_string())
+        .replace("PEER", &(3 - node).to_string())
+        .replace("PRIORITY", &(250 - node * 50).to_string())
+        .replace("CLOSING", &options.closing_timeout_s.to_string())
+        .replace("DATAGRAM", &options.udp_timeout_s.to_string())
+        .replace("QUARANTINE", &options.quarantine_s.to_string())
+        .replace("WALK", &options.walk_rate.to_string());
+    for service in SERVICES {
+        let v6 = service.address().is_ipv6();
+        let protocol = if service.udp { "udp" } else { "tcp" };
+        let pool = if v6 { "v6" } else { "v4" };
+        let forwarding = match (service.full_nat, v6) {
+            (false, _) => "forwarding = \"nat\"",
+            (true, false) => "forwarding = \"full-nat\"\nsnat_addresses = [\"10.2.0.100\"]",
+            (true, true) => "forwarding = \"full-nat\"\nsnat_addresses = [\"fd02::100\"]",
+        };
+        let commit = if service.hold { "hold" } else { "async" };
+        text += &format!(
+            "[[virtual_server]]\nname = \"{}\"\naddress = \"{}\"\nprotocol = \"{protocol}\"\npool = \"{pool}\"\n\
+             {forwarding}\nmirror = {{ mode = \"checkpoint\", commit = \"{commit}\" }}\n",
+            service.name, service.address
+        );
+    }
+    let checked = baton::config::load(Path::new("sim.toml"), &text).unwrap_or_else(|errors| {
+        panic!("{}", errors.iter().map(|error| format!("{error}\n")).collect::<String>())
+    });
+    Arc::new(Snapshot { generation: 1, checked })
+}

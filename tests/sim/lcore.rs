@@ -1,0 +1,192 @@
+//! One worker with its queues: what an lcore's loop does, a turn at a time.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use baton::base::buffer::RxMeta;
+use baton::base::counters::{Counter, Counters};
+use baton::base::ids::{PortId, WorkerId};
+use baton::base::io::{Io, Punt, TxClass};
+use baton::base::limits::BURST_MAX;
+use baton::base::time::{Duration, Instant};
+use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
+use baton::worker::Worker;
+use baton::worker::message::{Command, Event};
+
+use crate::agenda::Nanos;
+
+/// Frames that wait in a port's queue of one worker.
+const RX_MAX: usize = 256;
+/// Packets that wait for the owner of their shard.
+const HANDED_MAX: usize = 256;
+/// An idle worker sleeps so long at most.
+const IDLE: Duration = Duration::from_micros(700);
+
+/// A frame on its way out.
+pub struct Departure {
+    pub port: PortId,
+    pub frame: Vec<u8>,
+    pub class: TxClass,
+}
+
+/// What a turn led to outside of the worker.
+#[derive(Default)]
+pub struct Outside {
+    pub sent: Vec<Departure>,
+    pub punted: Vec<(Punt, PortId, Vec<u8>)>,
+    pub handed: Vec<(WorkerId, PlainBuffer)>,
+    pub events: Vec<Event>,
+}
+
+impl Io for Outside {
+    type Buf = PlainBuffer;
+    type Shared = SharedPlainBuffer;
+
+    fn alloc(&mut self) -> Option<PlainBuffer> {
+        Some(PlainBuffer::new())
+    }
+
+    fn send(&mut self, port: PortId, mut packet: PlainBuffer, class: TxClass) {
+        packet.finish().expect("what is asked of the port makes sense");
+        self.sent.push(Departure { port, frame: packet.to_bytes(), class });
+    }
+
+    fn punt(&mut self, to: Punt, packet: PlainBuffer) {
+        use baton::base::buffer::Buffer;
+        self.punted.push((to, packet.rx().port, packet.to_bytes()));
+    }
+
+    fn hand_over(&mut self, to: WorkerId, packet: PlainBuffer) {
+        self.handed.push((to, packet));
+    }
+
+    fn clone_shared(&mut self, packet: &PlainBuffer) -> Option<SharedPlainBuffer> {
+        Some(packet.share())
+    }
+
+    fn send_shared(&mut self, port: PortId, packet: SharedPlainBuffer, class: TxClass) {
+        let mut packet = packet.finish().expect("what is asked of the port makes sense");
+        packet.finish().expect("what is asked of the port makes sense");
+        self.sent.push(Departure { port, frame: packet.to_bytes(), class });
+    }
+}
+
+/// A queue whose entries take a while to be seen, in order.
+pub struct Delayed<T>(VecDeque<(Nanos, T)>);
+
+impl<T> Default for Delayed<T> {
+    fn default() -> Delayed<T> {
+        Delayed(VecDeque::new())
+    }
+}
+
+impl<T> Delayed<T> {
+    pub fn push(&mut self, seen_at: Nanos, item: T) {
+        let last = self.0.back().map_or(0, |(at, _)| *at);
+        self.0.push_back((seen_at.max(last), item));
+    }
+
+    pub fn pop(&mut self, now: Nanos) -> Option<T> {
+        if self.0.front().is_some_and(|(at, _)| *at <= now) {
+            self.0.pop_front().map(|(_, item)| item)
+        } else {
+            None
+        }
+    }
+
+    pub fn next_at(&self) -> Option<Nanos> {
+        self.0.front().map(|(at, _)| *at)
+    }
+}
+
+pub struct Lcore {
+    pub worker: Worker<PlainBuffer>,
+    pub counters: Arc<Counters>,
+    rx: VecDeque<(PortId, Vec<u8>)>,
+    pub rx_dropped: u64,
+    handed: VecDeque<PlainBuffer>,
+    pub commands: Delayed<Command>,
+    pub injects: Delayed<Departure>,
+    pub outbox: Vec<Departure>,
+    /// A transmit is on the agenda.
+    pub transmits: bool,
+    /// When its next turn is; turns on the agenda for another time are void.
+    pub turn_at: Nanos,
+    /// It went round since the liveness thread looked.
+    pub moved: bool,
+    /// It stands still until then.
+    pub stalled_until: Nanos,
+}
+
+impl Lcore {
+    pub fn new(worker: Worker<PlainBuffer>, counters: Arc<Counters>) -> Lcore {
+        Lcore {
+            worker,
+            counters,
+            rx: VecDeque::new(),
+            rx_dropped: 0,
+            handed: VecDeque::new(),
+            commands: Delayed::default(),
+            injects: Delayed::default(),
+            outbox: Vec::new(),
+            transmits: false,
+            turn_at: 0,
+            moved: false,
+            stalled_until: 0,
+        }
+    }
+
+    /// A frame in the port's queue; a full one drops.
+    pub fn receive(&mut self, port: PortId, frame: Vec<u8>) {
+        if self.rx.len() < RX_MAX {
+            self.rx.push_back((port, frame));
+        } else {
+            self.rx_dropped += 1;
+        }
+    }
+
+    /// A packet that another worker received; a full ring drops.
+    pub fn take_over(&mut self, packet: PlainBuffer) {
+        if self.handed.len() < HANDED_MAX {
+            self.handed.push_back(packet);
+        }
+    }
+
+    /// One turn of the loop.
+    pub fn turn(&mut self, now: Instant) -> Outside {
+        let mut outside = Outside::default();
+        self.moved = true;
+        while let Some(command) = self.commands.pop(now.nanos()) {
+            self.worker.handle_command(now, command, &mut outside);
+        }
+        while let Some(departure) = self.injects.pop(now.nanos()) {
+            outside.sent.push(departure);
+        }
+        let count = self.rx.len().min(BURST_MAX);
+        let received = |(port, frame): (PortId, Vec<u8>)| {
+            PlainBuffer::from_bytes(&frame).received(RxMeta { port, ..RxMeta::default() })
+        };
+        let mut burst: Vec<PlainBuffer> = self.rx.drain(..count).map(received).collect();
+        self.worker.handle_burst(now, &mut burst, &mut outside);
+        let count = self.handed.len().min(BURST_MAX);
+        let mut burst: Vec<PlainBuffer> = self.handed.drain(..count).collect();
+        self.worker.handle_burst(now, &mut burst, &mut outside);
+        self.worker.poll(now, &mut outside);
+        outside.events.extend(std::iter::from_fn(|| self.worker.poll_event()));
+        outside
+    }
+
+    /// When the next turn is due: at once when something waits.
+    pub fn next_turn(&self, now: Nanos, work: Nanos) -> Nanos {
+        if !self.rx.is_empty() || !self.handed.is_empty() {
+            return now + work;
+        }
+        let deadline = self.worker.next_deadline().nanos().max(now + work);
+        let waiting = [self.commands.next_at(), self.injects.next_at()].into_iter().flatten().min();
+        deadline.min(now + IDLE.nanos()).min(waiting.unwrap_or(Nanos::MAX).max(now + work))
+    }
+
+    pub fn count(&self, counter: Counter) -> u64 {
+        self.counters.value(counter)
+    }
+}

@@ -1,0 +1,75 @@
+//! Whole pairs of appliances, their links, neighbours, clients and servers on one thread, in
+//! virtual time, from one seed; and the checkers beside them. `scripts/simulate` runs more of it.
+
+mod agenda;
+mod appliance;
+mod checks;
+mod client;
+mod config;
+mod hosts;
+mod lcore;
+mod link;
+mod packet;
+mod run;
+mod scenario;
+mod server;
+mod tcp;
+mod trace;
+mod world;
+
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use run::Report;
+
+/// Runs seeds on two threads; the reports of those with violations, until `stop` says enough.
+fn violated(seeds: Range<u64>, variant: &str, stop_at_first: bool) -> Vec<Report> {
+    let variants = run::variant(variant).expect("a known variant");
+    let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let enough = stop_at_first && !found.lock().expect("no thread panicked").is_empty();
+                    if seed >= seeds.end || enough {
+                        return;
+                    }
+                    let report = run::run(seed, variants, false);
+                    if !report.violations.is_empty() {
+                        found.lock().expect("no thread panicked").push(report);
+                    }
+                }
+            });
+        }
+    });
+    found.into_inner().expect("no thread panicked")
+}
+
+#[test]
+fn whatever_happens_every_promise_is_kept() {
+    let found = violated(0..270, "sound", true);
+    let told: Vec<String> = found.iter().map(|report| report.told("sound")).collect();
+    assert!(told.is_empty(), "\n{}", told.join("\n"));
+}
+
+#[test]
+fn one_seed_is_one_run() {
+    for seed in [0, 7, 12] {
+        let run = || {
+            let Report { violations, connections, done, lasted, frames, .. } =
+                run::run(seed, Default::default(), false);
+            (violations, connections, done, lasted, frames)
+        };
+        assert_eq!(run(), run(), "seed {seed}");
+    }
+}
+
+#[test]
+fn every_broken_variant_is_caught_within_a_thousand_seeds() {
+    for variant in run::VARIANTS {
+        let found = violated(0..1000, variant, true);
+        assert!(!found.is_empty(), "no seed shows that {variant} is broken");
+    }
+}

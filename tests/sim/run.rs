@@ -1,0 +1,85 @@
+//! One run from one seed, and what the checkers say of it.
+
+use crate::agenda::{MS, Nanos};
+use crate::appliance::Variants;
+use crate::checks;
+use crate::client::Outcome;
+use crate::scenario;
+use crate::world::World;
+
+/// No run lasts longer, in virtual time.
+const LONGEST: Nanos = 40_000 * MS;
+
+/// What came of a run.
+pub struct Report {
+    pub seed: u64,
+    pub scenario: String,
+    pub violations: Vec<String>,
+    pub connections: usize,
+    pub done: usize,
+    /// Virtual time.
+    pub lasted: Nanos,
+    /// Frames that left the appliances.
+    pub frames: u64,
+}
+
+impl Report {
+    /// What there is to say of it, with the command that replays it.
+    pub fn told(&self, variant: &str) -> String {
+        let Report { seed, scenario, connections, done, lasted, .. } = self;
+        let seconds = *lasted as f64 / 1e9;
+        let mut told =
+            format!("seed {seed} ({scenario}): {done} of {connections} connections done in {seconds:.3} s\n");
+        for violation in &self.violations {
+            told += &format!("  VIOLATED {violation}\n");
+        }
+        if !self.violations.is_empty() {
+            let variant = if variant == "sound" { String::new() } else { format!(" --variant {variant}") };
+            told += &format!("  replay: scripts/simulate --seed {seed}{variant}\n");
+        }
+        told
+    }
+}
+
+/// Names of the broken variants.
+pub const VARIANTS: [&str; 4] =
+    ["acknowledged-before-applied", "tombstone-dropped-early", "equal-term-accepted", "send-after-lease"];
+
+/// The variant of a name; `sound` is one.
+pub fn variant(name: &str) -> Option<Variants> {
+    use baton::{failover, mirror};
+    let mut variants = Variants::default();
+    match name {
+        "sound" => {}
+        "acknowledged-before-applied" => variants.mirror = mirror::Variant::AcknowledgedBeforeApplied,
+        "tombstone-dropped-early" => variants.mirror = mirror::Variant::TombstoneDroppedEarly,
+        "equal-term-accepted" => variants.failover = failover::Variant::EqualTermAccepted,
+        "send-after-lease" => variants.failover = failover::Variant::SendAfterLease,
+        _ => return None,
+    }
+    Some(variants)
+}
+
+/// Runs a seed.
+pub fn run(seed: u64, variants: Variants, traces: bool) -> Report {
+    let (scenario, script) = scenario::of_seed(seed);
+    let name = scenario.to_string();
+    let mut world = World::new(seed, scenario, script, variants, traces);
+    let began = world.agenda.now;
+    world.run_until(began + LONGEST);
+    checks::at_end(&mut world);
+    let mut violations = std::mem::take(&mut world.checks.violations);
+    violations.sort();
+    Report {
+        seed,
+        scenario: name,
+        violations: violations
+            .into_iter()
+            .map(|(at, what)| format!("{:.6}: {what}", at as f64 / 1e9))
+            .collect(),
+        connections: world.connections().count(),
+        done: world.connections().filter(|c| matches!(c.outcome, Some((Outcome::Done, _)))).count(),
+        lasted: world.agenda.now - began,
+        frames: world.frames,
+    }
+}
