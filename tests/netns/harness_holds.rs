@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netns_harness::capture::{Capture, Depth, Direction, stop_all};
-use netns_harness::command::{run, wait_until};
+use netns_harness::command::wait_until;
 use netns_harness::config::{self, Settings};
 use netns_harness::downloads::{Downloads, Outcome, Request};
 use netns_harness::probe::{Echo, Probe};
