@@ -1,16 +1,20 @@
 //! A program that runs beside the test, inside a namespace, and dies with it.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::command::wait_until;
+
+/// How long a process may take to enter its namespace, on a machine with much else to do.
+const ENTERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A running child. Its process id is the program's own: every wrapper in between is replaced by `exec`.
 ///
@@ -34,7 +38,7 @@ impl Process {
     ) -> Result<Process> {
         let (log, file) = open_log(directory, name)?;
         let output = file.try_clone()?;
-        Self::start(name, log, command(namespace, program, args).stdout(output).stderr(file))
+        Self::start(name, log, namespace, command(namespace, program, args).stdout(output).stderr(file))
     }
 
     /// As [`Process::spawn`], but standard output is the caller's to read.
@@ -46,15 +50,28 @@ impl Process {
         args: &[&str],
     ) -> Result<(Process, ChildStdout)> {
         let (log, file) = open_log(directory, name)?;
-        let mut process =
-            Self::start(name, log, command(namespace, program, args).stdout(Stdio::piped()).stderr(file))?;
+        let mut command = command(namespace, program, args);
+        let mut process = Self::start(name, log, namespace, command.stdout(Stdio::piped()).stderr(file))?;
         let output = process.child.stdout.take().context("no standard output")?;
         Ok((process, output))
     }
 
-    fn start(name: &str, log: PathBuf, command: &mut Command) -> Result<Process> {
+    /// Returns when the process is in its namespace, or has ended: what is about to enter one is not
+    /// among those that are found in it, and would outlive it.
+    fn start(name: &str, log: PathBuf, namespace: &str, command: &mut Command) -> Result<Process> {
         let child = command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Process { name: name.to_owned(), child, log })
+        let mut process = Process { name: name.to_owned(), child, log };
+        let inode = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.ino());
+        let wanted = inode(Path::new("/run/netns").join(namespace))?;
+        let own = PathBuf::from(format!("/proc/{}/ns/net", process.pid()));
+        let until = Instant::now() + ENTERS_WITHIN;
+        while inode(own.clone()).ok() != Some(wanted) && process.ended()?.is_none() {
+            if Instant::now() > until {
+                bail!("{name} did not enter {namespace} within {ENTERS_WITHIN:?}");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(process)
     }
 
     /// Its process id.
