@@ -3,6 +3,7 @@
 //! * [`case`]: what can be measured, by name; [`figure`]: what comes out.
 //! * [`regime`]: how near two CPUs are to each other, measured beside every sample of two CPUs.
 //! * [`machine`]: the machine itself.
+//! * [`traffic`]: the generator, bytes alone.
 //! * [`report`] and [`chart`]: Markdown and SVG.
 //!
 //! `perf/README.md` says what each figure means and how it is measured.
@@ -16,3 +17,4 @@ pub mod figure;
 pub mod machine;
 pub mod regime;
 pub mod report;
+pub mod traffic;

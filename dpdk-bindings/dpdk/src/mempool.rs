@@ -3,6 +3,8 @@
 use core::ptr::NonNull;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use crate::eal::Running;
 use crate::error::{EINVAL, Error, c_string, check_pointer};
 use crate::mbuf::Mbuf;
@@ -93,6 +95,26 @@ impl Mempool {
         let packet = NonNull::new(unsafe { dpdk_sys::dpdk_shim_mbuf_alloc(self.0.pool.as_ptr()) })?;
         // SAFETY: the buffer is new and nobody else's.
         Some(unsafe { Mbuf::from_raw(packet) })
+    }
+
+    /// Appends `count` empty buffers, each with the headroom in front: all of them, or none when
+    /// the pool has not that many left or the array has no room. Says whether they came.
+    #[inline]
+    pub fn alloc_bulk<const N: usize>(&self, packets: &mut ArrayVec<Mbuf, N>, count: usize) -> bool {
+        let len = packets.len();
+        if count > N - len {
+            return false;
+        }
+        // SAFETY: the pool lives. An `Mbuf` is a pointer in memory; there is room for that many
+        // behind the array's packets, and those that came are new and nobody else's.
+        unsafe {
+            let behind = packets.as_mut_ptr().add(len).cast::<*mut dpdk_sys::rte_mbuf>();
+            let came = dpdk_sys::dpdk_shim_mbuf_alloc_bulk(self.0.pool.as_ptr(), behind, count as u32) == 0;
+            if came {
+                packets.set_len(len + count);
+            }
+            came
+        }
     }
 
     /// Buffers in all.

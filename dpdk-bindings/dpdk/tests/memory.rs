@@ -4,7 +4,7 @@ mod common;
 
 use common::with_eal;
 use dpdk::mbuf::{Checksum, HEADROOM, L3_LEN_MAX, L4, NoRoom, TxOffload};
-use dpdk::{Eal, Mbuf, Mempool, mempool};
+use dpdk::{Burst, Eal, Mbuf, Mempool, mempool};
 
 const ONE_LCORE: &[&str] = &["--lcores=0@0"];
 
@@ -35,6 +35,24 @@ fn buffers_come_back_to_their_pool() {
         std::thread::spawn(move || drop(taken)).join().unwrap();
         assert_eq!(pool.in_use(), 0);
         assert!(pool.alloc().is_some());
+    });
+}
+
+#[test]
+fn many_buffers_come_at_once_or_none() {
+    with_eal("many_buffers_come_at_once_or_none", ONE_LCORE, |eal| {
+        let pool = pool_of(&eal, 63);
+        let mut taken = Burst::<48>::new();
+        assert!(pool.alloc_bulk(&mut taken, 40));
+        assert_eq!((taken.len(), pool.in_use()), (40, 40));
+        assert!(taken.iter().all(|packet| packet.headroom() == HEADROOM && packet.total_len() == 0));
+        assert!(!pool.alloc_bulk(&mut taken, 9), "the array has room for eight");
+        let mut more = Burst::<48>::new();
+        assert!(!pool.alloc_bulk(&mut more, 24), "the pool has 23");
+        assert_eq!((more.len(), pool.in_use()), (0, 40));
+        assert!(pool.alloc_bulk(&mut more, 23));
+        drop((taken, more));
+        assert_eq!(pool.in_use(), 0);
     });
 }
 
