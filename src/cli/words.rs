@@ -37,7 +37,7 @@ pub enum Word {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show who leads, who is in sync, and how the workers and peers are
+    /// Show who leads, who is in sync, how busy the workers are, and how the peers are
     Status(Query),
     /// List flows
     Flows(FlowQuery),

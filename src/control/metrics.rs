@@ -1,9 +1,9 @@
 //! Metrics in Prometheus' text format, version 0.0.4: every counter by owner,
 //! and the gauges that an operator alarms on.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
-use crate::control::report::{CounterReport, MirrorReport, StatusReport, role_text};
+use crate::control::report::{CounterReport, MirrorReport, StatusReport, WorkerReport, role_text};
 use crate::failover::role::Role;
 
 /// What a scrape is told that it gets.
@@ -17,7 +17,7 @@ pub fn text(status: &StatusReport, counters: &CounterReport, mirror: &MirrorRepo
     page.sample("info", &labels, 1);
     page.gauge("role", "1 for the role that the appliance has.");
     for role in Role::ALL {
-        page.sample("role", &format!("role=\"{}\"", role_text(role)), (role == status.role).into());
+        page.sample("role", &format!("role=\"{}\"", role_text(role)), u8::from(role == status.role));
     }
     for (name, help, value) in [
         ("degraded", "1 when it was promoted outside the in-sync set.", u64::from(status.degraded)),
@@ -47,9 +47,10 @@ pub fn text(status: &StatusReport, counters: &CounterReport, mirror: &MirrorRepo
         page.gauge(name, help);
         page.sample(name, "", value);
     }
+    workers(&mut page, status);
     page.gauge("peer_in_sync", "1 when the peer is in the in-sync set.");
     for peer in &status.peers {
-        page.sample("peer_in_sync", &format!("node=\"{}\"", peer.node), peer.in_sync.into());
+        page.sample("peer_in_sync", &format!("node=\"{}\"", peer.node), u8::from(peer.in_sync));
     }
     hold_latency(&mut page, mirror);
     for counter in &counters.counters {
@@ -60,6 +61,37 @@ pub fn text(status: &StatusReport, counters: &CounterReport, mirror: &MirrorRepo
         }
     }
     page.0
+}
+
+/// Gauges over the last second where there is one to show, and totals, of which a reader makes rates of its own.
+fn workers(page: &mut Page, status: &StatusReport) {
+    let label = |worker: &WorkerReport| format!("worker=\"{}\"", worker.worker);
+    page.gauge("worker_load_percent", "Time of the last second in which the worker had something to do.");
+    for worker in &status.workers {
+        if let Some(load) = worker.load_percent {
+            page.sample("worker_load_percent", &label(worker), load);
+        }
+    }
+    page.gauge("worker_cycles_per_packet", "Cycles that a packet of the last second took.");
+    for worker in &status.workers {
+        if let Some(cycles) = worker.cycles_per_packet {
+            page.sample("worker_cycles_per_packet", &label(worker), cycles);
+        }
+    }
+    type Total = fn(&WorkerReport) -> u64;
+    let totals: [(&str, &str, Total); 5] = [
+        ("worker_turns_total", "Rounds of the worker's loop.", |of| of.turns),
+        ("worker_busy_turns_total", "Rounds that found something to do.", |of| of.busy_turns),
+        ("worker_busy_microseconds_total", "Time in those.", |of| of.busy_us),
+        ("worker_empty_microseconds_total", "Time in the others, rests included.", |of| of.empty_us),
+        ("worker_packets_total", "Packets taken from ports and from other workers.", |of| of.packets),
+    ];
+    for (name, help, total) in totals {
+        page.head(name, help, "counter");
+        for worker in &status.workers {
+            page.sample(name, &label(worker), total(worker));
+        }
+    }
 }
 
 /// Prometheus' histograms are cumulative.
@@ -89,7 +121,7 @@ impl Page {
         self.head(name, help, "gauge");
     }
 
-    fn sample(&mut self, name: &str, labels: &str, value: u64) {
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
         let _ = match labels {
             "" => writeln!(self.0, "baton_{name} {value}"),
             labels => writeln!(self.0, "baton_{name}{{{labels}}} {value}"),

@@ -30,7 +30,7 @@ impl Display for Table {
         let widths: Vec<usize> = (0..columns)
             .map(|column| cells(column).map(|cell| cell.chars().count()).max().unwrap_or(0))
             .collect();
-        let number = |cell: &String| cell == "-" || cell.bytes().all(|b| b.is_ascii_digit());
+        let number = |cell: &String| cell == "-" || cell.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         let numeric: Vec<bool> = (0..columns).map(|column| cells(column).skip(1).all(number)).collect();
         for row in &self.rows {
             let mut line = String::new();
@@ -48,6 +48,11 @@ impl Display for Table {
 /// A value, or a dash where there is none.
 fn or_dash<T: Display>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// As [`or_dash`], with one digit behind the point.
+fn tenths_or_dash(value: Option<f64>) -> String {
+    or_dash(value.map(|value| format!("{value:.1}")))
 }
 
 fn yes_no(truth: bool) -> &'static str {
@@ -81,9 +86,11 @@ impl Display for StatusReport {
         )?;
         writeln!(f, "ports       {} at rest after their flow's end", flows.ports_resting)?;
         writeln!(f, "buffers     {} of {} in use", buffers.in_use, buffers.total)?;
-        let mut workers = Table::new(&["worker", "cpu", "shards", "flows", "moving"]);
+        let mut workers =
+            Table::new(&["worker", "cpu", "shards", "flows", "load %", "cycles/packet", "moving"]);
         for w in &self.workers {
-            workers.row(&[&w.worker, &w.cpu, &w.shards, &w.flows, &yes_no(w.progressing)]);
+            let (load, cycles) = (tenths_or_dash(w.load_percent), tenths_or_dash(w.cycles_per_packet));
+            workers.row(&[&w.worker, &w.cpu, &w.shards, &w.flows, &load, &cycles, &yes_no(w.progressing)]);
         }
         write!(f, "\n{workers}")?;
         if self.peers.is_empty() {

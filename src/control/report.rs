@@ -78,6 +78,22 @@ pub struct WorkerReport {
     pub shards: u32,
     /// Flows in them.
     pub flows: u64,
+    /// Of the last second, the part in which it had something to do, in percent: its polls that found something
+    /// against empty ones and rests, by time. `None`: it did not move.
+    pub load_percent: Option<f64>,
+    /// Of the last second, the cycles of the processor's time-stamp counter that a packet took, waiting for
+    /// nothing included. `None`: no packet came.
+    pub cycles_per_packet: Option<f64>,
+    /// Rounds of its loop since its start.
+    pub turns: u64,
+    /// Those that found something to do.
+    pub busy_turns: u64,
+    /// Time in those, in microseconds.
+    pub busy_us: u64,
+    /// Time in the others, rests included, in microseconds.
+    pub empty_us: u64,
+    /// Packets that it took from ports and from other workers, since its start.
+    pub packets: u64,
     /// Whether it moved since it was last looked at.
     pub progressing: bool,
 }

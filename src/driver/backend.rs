@@ -24,8 +24,8 @@ use crate::control::report::{
 };
 use crate::driver::clock::Clock;
 use crate::driver::events::EventLog;
-use crate::driver::lease::Turns;
 use crate::driver::liveness::{Board, Request};
+use crate::driver::load::Loads;
 use crate::driver::master::{Question, mac_text};
 use crate::failover::{FailoverStatus, Operator, Role};
 use crate::flow::key::TCP;
@@ -49,8 +49,8 @@ pub struct Appliance {
     pub clock: Clock,
     /// What the liveness thread shares.
     pub board: Arc<Board>,
-    /// Each worker's turns.
-    pub turns: Vec<Arc<Turns>>,
+    /// How busy the workers are.
+    pub loads: Arc<Loads>,
     /// Turns at the last look, for each worker.
     pub turns_seen: Mutex<Vec<u64>>,
     /// Who counts, and their counters.
@@ -172,18 +172,28 @@ impl Backend for Appliance {
             in_sync.push(config.appliance.node);
             in_sync.sort_unstable();
         }
-        let counts: Vec<u64> = self.turns.iter().map(|turns| turns.count()).collect();
+        let (spent, loads) = (self.loads.spent(), self.loads.read());
+        let counts: Vec<u64> = spent.iter().map(|spent| spent.turns).collect();
         let seen = core::mem::replace(&mut *self.turns_seen.lock(), counts.clone());
         let worker_reports = config.lcores.workers.iter().enumerate().map(|(number, lcore)| {
             let worker = WorkerId(number as u16);
             let owned = |shard: &u16| {
                 owner_of(crate::base::ids::ShardId(*shard), config.lcores.workers.len() as u16) == worker
             };
+            let spent = spent.get(number).copied().unwrap_or_default();
+            let load = loads.get(number).copied().unwrap_or_default();
             WorkerReport {
                 worker,
                 cpu: lcore.cpu,
                 shards: (0..SHARDS as u16).filter(owned).count() as u32,
                 flows: workers.get(number).map_or(0, |status| status.flows),
+                load_percent: load.percent,
+                cycles_per_packet: load.cycles_per_packet,
+                turns: spent.turns,
+                busy_turns: spent.busy_turns,
+                busy_us: spent.busy.micros(),
+                empty_us: spent.empty.micros(),
+                packets: spent.packets,
                 progressing: counts.get(number) != seen.get(number),
             }
         });

@@ -1,7 +1,8 @@
 //! One worker's loop, whatever its packets come from: DPDK's ports, or memory in tests.
 //!
 //! A turn: commands, packets of every source, the worker's own work, transmits, events,
-//! and then perhaps a rest. The clock is read once a turn; transmits read it again.
+//! and then perhaps a rest. The clock is read once a turn; transmits read it again. How busy the
+//! worker is comes out of those readings: a turn lasts until the next one begins.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -45,14 +46,24 @@ pub struct Lcore<W: World> {
     idler: Idler,
     turns: Arc<Turns>,
     packets: Vec<W::Buf>,
+    /// The turn before this one.
+    last: Option<LastTurn>,
     /// An event for which there was no room.
     untold: Option<Event>,
+}
+
+/// A turn whose end is not known until the next one begins.
+struct LastTurn {
+    began: Instant,
+    worked: bool,
+    packets: u64,
 }
 
 impl<W: World> Lcore<W> {
     /// A loop that has not begun.
     pub fn new(worker: Worker<W::Buf>, world: W, idler: Idler, turns: Arc<Turns>) -> Lcore<W> {
-        Lcore { worker, world, idler, turns, packets: Vec::with_capacity(2 * BURST_MAX), untold: None }
+        let packets = Vec::with_capacity(2 * BURST_MAX);
+        Lcore { worker, world, idler, turns, packets, last: None, untold: None }
     }
 
     /// Runs until `stop`, and then once more, so that last words are sent.
@@ -69,10 +80,12 @@ impl<W: World> Lcore<W> {
     pub fn turn(&mut self) -> Option<Duration> {
         let now = self.world.now();
         let mut worked = self.obey(now);
+        let mut packets = 0;
         for source in 0..self.world.sources() {
             self.world.receive(source, &mut self.packets);
             if !self.packets.is_empty() {
                 worked = true;
+                packets += self.packets.len() as u64;
                 self.worker.handle_burst(now, &mut self.packets, &mut self.world);
             }
         }
@@ -83,6 +96,9 @@ impl<W: World> Lcore<W> {
         self.speak();
         // And after all that others may see of this turn.
         self.turns.bump();
+        if let Some(last) = self.last.replace(LastTurn { began: now, worked, packets }) {
+            self.turns.account(last.worked, now - last.began, last.packets);
+        }
         self.idler.after_turn(worked, now, self.worker.next_deadline())
     }
 

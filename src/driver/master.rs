@@ -19,6 +19,7 @@ use crate::base::io::TxClass;
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::driver::events::EventLog;
+use crate::driver::load::Loads;
 use crate::driver::mbuf::Packet;
 use crate::driver::outbox::Outbox;
 use crate::driver::rings::{MasterEnds, News};
@@ -71,6 +72,8 @@ pub struct MasterThreadSetup {
     pub counters: Arc<Counters>,
     /// What happened.
     pub events: Arc<EventLog>,
+    /// How busy the workers are: it takes the samples.
+    pub loads: Arc<Loads>,
     /// What the control interface asks.
     pub questions: Receiver<Question>,
 }
@@ -113,6 +116,7 @@ impl MasterThread {
         self.take_punts(now);
         self.take_events(now);
         self.take_questions(now);
+        self.setup.loads.sample(now);
         self.setup.master.poll(now);
         self.execute(now);
         self.pass_on();

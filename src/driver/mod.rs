@@ -33,6 +33,7 @@ pub mod lcore;
 pub mod lease;
 #[cfg(feature = "dpdk")]
 pub mod liveness;
+pub mod load;
 #[cfg(feature = "dpdk")]
 pub mod master;
 #[cfg(feature = "dpdk")]

@@ -10,6 +10,7 @@ use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
 
+use dpdk::clock::tsc_hz;
 use dpdk::lcore::{Job, LcoreId};
 use dpdk::{Eal, Mempool, Port, RxQueue};
 use parking_lot::Mutex;
@@ -32,6 +33,7 @@ use crate::driver::idle::Idler;
 use crate::driver::lcore::Lcore;
 use crate::driver::lease::{Lease, Turns};
 use crate::driver::liveness::{Board, Liveness, LivenessSetup, Request};
+use crate::driver::load::Loads;
 use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL, mac_text};
 use crate::driver::mbuf::Packet;
 use crate::driver::outbox::{Outbox, Relay};
@@ -362,12 +364,13 @@ fn assemble(
     let (questions, asked) = channel();
     let names =
         (0..workers).map(|worker| format!("worker{worker}")).chain(["liveness".into(), "master".into()]);
+    let loads = Arc::new(Loads::new(turns.clone(), tsc_hz(eal)));
     let backend = Appliance {
         snapshot: Arc::clone(&shared.snapshot),
         clock: shared.clock,
         board: Arc::clone(&shared.board),
         turns_seen: Mutex::new(vec![0; turns.len()]),
-        turns,
+        loads: Arc::clone(&loads),
         counters: names.zip(counters.iter().cloned()).collect(),
         events: Arc::clone(&shared.events),
         toeplitz: secrets.toeplitz,
@@ -382,6 +385,7 @@ fn assemble(
         pool,
         counters: Arc::clone(of_master),
         events: Arc::clone(&shared.events),
+        loads,
         questions: asked,
     };
     Ok(Made { lcores, liveness, master, backend })

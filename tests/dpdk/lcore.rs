@@ -215,6 +215,28 @@ fn a_worker_reports_its_role_to_the_liveness_thread_and_counts_its_turns() {
 }
 
 #[test]
+fn turns_with_packets_are_busy_and_turns_without_are_empty() {
+    with_eal("lcore::turns_with_packets_are_busy_and_turns_without_are_empty", RINGS, |eal| {
+        let mut bench = Bench::active(&eal);
+        // How long a turn lasted is known when the next one begins.
+        bench.lcore.turn();
+        let before = bench.turns.spent();
+        bench.arrive(CLIENT, &bytes(SYN));
+        assert_eq!(bench.turns.spent().packets, before.packets, "it is not over");
+        bench.lcore.turn();
+        let busy = bench.turns.spent();
+        assert_eq!((busy.turns - before.turns, busy.busy_turns - before.busy_turns), (2, 1));
+        assert_eq!((busy.packets, busy.empty > before.empty), (before.packets + 1, true));
+        assert!(busy.busy > before.busy);
+        bench.lcore.turn();
+        let empty = bench.turns.spent();
+        assert_eq!((empty.busy_turns, empty.busy, empty.packets), (busy.busy_turns, busy.busy, busy.packets));
+        assert!(empty.empty > busy.empty);
+        drop(bench);
+    });
+}
+
+#[test]
 fn liveness_frames_pass_by_value_and_leave_without_a_lease() {
     with_eal("lcore::liveness_frames_pass_by_value_and_leave_without_a_lease", RINGS, |eal| {
         let mut bench = Bench::new(&eal);
