@@ -3,6 +3,7 @@
 //! * [`case`]: what can be measured, by name; [`figure`]: what comes out.
 //! * [`regime`]: how near two CPUs are to each other, measured beside every sample of two CPUs.
 //! * [`machine`]: the machine itself.
+//! * [`ring`]: the appliance's own cost, on ring devices.
 //! * [`traffic`]: the generator, bytes alone.
 //! * [`report`] and [`chart`]: Markdown and SVG.
 //!
@@ -17,4 +18,5 @@ pub mod figure;
 pub mod machine;
 pub mod regime;
 pub mod report;
+pub mod ring;
 pub mod traffic;

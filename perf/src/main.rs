@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use baton_perf::case::{self, Context};
-use baton_perf::{figure, report};
+use baton_perf::{figure, report, ring};
 use clap::{Parser, Subcommand};
 
 /// Measures baton. Without names: every case. Prints one table, and writes a report with plots.
@@ -33,6 +33,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Sub {
+    /// Measures an appliance on ring devices, as the flags say.
+    Ring(Box<ring::Wanted>),
     /// Measures one case in this very process, and prints its figures as JSON.
     Case {
         /// The case.
@@ -54,13 +56,20 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> Result<()> {
-    if let Some(Sub::Case { name, quick }) = arguments.command {
-        for case in case::chosen(&[name], quick)? {
-            for figure in case.measure(&Context::new(quick))? {
-                println!("{}", serde_json::to_string(&figure)?);
+    match arguments.command {
+        Some(Sub::Case { name, quick }) => {
+            for case in case::chosen(&[name], quick)? {
+                for figure in case.measure(&Context::new(quick))? {
+                    println!("{}", serde_json::to_string(&figure)?);
+                }
             }
+            return Ok(());
         }
-        return Ok(());
+        Some(Sub::Ring(wanted)) => {
+            print!("{}", figure::table(&wanted.measure()?));
+            return Ok(());
+        }
+        None => {}
     }
     let cases = case::chosen(&arguments.cases, arguments.quick)?;
     if arguments.list {

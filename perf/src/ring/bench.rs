@@ -1,0 +1,461 @@
+//! Rounds: packets are put into the ring devices, the loop runs and is timed, what came out is
+//! taken and checked.
+//!
+//! The clock is the time-stamp counter, read once before and once after the timed turns.
+
+use anyhow::{Result, bail, ensure};
+use baton::base::limits::BURST_MAX;
+use baton::driver::clock::Clock;
+use baton::worker::message::WorkerStatus;
+use dpdk::clock::tsc;
+use dpdk::{Eal, Mbuf};
+use nix::sys::resource::{UsageWho, getrusage};
+use rand::SeedableRng as _;
+use rand::rngs::SmallRng;
+use rand_distr::{Distribution as _, Zipf};
+
+use crate::ring::appliance::{Appliance, Devices, RING_MAX, Wire, send_all};
+use crate::ring::config::{self, MIRROR};
+use crate::ring::flows::{Flows, Side};
+use crate::ring::frames::flags;
+use crate::ring::peer::{self, Peer};
+use crate::ring::plan::{Directions, Mirroring, Plan, Traffic};
+use crate::traffic::Spread;
+
+/// Frames with changes leave at the latest so long after them: a mirror frame that is not full
+/// waits for 100 µs.
+const FRAME_DUE: std::time::Duration = std::time::Duration::from_micros(110);
+
+/// Rounds that took longer than so many times the median are left out: the processor was away.
+const AWAY: f64 = 3.0;
+
+/// Sides by the number of their port.
+const SIDES: [Side; 2] = [Side::Client, Side::Server];
+
+/// One packet to be made.
+#[derive(Clone, Copy)]
+struct Order {
+    flow: u32,
+    first: bool,
+}
+
+/// A timed round.
+#[derive(Clone, Copy, Debug)]
+struct Round {
+    ticks: u64,
+    packets: usize,
+}
+
+/// Rounds of one sample, or of several.
+#[derive(Debug, Default)]
+struct Rounds {
+    rounds: Vec<Round>,
+    interrupted: usize,
+    faults: i64,
+}
+
+impl Rounds {
+    /// Ticks per packet, but for the rounds in which the processor was away.
+    fn cost(&self) -> Result<f64> {
+        let per_packet = |round: &Round| round.ticks as f64 / round.packets as f64;
+        let mut costs: Vec<f64> = self.rounds.iter().map(per_packet).collect();
+        costs.sort_by(f64::total_cmp);
+        let Some(median) = costs.get(costs.len() / 2).copied() else { bail!("every round was interrupted") };
+        let kept = self.rounds.iter().filter(|round| per_packet(round) <= AWAY * median);
+        let (ticks, packets) =
+            kept.fold((0, 0), |(ticks, packets), round| (ticks + round.ticks, packets + round.packets));
+        Ok(ticks as f64 / packets as f64)
+    }
+
+    fn push(&mut self, round: Round, before: Usage) {
+        let now = Usage::now();
+        self.faults += now.faults - before.faults;
+        if now.switches == before.switches { self.rounds.push(round) } else { self.interrupted += 1 }
+    }
+
+    /// What may explain a strange figure.
+    fn remarks(&self) {
+        if self.faults > 0 || self.interrupted > self.rounds.len() / 10 {
+            let rounds = self.rounds.len() + self.interrupted;
+            eprintln!("{} page faults, {} interruptions in {rounds} rounds", self.faults, self.interrupted);
+        }
+    }
+}
+
+/// What the kernel counts for this thread.
+#[derive(Clone, Copy)]
+struct Usage {
+    /// How often it was made to wait for others.
+    switches: i64,
+    /// Pages that had to be given to it.
+    faults: i64,
+}
+
+impl Usage {
+    fn now() -> Usage {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD);
+        usage.map_or(Usage { switches: 0, faults: 0 }, |usage| Usage {
+            switches: usage.involuntary_context_switches(),
+            faults: usage.minor_page_faults() + usage.major_page_faults(),
+        })
+    }
+}
+
+/// The appliance, its peer, their flows.
+pub struct Bench {
+    plan: Plan,
+    appliance: Appliance,
+    peer: Option<Peer>,
+    flows: Flows,
+    rng: SmallRng,
+    zipf: Option<Zipf<f64>>,
+    /// Packets of the round that have not come out.
+    missing: Vec<[bool; 2]>,
+    devices: Devices,
+}
+
+impl Bench {
+    /// An appliance that leads, its peer in sync; with room for so many flows beside the
+    /// settled ones. No flow has begun.
+    pub fn new(eal: &Eal, plan: &Plan, spare: u32) -> Result<Bench> {
+        ensure!(
+            plan.in_flight <= RING_MAX && plan.in_flight > plan.warm * BURST_MAX,
+            "{} packets in flight: at most {RING_MAX}, and more than are not timed",
+            plan.in_flight
+        );
+        let flows_max = plan.capacity.unwrap_or((plan.flows + spare).max(1_000_000));
+        ensure!(flows_max >= plan.flows + spare, "{} flows do not fit", plan.flows + spare);
+        let clock = Clock::start();
+        let checked = config::config(plan, 1, flows_max)?;
+        let mut devices = Devices::open(eal, &checked)?;
+        let appliance = Appliance::start(eal, &mut devices, checked, clock)?;
+        let peer = match plan.mirroring {
+            Mirroring::Off => None,
+            Mirroring::Async | Mirroring::Hold => {
+                Some(Peer::start(&devices.pool, config::config(plan, 2, flows_max)?, clock)?)
+            }
+        };
+        let mut bench = Bench {
+            plan: plan.clone(),
+            appliance,
+            peer,
+            flows: Flows::new(plan),
+            rng: SmallRng::seed_from_u64(11),
+            zipf: Zipf::new(f64::from(plan.flows.max(1)), 1.0).ok(),
+            missing: Vec::new(),
+            devices,
+        };
+        bench.join()?;
+        Ok(bench)
+    }
+
+    /// Appliance and peer agree on keys, and the peer is brought up to date.
+    fn join(&mut self) -> Result<()> {
+        let Some(peer) = &mut self.peer else { return Ok(()) };
+        let (ours, theirs) = peer::sessions()?;
+        self.appliance.join(ours)?;
+        peer.join(theirs);
+        let begin = std::time::Instant::now();
+        while !self.appliance.walk_is_done() {
+            self.appliance.turn();
+            self.appliance.listen();
+            self.exchange()?;
+            ensure!(begin.elapsed().as_secs() < 5, "the peer does not come up to date");
+        }
+        self.appliance.in_sync()?;
+        self.appliance.turn();
+        Ok(())
+    }
+
+    /// The peer applies what was sent, and its answers are given to the appliance.
+    fn exchange(&mut self) -> Result<()> {
+        if let Some(peer) = &mut self.peer {
+            let wire = &mut self.appliance.wires[usize::from(MIRROR.0)];
+            peer.hear(wire);
+            peer.answer(wire)?;
+        }
+        Ok(())
+    }
+
+    /// Begins all settled flows, TCP connections with a whole handshake, and waits until the
+    /// peer knows them.
+    pub fn settle(&mut self) -> Result<()> {
+        let chunk = self.plan.in_flight as u32;
+        for from in (0..self.plan.flows).step_by(chunk as usize) {
+            let flows = from..(from + chunk).min(self.plan.flows);
+            for flow in flows.clone() {
+                self.flows.await_first(flow);
+            }
+            self.send_once(Side::Client, flows.clone().map(|flow| (flow, flags::SYN)))?;
+            self.send_once(Side::Server, flows.clone().map(|flow| (flow, flags::SYN | flags::ACK)))?;
+            self.send_once(Side::Client, flows.map(|flow| (flow, flags::ACK)))?;
+        }
+        self.finish()?;
+        let status = self.appliance.status()?;
+        ensure!(status.flows == u64::from(self.plan.flows), "{} flows: {}", status.flows, self.troubles());
+        Ok(())
+    }
+
+    /// Sends one packet of each of these flows, at most a round of them, and waits for them.
+    fn send_once(&mut self, side: Side, packets: impl Iterator<Item = (u32, u8)>) -> Result<()> {
+        let port = side as usize;
+        let mut frames = Vec::new();
+        for (flow, flags) in packets {
+            frames.push(match side {
+                Side::Client => self.flows.forth(flow, 0, flags),
+                Side::Server => self.flows.back(flow, 0, flags),
+            });
+        }
+        let count = frames.len();
+        let made: Result<Vec<Mbuf>> =
+            frames.into_iter().map(|frame| self.devices.make(64, |out| frame.write(out))).collect();
+        send_all(&mut self.appliance.wires[port].tx, made?)?;
+        let begin = std::time::Instant::now();
+        let mut came = 0;
+        while came < count {
+            self.appliance.turn();
+            came += self.take(1 - port, |_, _| ())?;
+            self.exchange()?;
+            if begin.elapsed().as_secs() >= 2 {
+                bail!("{came} of {count} packets came out: {}", self.troubles());
+            }
+        }
+        self.appliance.listen();
+        Ok(())
+    }
+
+    /// Takes everything that came out by a port, checks it, and says how many there were.
+    fn take(&mut self, port: usize, mut each: impl FnMut(&mut Vec<[bool; 2]>, u32)) -> Result<usize> {
+        let mut count = 0;
+        loop {
+            let burst = self.appliance.wires[port].take();
+            if burst.is_empty() {
+                return Ok(count);
+            }
+            count += burst.len();
+            for mbuf in &burst {
+                if let Some(packet) = self.flows.check(SIDES[port], mbuf.head())? {
+                    each(&mut self.missing, packet);
+                }
+            }
+        }
+    }
+
+    /// Lets everything settle: held packets come out, the peer acknowledges what there is.
+    pub fn finish(&mut self) -> Result<()> {
+        let begin = std::time::Instant::now();
+        loop {
+            self.appliance.turn();
+            self.exchange()?;
+            self.take(1, |_, _| ())?;
+            self.appliance.listen();
+            let pending = match &self.peer {
+                Some(_) => {
+                    let status = self.appliance.status()?;
+                    status.streams.iter().any(|stream| stream.waiting + stream.in_flight > 0)
+                        || status.protected < status.mirrored
+                }
+                None => false,
+            };
+            if !pending && self.flows.awaited() == 0 {
+                break;
+            }
+            ensure!(
+                begin.elapsed().as_secs() < 10,
+                "what was sent stays unacknowledged: {}",
+                self.troubles()
+            );
+        }
+        let troubles = self.troubles();
+        ensure!(troubles.is_empty(), "{troubles}");
+        Ok(())
+    }
+
+    /// Whatever either member did not do with a packet.
+    fn troubles(&self) -> String {
+        let mut found = self.appliance.drops();
+        if let Some(peer) = &self.peer {
+            found.extend(peer.failures().into_iter().map(|text| format!("peer: {text}")));
+        }
+        found.join(", ")
+    }
+
+    /// What the appliance says of itself.
+    pub fn status(&mut self) -> Result<WorkerStatus> {
+        self.appliance.status()
+    }
+
+    fn draw(&mut self, spread: Spread) -> u32 {
+        match (spread, &self.zipf) {
+            (Spread::Zipf, Some(zipf)) => zipf.sample(&mut self.rng) as u32 - 1,
+            _ => rand::Rng::random_range(&mut self.rng, 0..self.plan.flows),
+        }
+    }
+
+    /// The packets of a round, for one port. The first `warm` bursts begin no flow.
+    fn orders(&mut self, traffic: &Traffic, side: Side) -> Vec<Order> {
+        let warm = self.plan.warm * BURST_MAX;
+        // Flows begin at the client's side alone.
+        let new = match (side, traffic.directions) {
+            (Side::Client, Directions::Both) => 2.0 * traffic.new,
+            (Side::Client, _) => traffic.new,
+            (Side::Server, _) => 0.0,
+        };
+        let mut due = 0.0;
+        (0..self.plan.in_flight)
+            .map(|packet| {
+                due += if packet < warm { 0.0 } else { new };
+                let first = due >= 1.0;
+                if first {
+                    due -= 1.0;
+                    return Order { flow: self.flows.begin(), first };
+                }
+                Order { flow: self.draw(traffic.spread), first }
+            })
+            .collect()
+    }
+
+    /// Puts a round's packets into the rings of these wires.
+    fn fill(&mut self, traffic: &Traffic, to: Filled) -> Result<()> {
+        self.missing.clear();
+        self.missing.resize(self.plan.in_flight, [false; 2]);
+        for side in SIDES {
+            let port = side as usize;
+            let sends = match traffic.directions {
+                Directions::Both => true,
+                Directions::Forth => side == Side::Client,
+                Directions::Back => side == Side::Server,
+            };
+            if !sends {
+                continue;
+            }
+            let lengths = traffic.size.round();
+            let mut packets = Vec::with_capacity(self.plan.in_flight);
+            for (number, order) in self.orders(traffic, side).into_iter().enumerate() {
+                let flags = if order.first { flags::SYN } else { flags::ACK | flags::PSH };
+                let frame = match side {
+                    Side::Client => self.flows.forth(order.flow, number as u32, flags),
+                    Side::Server => self.flows.back(order.flow, number as u32, flags),
+                };
+                let length = usize::from(lengths[number % lengths.len()]);
+                packets.push(self.devices.make(length, |out| frame.write(out))?);
+                match to {
+                    Filled::Appliance if order.first => self.flows.await_first(order.flow),
+                    Filled::Appliance | Filled::Swap => self.missing[number][port] = true,
+                }
+            }
+            let wires = match to {
+                Filled::Appliance => &mut self.appliance.wires,
+                Filled::Swap => &mut self.devices.swap.wires,
+            };
+            send_all(&mut wires[port].tx, packets)?;
+        }
+        Ok(())
+    }
+
+    fn timed_packets(&self, traffic: &Traffic) -> usize {
+        let ways = if traffic.directions == Directions::Both { 2 } else { 1 };
+        ways * (self.plan.in_flight - (self.plan.warm * BURST_MAX).min(self.plan.in_flight))
+    }
+
+    fn turns(&self) -> usize {
+        self.plan.in_flight.div_ceil(BURST_MAX)
+    }
+
+    /// A round through the appliance.
+    fn round(&mut self, traffic: &Traffic, rounds: &mut Rounds) -> Result<()> {
+        self.fill(traffic, Filled::Appliance)?;
+        let before = Usage::now();
+        for _ in 0..self.plan.warm {
+            self.appliance.turn();
+        }
+        // What the peer has to say is handled within the window.
+        let mut answers = 0;
+        if let Some(peer) = &mut self.peer {
+            answers = peer.answer(&mut self.appliance.wires[usize::from(MIRROR.0)])?;
+        }
+        let turns = (self.turns() - self.plan.warm).max(answers.div_ceil(BURST_MAX));
+        let begin = tsc();
+        for _ in 0..turns {
+            self.appliance.turn();
+        }
+        let mut ticks = tsc() - begin;
+        if self.peer.is_some() && traffic.new > 0.0 {
+            // Frames that are not full leave when they are due, at this round's expense.
+            let begin = std::time::Instant::now();
+            while begin.elapsed() < FRAME_DUE {
+                core::hint::spin_loop();
+            }
+            let begin = tsc();
+            self.appliance.turn();
+            ticks += tsc() - begin;
+        }
+        rounds.push(Round { ticks, packets: self.timed_packets(traffic) }, before);
+        for port in 0..2 {
+            // What goes in by one port comes out by the other.
+            self.take(port, |missing, packet| missing[packet as usize][1 - port] = false)?;
+        }
+        if let Some(peer) = &mut self.peer {
+            peer.hear(&mut self.appliance.wires[usize::from(MIRROR.0)]);
+        }
+        self.appliance.listen();
+        let missing = self.missing.iter().flatten().filter(|missing| **missing).count();
+        ensure!(missing == 0, "{missing} packets did not come out: {}", self.troubles());
+        let held = if self.plan.mirroring == Mirroring::Hold { usize::MAX } else { 0 };
+        ensure!(self.flows.awaited() <= held, "a first packet did not come out: {}", self.troubles());
+        Ok(())
+    }
+
+    /// A round through the reference: link addresses swapped, out by the other port.
+    fn swap_round(&mut self, traffic: &Traffic, rounds: &mut Rounds) -> Result<()> {
+        self.fill(&Traffic { new: 0.0, ..*traffic }, Filled::Swap)?;
+        let before = Usage::now();
+        let swap = &mut self.devices.swap;
+        for _ in 0..self.plan.warm {
+            swap.turn();
+        }
+        let turns = self.plan.in_flight.div_ceil(BURST_MAX) - self.plan.warm;
+        let begin = tsc();
+        for _ in 0..turns {
+            swap.turn();
+        }
+        let ticks = tsc() - begin;
+        rounds.push(Round { ticks, packets: self.timed_packets(traffic) }, before);
+        let came: usize = self.devices.swap.wires.iter_mut().map(drain).sum();
+        let sent = self.missing.iter().flatten().filter(|sent| **sent).count();
+        ensure!(came == sent, "{came} of {sent} packets came out of the reference");
+        Ok(())
+    }
+
+    /// A sample of both: cycles per packet through the appliance, and through the reference.
+    pub fn sample(&mut self, traffic: &Traffic, rounds: usize) -> Result<(f64, f64)> {
+        let (mut ours, mut swapped) = (Rounds::default(), Rounds::default());
+        for _ in 0..rounds {
+            self.round(traffic, &mut ours)?;
+        }
+        self.finish()?;
+        for _ in 0..rounds {
+            self.swap_round(traffic, &mut swapped)?;
+        }
+        ours.remarks();
+        Ok((ours.cost()?, swapped.cost()?))
+    }
+}
+
+/// Whose rings are filled.
+#[derive(Clone, Copy)]
+enum Filled {
+    Appliance,
+    Swap,
+}
+
+fn drain(wire: &mut Wire) -> usize {
+    let mut count = 0;
+    loop {
+        let burst = wire.take();
+        if burst.is_empty() {
+            return count;
+        }
+        count += burst.len();
+    }
+}

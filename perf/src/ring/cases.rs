@@ -1,0 +1,164 @@
+//! The cases on ring devices.
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::case::{Case, Context};
+use crate::figure::{Figure, Place};
+use crate::ring::appliance;
+use crate::ring::bench::Bench;
+use crate::ring::plan::{Directions, Forwarding, Mirroring, Plan, Protocol, Traffic};
+use crate::traffic::{Spread, sizes::Size};
+
+/// Samples taken before those that count.
+const WARM_UP: usize = 1;
+
+/// Any case, by flags: for whoever wants to look at one thing.
+#[derive(Clone, Debug, Args)]
+pub struct Wanted {
+    /// The appliance and its flows.
+    #[command(flatten)]
+    pub plan: Plan,
+    /// Packets that begin a flow, in percent; several: one figure each.
+    #[arg(long, value_delimiter = ',', default_value = "0")]
+    pub new: Vec<f64>,
+    /// Which way packets go.
+    #[arg(long, value_enum, default_value = "both")]
+    pub directions: Directions,
+    /// How packets are spread over flows: uniform or zipf.
+    #[arg(long, value_parser = spread_of, default_value = "uniform")]
+    pub spread: Spread,
+    /// Frames of 64 or 1514 bytes, or a mix: 64, imix, 1500.
+    #[arg(long, value_parser = size_of, default_value = "64")]
+    pub size: Size,
+    /// Samples.
+    #[arg(long, default_value_t = 5)]
+    pub samples: usize,
+}
+
+fn spread_of(text: &str) -> Result<Spread, String> {
+    match text {
+        "uniform" => Ok(Spread::Uniform),
+        "zipf" => Ok(Spread::Zipf),
+        _ => Err("uniform or zipf".to_owned()),
+    }
+}
+
+fn size_of(text: &str) -> Result<Size, String> {
+    let sizes = [Size::Smallest, Size::Imix, Size::Largest];
+    sizes.into_iter().find(|size| size.name() == text).ok_or("64, imix or 1500".to_owned())
+}
+
+impl Wanted {
+    /// Measures it, in this process.
+    pub fn measure(&self) -> Result<Vec<Figure>> {
+        let traffic = Traffic { directions: self.directions, spread: self.spread, new: 0.0, size: self.size };
+        let traffics: Vec<Traffic> = self.new.iter().map(|new| traffic.with_new(new / 100.0)).collect();
+        let rows: Vec<Row> = traffics.into_iter().map(Row::plain).collect();
+        measure("ring", &self.plan, &rows, self.samples)
+    }
+}
+
+/// One traffic of a case, and where the report draws it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    traffic: Traffic,
+    /// Chart, series, place.
+    at: Option<(String, String, Place)>,
+}
+
+impl Row {
+    /// Not drawn.
+    pub fn plain(traffic: Traffic) -> Row {
+        Row { traffic, at: None }
+    }
+
+    fn at(self, chart: &str, series: impl Into<String>, x: Place) -> Row {
+        Row { at: Some((chart.to_owned(), series.into(), x)), ..self }
+    }
+}
+
+/// Measures an appliance under several kinds of traffic: for each, cycles per packet against
+/// the reference, and those beyond it.
+pub fn measure(case: &str, plan: &Plan, rows: &[Row], samples: usize) -> Result<Vec<Figure>> {
+    let eal = appliance::start(plan)?;
+    // New flows stay: their ageing would be another appliance's work at another time.
+    let per_round = 2.0 * plan.in_flight as f64;
+    let rounds = (plan.rounds * (samples + WARM_UP)) as f64;
+    let spare: f64 = rows.iter().map(|row| (row.traffic.new * per_round + 1.0) * rounds).sum();
+    let mut bench = Bench::new(&eal, plan, spare as u32)?;
+    bench.settle()?;
+    let mut figures = Vec::new();
+    for row in rows {
+        let (mut ours, mut swapped, mut beyond) = (Vec::new(), Vec::new(), Vec::new());
+        for number in 0..samples + WARM_UP {
+            let (appliance, macswap) = bench.sample(&row.traffic, plan.rounds)?;
+            if number >= WARM_UP {
+                ours.push(appliance);
+                swapped.push(macswap);
+                beyond.push(appliance - macswap);
+            }
+        }
+        let words = row.traffic.words();
+        figures.push(Figure::of(case, &words, "cycles/packet", &ours).against("macswap", &swapped));
+        let mut figure = Figure::of(case, format!("{words}, beyond macswap"), "cycles/packet", &beyond);
+        if let Some((chart, series, x)) = &row.at {
+            figure = figure.at(chart, series, x.clone());
+        }
+        figures.push(figure);
+    }
+    drop(bench);
+    Ok(figures)
+}
+
+const FLOWS: [(u32, &str); 4] = [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1m"), (10_000_000, "10m")];
+
+fn plan(forwarding: Forwarding, flows: u32, mirroring: Mirroring) -> Plan {
+    Plan {
+        forwarding,
+        protocol: Protocol::Mix,
+        flows,
+        capacity: None,
+        mirroring,
+        in_flight: 512,
+        warm: 2,
+        rounds: 200,
+        cpu: 1,
+    }
+}
+
+fn case(name: String, what: String, plan: Plan, rows: Vec<Row>) -> Case {
+    Case::new(name.clone(), what, move |context: &Context| measure(&name, &plan, &rows, context.samples))
+}
+
+/// The cases.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for forwarding in [Forwarding::FullNat, Forwarding::Nat] {
+        for (flows, short) in FLOWS {
+            cases.push(by_flows(forwarding, flows, short));
+        }
+    }
+    cases
+}
+
+/// How the cost grows with the number of flows: the headline.
+fn by_flows(forwarding: Forwarding, flows: u32, short: &str) -> Case {
+    let name = forwarding.name();
+    let chart = "Cycles per packet beyond macswap, by flows";
+    let row = |new: f64, spread: Spread| {
+        let traffic = Traffic { spread, ..Traffic::PLAIN }.with_new(new);
+        let spread = if spread == Spread::Zipf { ", Zipf" } else { "" };
+        let series = format!("{name}, {} new{spread}", super::plan::percent(new));
+        Row::plain(traffic).at(chart, series, Place::Number(f64::from(flows)))
+    };
+    let mut rows = vec![row(0.0, Spread::Uniform), row(0.01, Spread::Uniform), row(0.1, Spread::Uniform)];
+    rows.push(row(0.0, Spread::Zipf));
+    let case = case(
+        format!("ring-{name}-{short}"),
+        format!("{name}, {flows} flows, half TCP, half UDP, mirrored without waiting: both ways, 64 bytes"),
+        plan(forwarding, flows, Mirroring::Async),
+        rows,
+    );
+    if flows <= 1_000_000 { case.essential() } else { case }
+}

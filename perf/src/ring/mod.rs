@@ -1,0 +1,18 @@
+//! The appliance's own cost, in one process on one CPU: ring devices, real packets, the loop
+//! that runs in production. Packets are made and checked outside of the timed window.
+//!
+//! * [`plan`]: what is measured. * [`config`]: the members' configurations.
+//! * [`appliance`]: the member that is measured, and its devices. * [`peer`]: the other one.
+//! * [`flows`] and [`frames`]: the traffic, and whether what comes out is right.
+//! * [`bench`]: rounds, timed. * `cases`: the cases.
+
+pub mod appliance;
+pub mod bench;
+mod cases;
+pub mod config;
+pub mod flows;
+pub mod frames;
+pub mod peer;
+pub mod plan;
+
+pub use cases::{Wanted, cases, measure};
