@@ -14,7 +14,7 @@ use dpdk::{Mempool, Port};
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::{ShardId, WorkerId};
+use crate::base::ids::WorkerId;
 use crate::base::io::TxClass;
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
@@ -196,7 +196,7 @@ impl MasterThread {
                 self.asked = Some((Asked::Status { answer, got }, now));
             }
             Question::Flows(answer) => {
-                self.ask_all(&Command::Flows { shard: ShardId(0), from: FlowIndex(0) });
+                self.ask_all(&Command::Flows { from: FlowIndex(0) });
                 self.asked = Some((Asked::Flows { answer }, now));
             }
             Question::Ports(answer) => {
@@ -234,10 +234,10 @@ impl MasterThread {
         let next = slice.next;
         let wanted = answer.send((WorkerId(worker as u16), slice)).is_ok();
         *since = now;
-        if let Some((shard, from)) = next
+        if let Some(from) = next
             && wanted
         {
-            self.ask(worker, Command::Flows { shard, from });
+            self.ask(worker, Command::Flows { from });
         }
         if self.owed.iter().all(|owed| *owed == 0) {
             self.asked = None;

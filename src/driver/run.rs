@@ -327,8 +327,9 @@ fn assemble(
             hold_packets_max: (checked.eal.buffers / 4 / u32::from(workers)) as usize,
             counters: Arc::clone(&counters[number]),
             variant: mirror::Variant::default(),
-        });
-        last_seen.extend(worker.shards().map(|shard| (id, shard.id, shard.last_seen.clone())));
+        })
+        .map_err(|error| error.to_string())?;
+        last_seen.push((id, worker.flows().last_seen.clone()));
         let world = DpdkIo::new(DpdkIoSetup {
             worker: id,
             pool: pool.clone(),

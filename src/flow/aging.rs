@@ -1,6 +1,6 @@
 //! Which flows have been idle too long (REQ E4, D8).
 //!
-//! Each shard has one word per flow: the tick when it was last seen and its
+//! Each worker has one word per flow: the tick when it was last seen and its
 //! time-out class. The worker stores it, at most once a tick and flow; the master
 //! reads the array in slices and hands the worker what looks expired; the worker
 //! looks again ([`LastSeen::judge`]) before it removes anything.
@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::base::memory::{NoMemory, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::flow::entry::FlowIndex;
 
@@ -93,15 +94,26 @@ pub enum Age {
     Expired,
 }
 
+/// What a packet of a class leaves at its flow, at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mark(u32);
+
+impl Mark {
+    /// Of a class, at a time.
+    pub const fn new(class: TimeoutClass, now: Instant) -> Mark {
+        Mark((tick_of(now) as u32 & TICK_MASK) | (class as u32) << TICK_BITS)
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
-    words: Box<[AtomicU32]>,
+    words: Slab<AtomicU32>,
     /// The tick (not wrapped) before which no idle time counts.
     not_before: AtomicU64,
 }
 
-/// The last-seen ticks of one shard: written by the worker that owns the shard,
-/// read by the master. A clone is another handle to the same array.
+/// The last-seen ticks of one worker's flows: written by the worker, read by the
+/// master. A clone is another handle to the same array.
 #[derive(Clone, Debug)]
 pub struct LastSeen(Arc<Shared>);
 
@@ -111,15 +123,26 @@ const fn tick_of(now: Instant) -> u64 {
 
 impl LastSeen {
     /// An array for a table of this capacity, all free.
-    pub fn new(capacity: u32) -> LastSeen {
-        let words = (0..capacity).map(|_| AtomicU32::new(0)).collect();
-        LastSeen(Arc::new(Shared { words, not_before: AtomicU64::new(0) }))
+    pub fn new(capacity: u32) -> Result<LastSeen, NoMemory> {
+        let words = Slab::new(capacity as usize)?;
+        Ok(LastSeen(Arc::new(Shared { words, not_before: AtomicU64::new(0) })))
+    }
+
+    /// Asks for the line of a flow's word.
+    #[inline(always)]
+    pub fn prefetch(&self, flow: FlowIndex) {
+        self.0.words.prefetch(flow.slot());
     }
 
     /// The worker saw a packet of this flow, or made it. Costs a load and a compare;
     /// a store only when the tick or the class is another one than before.
     pub fn touch(&self, flow: FlowIndex, class: TimeoutClass, now: Instant) {
-        let word = (tick_of(now) as u32 & TICK_MASK) | (class as u32) << TICK_BITS;
+        self.mark(flow, Mark::new(class, now));
+    }
+
+    /// As [`LastSeen::touch`], with a mark made once for many packets.
+    #[inline(always)]
+    pub fn mark(&self, flow: FlowIndex, Mark(word): Mark) {
         let Some(cell) = self.0.words.get(flow.slot()) else { return };
         if cell.load(Ordering::Relaxed) != word {
             cell.store(word, Ordering::Relaxed);
@@ -166,7 +189,7 @@ impl LastSeen {
     }
 }
 
-/// The master's walk over one shard's array, in slices, round and round.
+/// The master's walk over one worker's array, in slices, round and round.
 #[derive(Clone, Debug)]
 pub struct Sweep {
     last_seen: LastSeen,
@@ -177,6 +200,11 @@ impl Sweep {
     /// A sweep that begins at the array's start.
     pub const fn new(last_seen: LastSeen) -> Sweep {
         Sweep { last_seen, next: 0 }
+    }
+
+    /// Places in the array.
+    pub fn places(&self) -> u32 {
+        self.last_seen.places()
     }
 
     /// Looks at the next `budget` places, at most each one once, and names the flows
@@ -218,7 +246,7 @@ mod tests {
     #[test]
     fn a_flow_expires_after_its_classes_time_out_and_never_before() {
         for class in ALL {
-            let last_seen = LastSeen::new(8);
+            let last_seen = LastSeen::new(8).expect("memory");
             let start = at_secs(1000) + Duration::from_millis(99);
             last_seen.touch(FLOW, class, start);
             let end = start + TIMEOUTS.of(class);
@@ -230,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_packet_and_a_new_class_restart_the_timer() {
-        let last_seen = LastSeen::new(8);
+        let last_seen = LastSeen::new(8).expect("memory");
         last_seen.touch(FLOW, Handshake, at_secs(0));
         last_seen.touch(FLOW, Handshake, at_secs(4));
         assert_eq!(last_seen.judge(FLOW, at_secs(8), &TIMEOUTS), Age::Fresh);
@@ -243,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_free_place_and_one_outside_never_expire() {
-        let last_seen = LastSeen::new(8);
+        let last_seen = LastSeen::new(8).expect("memory");
         last_seen.touch(FLOW, Closing, at_secs(0));
         last_seen.release(FLOW);
         last_seen.touch(FlowIndex(8), Closing, at_secs(0));
@@ -256,7 +284,7 @@ mod tests {
 
     #[test]
     fn after_a_takeover_every_timer_starts_again() {
-        let last_seen = LastSeen::new(8);
+        let last_seen = LastSeen::new(8).expect("memory");
         last_seen.touch(FLOW, Datagram, at_secs(100));
         assert_eq!(last_seen.judge(FLOW, at_secs(5000), &TIMEOUTS), Age::Expired);
         last_seen.touch_all(at_secs(5000));
@@ -272,7 +300,7 @@ mod tests {
         // Around several wraps of the 26 bits, long after the last takeover.
         for wraps in 1..5 {
             let wrap = Instant::ZERO + TICK * (range * wraps);
-            let last_seen = LastSeen::new(8);
+            let last_seen = LastSeen::new(8).expect("memory");
             last_seen.touch_all(at_secs(1));
             let seen = Instant::from_nanos(wrap.nanos() - Duration::from_secs(1).nanos());
             last_seen.touch(FLOW, Closing, seen);
@@ -283,14 +311,14 @@ mod tests {
 
     #[test]
     fn a_worker_whose_clock_is_ahead_of_the_masters_does_not_age_its_flows() {
-        let last_seen = LastSeen::new(8);
+        let last_seen = LastSeen::new(8).expect("memory");
         last_seen.touch(FLOW, Closing, at_secs(11));
         assert_eq!(last_seen.judge(FLOW, at_secs(10), &TIMEOUTS), Age::Fresh);
     }
 
     #[test]
     fn a_sweep_names_each_expired_flow_once_a_round_in_bounded_slices() {
-        let last_seen = LastSeen::new(10);
+        let last_seen = LastSeen::new(10).expect("memory");
         for n in [1, 4, 5, 9] {
             last_seen.touch(FlowIndex(n), Closing, at_secs(0));
         }
@@ -305,6 +333,9 @@ mod tests {
         last_seen.release(FlowIndex(4));
         // Never more than one round in a call.
         assert_eq!(slice(1000), [5, 9, 1]);
-        assert_eq!(Sweep::new(LastSeen::new(0)).next_expired(5, at_secs(60), &TIMEOUTS).count(), 0);
+        assert_eq!(
+            Sweep::new(LastSeen::new(0).expect("memory")).next_expired(5, at_secs(60), &TIMEOUTS).count(),
+            0
+        );
     }
 }

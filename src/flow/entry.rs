@@ -3,8 +3,11 @@
 
 use core::fmt;
 
-use crate::base::ids::{PoolId, ServerId, Term, Version, VirtualServerId};
+use zerocopy::FromZeros;
+
+use crate::base::ids::{PoolId, ServerId, ShardId, Term, Version, VirtualServerId};
 use crate::flow::key::Key;
+use crate::flow::layout::STAMP_MAX;
 use crate::flow::tcp_state::TcpState;
 
 /// An adjacency that is not known (yet).
@@ -32,9 +35,9 @@ impl fmt::Display for FlowIndex {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     /// From the client to the virtual server.
-    FromClient,
+    FromClient = 0,
     /// From the real server.
-    FromServer,
+    FromServer = 1,
 }
 
 impl Direction {
@@ -61,6 +64,11 @@ pub struct Stamp {
 impl Stamp {
     /// Before everything.
     pub const NONE: Stamp = Stamp { term: Term::NONE, version: Version(0) };
+
+    /// It, if a flow in the table can keep it: see [`STAMP_MAX`](crate::flow::layout::STAMP_MAX).
+    pub fn kept(self) -> Option<Stamp> {
+        (self.version.0 <= STAMP_MAX && self.term.counter <= STAMP_MAX).then_some(self)
+    }
 }
 
 impl fmt::Display for Stamp {
@@ -70,7 +78,7 @@ impl fmt::Display for Stamp {
 }
 
 /// Yes-or-no facts of a flow.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, FromZeros)]
 pub struct FlowFlags(u8);
 
 impl FlowFlags {
@@ -82,11 +90,14 @@ impl FlowFlags {
     pub const FULL_NAT: FlowFlags = FlowFlags(1 << 1);
     /// A peer's record made this flow, and this appliance has not changed it since.
     pub const FROM_PEER: FlowFlags = FlowFlags(1 << 2);
+    /// Packets of the flow wait for the mirror; later ones wait behind them.
+    pub const HELD: FlowFlags = FlowFlags(1 << 3);
 
-    const NAMES: [(FlowFlags, &'static str); 3] = [
+    const NAMES: [(FlowFlags, &'static str); 4] = [
         (FlowFlags::MIRRORED, "mirrored"),
         (FlowFlags::FULL_NAT, "full-nat"),
         (FlowFlags::FROM_PEER, "from-peer"),
+        (FlowFlags::HELD, "held"),
     ];
 
     /// All of either.
@@ -102,8 +113,15 @@ impl FlowFlags {
     }
 
     /// Whether all of the other ones are set.
+    #[inline(always)]
     pub const fn contains(self, other: FlowFlags) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Whether any of the other ones is set.
+    #[inline(always)]
+    pub const fn has_any(self, other: FlowFlags) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// The names of those that are set.
@@ -118,16 +136,17 @@ impl fmt::Debug for FlowFlags {
     }
 }
 
-/// One connection, both directions. Three cache lines; forwarding touches the first
-/// two, a change of state the third.
+/// One connection, both directions, as a value. In the table it lies in parts, of which forwarding touches
+/// one (see [`layout`](crate::flow::layout)).
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(C, align(64))]
 pub struct Flow {
     /// As packets from the client carry it: client to virtual server.
     pub client: Key,
     /// As packets from the real server carry it: real server to source-NAT address,
     /// or to the client where the source is not translated.
     pub server: Key,
+    /// Which shard: that of both keys.
+    pub shard: ShardId,
     /// Which virtual server.
     pub virtual_server: VirtualServerId,
     /// Which pool.
@@ -139,9 +158,6 @@ pub struct Flow {
     pub client_adjacency: u32,
     /// The next hop towards the server, likewise.
     pub server_adjacency: u32,
-    /// For the order in which a joining standby is brought up to date (REQ A9): how
-    /// busy the flow is. What counts is up to who writes it.
-    pub activity: u32,
     /// Packets in both directions.
     pub packets: u64,
     /// Bytes of IP packets in both directions.
@@ -150,8 +166,9 @@ pub struct Flow {
     pub tcp: TcpState,
     /// Yes-or-no facts.
     pub flags: FlowFlags,
-    /// When the flow began.
-    pub created: Stamp,
+    /// The version with which the flow began, in its shard's order of changes: what a
+    /// place's later tenant has is greater.
+    pub created: Version,
     /// When its state last changed; what its newest record carries.
     pub changed: Stamp,
 }
@@ -162,17 +179,17 @@ impl Flow {
         Flow {
             client,
             server,
+            shard: ShardId(0),
             virtual_server: VirtualServerId(0),
             pool: PoolId(0),
             server_id: ServerId(0),
             client_adjacency: ADJACENCY_UNKNOWN,
             server_adjacency: ADJACENCY_UNKNOWN,
-            activity: 0,
             packets: 0,
             bytes: 0,
             tcp,
             flags: FlowFlags::NONE,
-            created: Stamp::NONE,
+            created: Version(0),
             changed: Stamp::NONE,
         }
     }
@@ -200,10 +217,6 @@ impl Flow {
         self.key(direction.reversed()).reversed()
     }
 }
-
-const _: () = assert!(size_of::<Flow>() == 192);
-const _: () = assert!(size_of::<Option<Flow>>() == 192);
-const _: () = assert!(core::mem::offset_of!(Flow, created) == 128);
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@ use core::fmt;
 use core::hash::{Hash, Hasher};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use zerocopy::FromZeros;
+
 use crate::base::rng::Rng;
 
 /// IP protocol number of TCP.
@@ -15,7 +17,7 @@ pub const UDP: u8 = 17;
 /// An address of either family in 16 bytes; IPv4 as IPv4-mapped IPv6 (RFC 4291
 /// section 2.5.5.2). Mapped addresses never occur on the wire of their own right,
 /// so an IPv6 packet that carries one has to be dropped before a key is made of it.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromZeros)]
 pub struct Address([u8; 16]);
 
 const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];

@@ -1,6 +1,6 @@
 //! Flows: what is known of every connection, and how packets find it.
 //!
-//! Owner: each [`shard::Shard`] belongs to one worker, which alone calls it. One
+//! Owner: all of it, [`flows::Flows`], belongs to one worker, which alone calls it. One
 //! thing is shared: the array of last-seen ticks, which the worker writes and the
 //! master's sweep reads ([`aging`]).
 //!
@@ -9,14 +9,21 @@
 //! which direction it goes, what a segment changes, which flows have been idle
 //! too long, which source-NAT port is free.
 //!
-//! Not yet: a slab of its own for IPv4 flows (all flows take 192 bytes), huge pages
-//! under the tables, prefetch of index buckets over a burst (at a million flows a
-//! lookup waits for memory several times), sequence numbers in the TCP state (REQ D8),
-//! buddy links (REQ C9).
+//! * [`flows`]: all flows of a worker: the table and the shards.
+//! * [`table`], on [`index`] (buckets of one line), [`layout`] (a flow in parts) and [`image`] (a key in
+//!   sixteen bytes): what every packet goes through.
+//! * [`entry`]: a flow as a value; [`key`]: its keys; [`tcp_state`]: what flags say.
+//! * [`shard`]: an order of changes and its [`ports`], of which some are [`resting`]; [`toeplitz`]: which one.
+//!
+//! Not yet: sequence numbers in the TCP state (REQ D8), buddy links (REQ C9).
 
 pub mod aging;
 pub mod entry;
+pub mod flows;
+pub mod image;
+pub mod index;
 pub mod key;
+pub mod layout;
 pub mod ports;
 pub mod resting;
 pub mod shard;

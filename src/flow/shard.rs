@@ -1,15 +1,13 @@
-//! One shard as one owned object: its flows, its order of changes, its source-NAT
-//! ports, its last-seen array. Moving a shard to another worker is moving this object. What other rooms
-//! keep for each flow of a shard (acknowledged versions, say) they keep in arrays
-//! of their own, [`Shard::capacity`] long and indexed by [`FlowIndex`](crate::flow::FlowIndex).
+//! One shard as one owned object: its order of changes and its source-NAT ports. Its flows lie in the
+//! table of the worker that owns it, among those of the worker's other shards, and each names its shard: a
+//! packet then finds its flow without asking for the shard, and one table is prefetched over a burst. Moving
+//! a shard is moving this object and its flows.
 
 use std::sync::Arc;
 
 use crate::base::ids::{ShardId, Version, WorkerId};
-use crate::flow::aging::LastSeen;
 use crate::flow::key::KeyHash;
 use crate::flow::ports::{PortAllocator, PortSetup};
-use crate::flow::table::Table;
 use crate::flow::toeplitz::Toeplitz;
 
 /// What a shard is made of.
@@ -17,9 +15,7 @@ use crate::flow::toeplitz::Toeplitz;
 pub struct ShardSetup {
     /// Which one.
     pub id: ShardId,
-    /// Flows at most.
-    pub capacity: u32,
-    /// Seed of the index's hash: from the operating system in production.
+    /// Seed of its own hashes: from the operating system in production.
     pub hash_seed: u64,
     /// The hash that members share.
     pub toeplitz: Arc<Toeplitz>,
@@ -36,12 +32,8 @@ pub const fn owner_of(shard: ShardId, workers: u16) -> WorkerId {
 pub struct Shard {
     /// Which one.
     pub id: ShardId,
-    /// Its flows.
-    pub table: Table,
     /// Its source-NAT ports.
     pub ports: PortAllocator,
-    /// When each was last seen; the master's sweep has a clone.
-    pub last_seen: LastSeen,
     version: Version,
 }
 
@@ -49,15 +41,8 @@ impl Shard {
     /// An empty shard. Its versions begin at 1.
     pub fn new(setup: &ShardSetup) -> Shard {
         let hash = KeyHash::with_seed(setup.hash_seed);
-        let table = Table::new(setup.capacity, hash.clone());
         let ports = PortAllocator::new(setup.id, Arc::clone(&setup.toeplitz), &setup.ports, hash);
-        let last_seen = LastSeen::new(table.capacity());
-        Shard { id: setup.id, table, ports, last_seen, version: Version(0) }
-    }
-
-    /// Flows at most.
-    pub fn capacity(&self) -> u32 {
-        self.table.capacity()
+        Shard { id: setup.id, ports, version: Version(0) }
     }
 
     /// A new place in the order of changes, later than all before it.
@@ -80,81 +65,25 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::rng::Rng;
     use crate::base::time::{Duration, Instant};
-    use crate::flow::aging::{Age, TimeoutClass, Timeouts};
-    use crate::flow::key::{Address, TCP};
-    use crate::flow::ports::{Allocation, Wanted};
-    use crate::flow::table::Insert;
     use crate::flow::toeplitz::MICROSOFT_KEY;
-    use crate::flow::{Flow, FlowIndex, Key, TcpState};
 
-    fn shard(id: ShardId, capacity: u32) -> Shard {
+    #[test]
+    fn versions_are_given_out_once_and_in_order() {
         let ports = PortSetup {
             members: 2,
             rank: 0,
             boot_parity: None,
             booted: Instant::ZERO,
             quarantine: Duration::from_secs(60),
-            resting_max: capacity,
+            resting_max: 4,
         };
         let toeplitz = Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"));
-        Shard::new(&ShardSetup { id, capacity, hash_seed: 1, toeplitz, ports })
-    }
-
-    #[test]
-    fn versions_are_given_out_once_and_in_order() {
-        let mut shard = shard(ShardId(7), 4);
+        let mut shard = Shard::new(&ShardSetup { id: ShardId(7), hash_seed: 1, toeplitz, ports });
         assert_eq!(shard.version(), Version(0));
         assert_eq!((shard.next_version(), shard.next_version()), (Version(1), Version(2)));
-        assert_eq!(shard.version(), Version(2));
-    }
-
-    #[test]
-    fn every_place_of_the_table_has_a_last_seen_word() {
-        let shard = shard(ShardId(7), 4);
-        let none = Duration::ZERO;
-        let timeouts = Timeouts { handshake: none, established: none, closing: none, datagram: none };
-        let last = FlowIndex(shard.capacity() - 1);
-        shard.last_seen.touch(last, TimeoutClass::Datagram, Instant::ZERO);
-        assert_eq!(shard.last_seen.judge(last, Instant::from_millis(500), &timeouts), Age::Expired);
-        assert_eq!(shard.table.lookup(&Key::default()), None);
-    }
-
-    /// Many clients through full NAT: whatever shard a client's packets belong to, the
-    /// server's answers belong to it too, and find the flow.
-    #[test]
-    fn both_directions_of_a_flow_meet_in_one_shard() {
-        let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
-        let mut rng = Rng::with_seed(5);
-        let snat = [Address::v4([10, 2, 0, 100])];
-        for _ in 0..300 {
-            let client = Key {
-                src: Address::v4(rng.u32(..).to_be_bytes()),
-                dst: Address::v4([10, 1, 0, 100]),
-                src_port: rng.u16(1024..),
-                dst_port: 80,
-                vlan: 0,
-                protocol: TCP,
-            };
-            let mut shard = shard(toeplitz.shard_of(client.src, client.src_port), 4);
-            let server = Address::v4([10, 2, 0, 10]);
-            let wanted = Wanted { snat: &snat, server, server_port: 8080, protocol: TCP, vlan: 0 };
-            let table = &shard.table;
-            let in_use = |key: &Key| table.lookup(key).is_some();
-            let Allocation::Port(address, port) =
-                shard.ports.allocate(Instant::ZERO, &mut rng, &wanted, in_use)
-            else {
-                panic!("all ports are free");
-            };
-            let answer = wanted.server_key(address, port);
-            assert_eq!(toeplitz.shard_of(answer.dst, answer.dst_port), shard.id);
-            let inserted = shard.table.insert(Flow::new(client, answer, TcpState::SynSeen));
-            assert!(matches!(inserted, Insert::Done(_)));
-            assert_eq!(
-                shard.table.lookup(&answer).map(|found| found.0),
-                shard.table.lookup(&client).map(|found| found.0)
-            );
-        }
+        shard.saw_version(Version(9));
+        shard.saw_version(Version(4));
+        assert_eq!((shard.version(), shard.next_version()), (Version(9), Version(10)));
     }
 }

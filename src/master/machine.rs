@@ -4,7 +4,7 @@ use core::net::IpAddr;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::base::ids::{PortId, ShardId, WorkerId};
+use crate::base::ids::{PortId, WorkerId};
 use crate::base::io::TxClass;
 use crate::base::limits::PUNT_OUTPUTS_MAX;
 use crate::base::time::{Duration, Instant};
@@ -27,8 +27,8 @@ pub struct MasterSetup {
     pub snapshot: Arc<Snapshot>,
     /// The ports' own link addresses, in their order.
     pub link_addresses: Vec<[u8; 6]>,
-    /// The last-seen array of every shard.
-    pub last_seen: Vec<(WorkerId, ShardId, LastSeen)>,
+    /// The last-seen array of every worker.
+    pub last_seen: Vec<(WorkerId, LastSeen)>,
     /// When it starts.
     pub now: Instant,
     /// Seed of jitter.
@@ -144,7 +144,7 @@ impl Master {
         if self.active {
             self.sweep.poll(now, &mut self.expired);
             for expired in self.expired.drain(..) {
-                let command = Command::Expire { shard: expired.shard, flow: expired.flow };
+                let command = Command::Expire { flow: expired.flow };
                 self.outputs.push_back(MasterOutput::Command { to: Some(expired.worker), command });
             }
         }

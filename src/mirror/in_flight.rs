@@ -36,10 +36,7 @@ pub enum Named {
         tombstone: u32,
     },
     /// The end of a shard's walk.
-    WalkEnd {
-        /// The shard.
-        shard: ShardId,
-    },
+    WalkEnd,
 }
 
 /// A sent record and how long its state has been waiting.

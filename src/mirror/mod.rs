@@ -36,7 +36,7 @@ use crate::base::limits::SHARDS;
 use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
 use crate::flow::entry::{Flow, Stamp};
-use crate::flow::shard::Shard;
+use crate::flow::flows::Flows;
 use crate::mirror::header::Header;
 use crate::mirror::receiver::{Applied, Effects};
 use crate::mirror::record::{Parsed, Record, Refusal};
@@ -140,6 +140,8 @@ struct Peer {
     boot: Option<BootId>,
     /// The id of its session, if it has one.
     session: u64,
+    /// Whether every shard has its stream.
+    complete: bool,
     streams: Vec<Stream>,
     /// How many workers it had when it last had a session.
     workers: u16,
@@ -161,7 +163,7 @@ pub struct Mirror {
     outcomes: Vec<Outcome>,
     restarted: bool,
     /// Only for [`Variant::AcknowledgedBeforeApplied`].
-    late: Vec<(Instant, usize, usize, u32, u64, Record)>,
+    late: Vec<(Instant, usize, usize, u8, u64, Record)>,
 }
 
 impl Mirror {
@@ -174,6 +176,7 @@ impl Mirror {
                 node: *node,
                 boot: None,
                 session: 0,
+                complete: false,
                 streams: Vec::new(),
                 workers: 0,
                 rooms: Vec::new(),
@@ -253,7 +256,7 @@ impl Mirror {
         }
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.changed(now, shard, flow);
+                stream.sync.changed(now, flow);
                 stream.urgent |= urgent;
             }
         }
@@ -289,7 +292,7 @@ impl Mirror {
     fn forget(&mut self, now: Instant, shard: ShardId, place: FlowIndex, tombstone: Option<u32>) {
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.ended(now, shard, place, tombstone);
+                stream.sync.ended(now, place, tombstone);
             }
         }
     }
@@ -298,7 +301,7 @@ impl Mirror {
     pub fn is_known_to(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
         self.peers.iter().filter(|peer| members.contains(&peer.node)).all(|peer| {
             let stream = peer.stream_of[usize::from(shard.0)];
-            peer.streams.get(usize::from(stream)).is_some_and(|stream| stream.sync.knows(shard, flow))
+            peer.streams.get(usize::from(stream)).is_some_and(|stream| stream.sync.knows(flow))
         })
     }
 
@@ -325,7 +328,7 @@ impl Mirror {
     }
 
     /// Finds what timed out, and lets the walk go on at its rate.
-    pub fn poll(&mut self, now: Instant, shards: &mut [Option<Box<Shard>>], effects: &mut impl Effects) {
+    pub fn poll(&mut self, now: Instant, flows: &mut Flows, effects: &mut impl Effects) {
         self.refill(now);
         for (i, peer) in self.peers.iter_mut().enumerate() {
             for stream in &mut peer.streams {
@@ -333,11 +336,11 @@ impl Mirror {
                 let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                 in_flight.time_out(now, |sent, fate| {
                     statistics.records_lost += 1;
-                    conclude(i, sync.settle(sent, fate, shards), tombstones, outcomes);
+                    conclude(i, sync.settle(sent, fate, flows), tombstones, outcomes);
                 });
             }
         }
-        self.apply_late(now, shards, effects);
+        self.apply_late(now, flows, effects);
     }
 
     fn refill(&mut self, now: Instant) {
@@ -355,33 +358,28 @@ impl Mirror {
     }
 
     /// Only [`Variant::AcknowledgedBeforeApplied`] has anything here.
-    fn apply_late(&mut self, now: Instant, shards: &mut [Option<Box<Shard>>], effects: &mut impl Effects) {
+    fn apply_late(&mut self, now: Instant, flows: &mut Flows, effects: &mut impl Effects) {
         while let Some((due, peer, stream, mark, newest, record)) = self.late.first().copied() {
             if due > now {
                 break;
             }
             self.late.remove(0);
             if let Some(stream) = self.peers[peer].streams.get_mut(stream) {
-                stream.received.apply(&record, mark, newest, shards, effects);
+                stream.received.apply(&record, mark, newest, flows, effects);
             }
         }
     }
 
     /// Writes the next frame that is due, into a buffer of a whole frame's size.
     /// Call until `None`; a stream is not asked twice for want of room.
-    pub fn write_frame(
-        &mut self,
-        now: Instant,
-        shards: &[Option<Box<Shard>>],
-        out: &mut [u8],
-    ) -> Option<Written> {
+    pub fn write_frame(&mut self, now: Instant, flows: &Flows, out: &mut [u8]) -> Option<Written> {
         let sender = Sender {
             group: self.setup.group,
             boot: self.setup.boot,
             term: self.standing.term,
             generation: self.generation,
             leads: self.standing.leads,
-            shards,
+            flows,
             tombstones: &self.tombstones,
         };
         for (i, peer) in self.peers.iter_mut().enumerate() {
@@ -416,7 +414,7 @@ impl Mirror {
         &mut self,
         now: Instant,
         frame: &mut [u8],
-        shards: &mut [Option<Box<Shard>>],
+        flows: &mut Flows,
         effects: &mut impl Effects,
         counters: &Counters,
     ) -> Frame {
@@ -451,10 +449,10 @@ impl Mirror {
             in_flight.acknowledge(now, &header.acknowledgement, |sent, fate| {
                 statistics.records_applied += u64::from(fate == in_flight::Fate::Applied);
                 statistics.records_lost += u64::from(fate == in_flight::Fate::Lost);
-                conclude(i, sync.settle(sent, fate, shards), tombstones, outcomes);
+                conclude(i, sync.settle(sent, fate, flows), tombstones, outcomes);
             });
         }
-        self.take_records(now, i, place, &header, &body[..opened.payload_len], shards, effects, counters)
+        self.take_records(now, i, place, &header, &body[..opened.payload_len], flows, effects, counters)
     }
 
     /// Applies the records of an opened frame and takes note of it for the next
@@ -467,7 +465,7 @@ impl Mirror {
         place: usize,
         header: &Header,
         body: &[u8],
-        shards: &mut [Option<Box<Shard>>],
+        flows: &mut Flows,
         effects: &mut impl Effects,
         counters: &Counters,
     ) -> Frame {
@@ -494,7 +492,7 @@ impl Mirror {
                     let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                     in_flight.refuse(sequence, which, |sent, fate| {
                         statistics.records_refused += u64::from(fate == in_flight::Fate::Refused);
-                        conclude(peer, sync.settle(sent, fate, shards), tombstones, outcomes);
+                        conclude(peer, sync.settle(sent, fate, flows), tombstones, outcomes);
                     });
                     continue;
                 }
@@ -504,7 +502,7 @@ impl Mirror {
                     self.late.push((due, peer, place, mark, newest, record));
                     Applied::Done
                 }
-                Parsed::Record(record) => stream.received.apply(&record, mark, newest, shards, effects),
+                Parsed::Record(record) => stream.received.apply(&record, mark, newest, flows, effects),
                 Parsed::Skipped => Applied::Done,
                 Parsed::Refused(reason) => Applied::Refused(reason),
             };

@@ -5,12 +5,13 @@
 //! applied is refused by name, with the reason, in answer to its frame.
 
 use crate::base::ids::ShardId;
+use crate::base::memory::{NoMemory, Slab};
 use crate::flow::FlowIndex;
 use crate::flow::entry::{Flow, FlowFlags, Stamp};
+use crate::flow::flows::Flows;
 use crate::flow::key::Key;
-use crate::flow::shard::Shard;
 use crate::flow::table::Insert;
-use crate::mirror::record::{FlowState, Record, Refusal};
+use crate::mirror::record::{FlowState, Record, Refusal, ShardSet};
 use crate::mirror::tombstone::Graves;
 
 /// What applying records does to the rest of the worker.
@@ -19,11 +20,11 @@ pub trait Effects {
     /// keys and owned here, and the configuration has its virtual server.
     fn check(&self, shard: ShardId, flow: &FlowState) -> Result<(), Refusal>;
     /// A flow was made.
-    fn made(&mut self, shard: &mut Shard, flow: FlowIndex);
+    fn made(&mut self, flows: &mut Flows, flow: FlowIndex);
     /// A flow changed in place.
-    fn changed(&mut self, shard: &mut Shard, flow: FlowIndex);
+    fn changed(&mut self, flows: &mut Flows, flow: FlowIndex);
     /// A flow was removed from this place.
-    fn removed(&mut self, shard: &mut Shard, place: FlowIndex, flow: &Flow);
+    fn removed(&mut self, flows: &mut Flows, place: FlowIndex, flow: &Flow);
 }
 
 /// What became of a record.
@@ -40,32 +41,36 @@ pub enum Applied {
 /// Which flows the current walk has named, and which have ended lately.
 pub struct Received {
     graves: Graves,
-    /// For each shard and place the walk in which the flow was last named.
-    marks: Vec<Vec<u32>>,
+    /// For each place the walk in which the flow was last named.
+    marks: Slab<u8>,
     /// The walk of the sender's that is under way.
     walk: u32,
     /// This receiver's own number for it; 0 marks nothing.
-    mark: u32,
+    mark: u8,
     /// Broken on purpose: see [`crate::mirror::Variant::TombstoneDroppedEarly`].
     keeps_graves: bool,
 }
 
 impl Received {
     /// Nothing was received.
-    pub fn new(keeps_graves: bool) -> Received {
-        Received {
-            graves: Graves::default(),
-            marks: (0..crate::base::limits::SHARDS).map(|_| Vec::new()).collect(),
-            walk: 0,
-            mark: 0,
-            keeps_graves,
-        }
+    pub fn new(capacity: u32, keeps_graves: bool) -> Result<Received, NoMemory> {
+        let marks = Slab::new(capacity as usize)?;
+        Ok(Received { graves: Graves::default(), marks, walk: 0, mark: 0, keeps_graves })
     }
 
     /// A new session: its frames are newer than all graves, and its walks are numbered anew.
     pub fn open_session(&mut self) {
         self.graves.clear();
         self.walk = 0;
+        self.next_mark();
+    }
+
+    /// Every place counts as not named.
+    fn next_mark(&mut self) {
+        if self.mark == u8::MAX {
+            self.marks.fill(0);
+            self.mark = 0;
+        }
         self.mark += 1;
     }
 
@@ -77,10 +82,10 @@ impl Received {
 
     /// A frame of the sender's walk number `walk` arrived; the mark of what it names, 0 for
     /// one of an earlier walk.
-    pub fn enter_walk(&mut self, walk: u32) -> u32 {
+    pub fn enter_walk(&mut self, walk: u32) -> u8 {
         if walk > self.walk {
             self.walk = walk;
-            self.mark += 1;
+            self.next_mark();
         }
         if walk == self.walk { self.mark } else { 0 }
     }
@@ -99,9 +104,9 @@ impl Received {
     pub fn apply(
         &mut self,
         record: &Record,
-        mark: u32,
+        mark: u8,
         newest: u64,
-        shards: &mut [Option<Box<Shard>>],
+        flows: &mut Flows,
         effects: &mut impl Effects,
     ) -> Applied {
         if mark == 0 && !matches!(record, Record::Refused { .. }) {
@@ -115,91 +120,87 @@ impl Received {
                 if let Err(reason) = effects.check(*shard, flow) {
                     return Applied::Refused(reason);
                 }
-                match shards.get_mut(usize::from(shard.0)).and_then(Option::as_deref_mut) {
-                    Some(shard) => self.upsert(shard, flow, mark, effects),
-                    None => Applied::Refused(Refusal::Inconsistent),
+                match flows.shard_mut(*shard) {
+                    Some(owned) => owned.saw_version(flow.stamp.version),
+                    None => return Applied::Refused(Refusal::Inconsistent),
                 }
+                self.upsert(*shard, flows, flow, mark, effects)
             }
             Record::Delete { shard, stamp, client } => {
-                match shards.get_mut(usize::from(shard.0)).and_then(Option::as_deref_mut) {
-                    Some(shard) => self.delete(shard, *stamp, client, newest, effects),
-                    None => Applied::Refused(Refusal::Inconsistent),
+                match flows.shard_mut(*shard) {
+                    Some(owned) => owned.saw_version(stamp.version),
+                    None => return Applied::Refused(Refusal::Inconsistent),
                 }
+                self.delete(flows, *stamp, client, newest, effects)
             }
-            Record::WalkEnd { shard } => {
-                match shards.get_mut(usize::from(shard.0)).and_then(Option::as_deref_mut) {
-                    Some(shard) => self.walk_end(shard, mark, effects),
-                    None => Applied::Refused(Refusal::Inconsistent),
-                }
-            }
+            Record::WalkEnd { shards } => self.walk_end(flows, shards, mark, effects),
             Record::Refused { .. } => Applied::Done, // For the sender's side.
         }
     }
 
     fn upsert(
         &mut self,
-        shard: &mut Shard,
+        shard: ShardId,
+        flows: &mut Flows,
         state: &FlowState,
-        mark: u32,
+        mark: u8,
         effects: &mut impl Effects,
     ) -> Applied {
-        shard.saw_version(state.stamp.version);
         if self.graves.buries(&state.client, state.stamp) {
             return Applied::Stale;
         }
-        if let Some((index, _)) = shard.table.lookup(&state.client) {
-            let Some(known) = shard.table.get(index) else {
+        if let Some((index, _)) = flows.table.lookup(&state.client) {
+            let Some(known) = flows.table.get(index) else {
                 return Applied::Refused(Refusal::Inconsistent);
             };
-            if known.client != state.client {
+            if known.client != state.client || known.shard != shard {
                 // The key is another flow's server key: never so between sound peers.
                 return Applied::Refused(Refusal::Inconsistent);
             }
             // Newest wins among what this leader said. What is here from before, and may be
             // newer because this appliance led then, gives way: the leader's word is the truth.
-            if self.is_named(shard.id, index, mark) && state.stamp <= known.changed {
+            if self.is_named(index, mark) && state.stamp <= known.changed {
                 return Applied::Stale;
             }
             if known.server == state.server && known.server_id == state.server_id {
-                if let Some(flow) = shard.table.get_mut(index) {
-                    if state.stamp.version < flow.created.version {
-                        // A flow is never older than its newest state, by which peers will know it.
-                        flow.created = state.stamp;
-                    }
+                flows.table.update(index, |flow| {
+                    // A flow is never older than its newest state, by which peers will know it.
+                    flow.created = flow.created.min(state.stamp.version);
                     flow.tcp = state.tcp;
                     flow.changed = state.stamp;
                     flow.flags = flow.flags.with(FlowFlags::FROM_PEER);
-                }
-                self.name(shard, index, mark);
-                effects.changed(shard, index);
+                });
+                self.name(index, mark);
+                effects.changed(flows, index);
                 return Applied::Done;
             }
-            remove(shard, index, effects);
+            remove(flows, index, effects);
         }
-        self.make(shard, state, mark, effects)
+        self.make(shard, flows, state, mark, effects)
     }
 
     fn make(
         &mut self,
-        shard: &mut Shard,
+        shard: ShardId,
+        flows: &mut Flows,
         state: &FlowState,
-        mark: u32,
+        mark: u8,
         effects: &mut impl Effects,
     ) -> Applied {
         // A port or a client that is used again while the end of its last flow is
         // still on its way: the newer flow wins its key.
-        if let Some((index, _)) = shard.table.lookup(&state.server)
-            && let Some(known) = shard.table.get(index)
+        if let Some((index, _)) = flows.table.lookup(&state.server)
+            && let Some(changed) = flows.table.changed(index)
         {
-            if self.is_named(shard.id, index, mark) && known.changed >= state.stamp {
+            if self.is_named(index, mark) && changed >= state.stamp {
                 return Applied::Stale;
             }
-            remove(shard, index, effects);
+            remove(flows, index, effects);
         }
-        match shard.table.insert(made_from(state)) {
+        match flows.table.insert(&made_from(shard, state)) {
             Insert::Done(index) => {
-                self.name(shard, index, mark);
-                effects.made(shard, index);
+                self.name(index, mark);
+                effects.made(flows, index);
                 Applied::Done
             }
             Insert::Full => Applied::Refused(Refusal::TableFull),
@@ -209,26 +210,25 @@ impl Received {
 
     fn delete(
         &mut self,
-        shard: &mut Shard,
+        flows: &mut Flows,
         stamp: Stamp,
         client: &Key,
         newest: u64,
         effects: &mut impl Effects,
     ) -> Applied {
-        shard.saw_version(stamp.version);
         if !self.graves.has_room() {
             return Applied::Refused(Refusal::TableFull);
         }
         if self.keeps_graves {
             self.graves.dig(*client, stamp, newest);
         }
-        match shard.table.lookup(client) {
+        match flows.table.lookup(client) {
             Some((index, _)) => {
-                let known = shard.table.get(index);
+                let known = flows.table.get(index);
                 if known.is_none_or(|known| known.changed >= stamp || known.client != *client) {
                     return Applied::Stale;
                 }
-                remove(shard, index, effects);
+                remove(flows, index, effects);
                 Applied::Done
             }
             None => Applied::Stale,
@@ -236,45 +236,53 @@ impl Received {
     }
 
     /// What the walk did not name is gone at the sender.
-    fn walk_end(&mut self, shard: &mut Shard, mark: u32, effects: &mut impl Effects) -> Applied {
-        let mut next = shard.table.next_occupied(FlowIndex(0));
-        while let Some(index) = next {
-            if !self.is_named(shard.id, index, mark) {
-                remove(shard, index, effects);
+    fn walk_end(
+        &mut self,
+        flows: &mut Flows,
+        shards: &ShardSet,
+        mark: u8,
+        effects: &mut impl Effects,
+    ) -> Applied {
+        if flows.shards().filter(|shard| shards.has(shard.id)).count() != shards.len() {
+            return Applied::Refused(Refusal::Inconsistent);
+        }
+        for index in (0..flows.table.places_end().0).map(FlowIndex) {
+            if !self.is_named(index, mark)
+                && flows.table.hot(index).is_some_and(|hot| shards.has(hot.shard()))
+            {
+                remove(flows, index, effects);
             }
-            next = shard.table.next_occupied(FlowIndex(index.0 + 1));
         }
         Applied::Done
     }
 
     /// Whether the walk of this mark has named the flow at this place.
-    fn is_named(&self, shard: ShardId, index: FlowIndex, mark: u32) -> bool {
-        self.marks[usize::from(shard.0)].get(index.slot()) == Some(&mark)
+    fn is_named(&self, index: FlowIndex, mark: u8) -> bool {
+        self.marks.get(index.slot()) == Some(&mark)
     }
 
-    fn name(&mut self, shard: &Shard, index: FlowIndex, mark: u32) {
-        let marks = &mut self.marks[usize::from(shard.id.0)];
-        if marks.is_empty() {
-            marks.resize(shard.capacity() as usize, 0);
+    fn name(&mut self, index: FlowIndex, mark: u8) {
+        if let Some(named) = self.marks.get_mut(index.slot()) {
+            *named = mark;
         }
-        marks[index.0 as usize] = mark;
     }
 }
 
-fn remove(shard: &mut Shard, index: FlowIndex, effects: &mut impl Effects) {
-    if let Some(flow) = shard.table.remove(index) {
-        effects.removed(shard, index, &flow);
+fn remove(flows: &mut Flows, index: FlowIndex, effects: &mut impl Effects) {
+    if let Some(flow) = flows.table.remove(index) {
+        effects.removed(flows, index, &flow);
     }
 }
 
-fn made_from(state: &FlowState) -> Flow {
+fn made_from(shard: ShardId, state: &FlowState) -> Flow {
     let flags = FlowFlags::MIRRORED.with(FlowFlags::FROM_PEER);
     Flow {
+        shard,
         virtual_server: state.virtual_server,
         pool: state.pool,
         server_id: state.server_id,
         flags: if state.full_nat { flags.with(FlowFlags::FULL_NAT) } else { flags },
-        created: state.stamp,
+        created: state.stamp.version,
         changed: state.stamp,
         ..Flow::new(state.client, state.server, state.tcp)
     }

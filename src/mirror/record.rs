@@ -15,13 +15,14 @@
 //! |---|---|---|
 //! | 0x81 | [`Record::Upsert`] | shard 2, term 10, version 8, protocol 1, state 1, families 1, flags 1, vlan 2, ids 12, four addresses with ports |
 //! | 0x82 | [`Record::Delete`] | shard 2, term 10, version 8, protocol 1, families 1, vlan 2, two addresses with ports |
-//! | 0x83 | [`Record::WalkEnd`] | shard 2 |
+//! | 0x83 | [`Record::WalkEnd`] | shards, a bit each, the lowest first 32 |
 //! | 0x04 | [`Record::Refused`] | sequence 8, bitmap 8, reason 1 |
 //!
 //! State records name flows by their keys and everything else by stable ids
 //! (REQ C6); they carry all that a peer needs to forward the flow (REQ A1).
 
 use crate::base::ids::{NodeId, PoolId, ServerId, ShardId, Term, Version, VirtualServerId};
+use crate::base::limits::SHARDS;
 use crate::flow::entry::Stamp;
 use crate::flow::key::{Address, Key};
 use crate::flow::tcp_state::TcpState;
@@ -62,6 +63,41 @@ pub struct FlowState {
     pub full_nat: bool,
 }
 
+/// Some of the shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardSet([u64; SHARDS / 64]);
+
+impl ShardSet {
+    /// Whether a shard is one of them.
+    #[inline]
+    pub fn has(&self, shard: ShardId) -> bool {
+        let word = self.0.get(usize::from(shard.0 / 64)).copied().unwrap_or(0);
+        word >> (shard.0 % 64) & 1 == 1
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl FromIterator<ShardId> for ShardSet {
+    fn from_iter<T: IntoIterator<Item = ShardId>>(shards: T) -> ShardSet {
+        let mut set = ShardSet::default();
+        for shard in shards {
+            if let Some(word) = set.0.get_mut(usize::from(shard.0 / 64)) {
+                *word |= 1 << (shard.0 % 64);
+            }
+        }
+        set
+    }
+}
+
 /// One record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
@@ -81,10 +117,10 @@ pub enum Record {
         /// The flow's client key.
         client: Key,
     },
-    /// Every flow of the shard was named: what was not, and is older, is gone.
+    /// Every flow of the shards was named: what was not, and is older, is gone.
     WalkEnd {
-        /// The shard.
-        shard: ShardId,
+        /// The shards.
+        shards: ShardSet,
     },
     /// The frame `sequence` was applied except for the records in `which`.
     Refused {
@@ -174,8 +210,10 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
             w.endpoints(client)?;
             DELETE
         }
-        Record::WalkEnd { shard } => {
-            w.u16(shard.0)?;
+        Record::WalkEnd { shards } => {
+            for word in shards.0 {
+                w.put(&word.to_le_bytes())?;
+            }
             WALK_END
         }
         Record::Refused { sequence, which, reason } => {
@@ -202,7 +240,7 @@ pub fn read(bytes: &[u8]) -> Result<(Parsed, usize), Truncated> {
     let record = match kind {
         UPSERT => read_upsert(&mut r),
         DELETE => read_delete(&mut r),
-        WALK_END => r.u16().map(|shard| Record::WalkEnd { shard: ShardId(shard) }),
+        WALK_END => read_walk_end(&mut r),
         REFUSED => read_refused(&mut r),
         _ if kind & CRITICAL != 0 => return Ok((Parsed::Refused(Refusal::UnknownRecord), HEADER_LEN + len)),
         _ => return Ok((Parsed::Skipped, HEADER_LEN + len)),
@@ -216,7 +254,7 @@ pub fn read(bytes: &[u8]) -> Result<(Parsed, usize), Truncated> {
 
 fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
     let shard = ShardId(r.u16()?);
-    let stamp = r.stamp()?;
+    let stamp = r.stamp()?.kept()?;
     let protocol = r.u8()?;
     let tcp = TcpState::from_number(r.u8()?)?;
     let families = r.u8()?;
@@ -236,12 +274,20 @@ fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
 
 fn read_delete(r: &mut Reader<'_>) -> Option<Record> {
     let shard = ShardId(r.u16()?);
-    let stamp = r.stamp()?;
+    let stamp = r.stamp()?.kept()?;
     let protocol = r.u8()?;
     let families = r.u8()?;
     let vlan = r.u16()?;
     let client = r.key(families, protocol, vlan)?;
     Some(Record::Delete { shard, stamp, client })
+}
+
+fn read_walk_end(r: &mut Reader<'_>) -> Option<Record> {
+    let mut shards = ShardSet::default();
+    for word in &mut shards.0 {
+        *word = u64::from_le_bytes(r.take()?);
+    }
+    Some(Record::WalkEnd { shards })
 }
 
 fn read_refused(r: &mut Reader<'_>) -> Option<Record> {
@@ -357,6 +403,7 @@ mod tests {
     use super::*;
     use crate::base::rng::Rng;
     use crate::flow::key::{TCP, UDP};
+    use crate::flow::layout::STAMP_MAX;
 
     fn address(rng: &mut Rng, v6: bool) -> Address {
         if v6 { Address::v6([rng.u8(0x20..0x30); 16]) } else { Address::v4(rng.u32(..).to_be_bytes()) }
@@ -376,9 +423,9 @@ mod tests {
 
     fn records(rng: &mut Rng) -> [Record; 4] {
         let protocol = if rng.bool() { TCP } else { UDP };
-        let term = Term { counter: rng.u64(..), node: NodeId(rng.u16(..)) };
-        let stamp = Stamp { term, version: Version(rng.u64(..)) };
-        let shard = ShardId(rng.u16(..));
+        let term = Term { counter: rng.u64(0..=STAMP_MAX), node: NodeId(rng.u16(..)) };
+        let stamp = Stamp { term, version: Version(rng.u64(0..=STAMP_MAX)) };
+        let shard = ShardId(rng.u16(0..256));
         let vlan = rng.u16(0..4096);
         let client = key(rng, protocol, vlan);
         let flow = FlowState {
@@ -397,7 +444,7 @@ mod tests {
         [
             Record::Upsert { shard, flow },
             Record::Delete { shard, stamp, client },
-            Record::WalkEnd { shard },
+            Record::WalkEnd { shards: [shard, ShardId(rng.u16(0..256))].into_iter().collect() },
             Record::Refused { sequence: rng.u64(..), which: rng.u64(..), reason },
         ]
     }

@@ -52,7 +52,7 @@ impl Mirror {
             Progress {
                 peer: peer.node,
                 session: peer.session,
-                walk_done: peer.streams.iter().all(|stream| stream.sync.walk_done()),
+                walk_done: peer.complete && peer.streams.iter().all(|stream| stream.sync.walk_done()),
                 oldest_since: queued.chain(sent).min(),
                 waiting: peer.streams.iter().map(|stream| stream.sync.waiting()).sum(),
             }
@@ -66,7 +66,7 @@ impl Mirror {
         };
         // One without a session has acknowledged nothing.
         let peer = self.peers.iter().find(|peer| peer.node == node && peer.boot.is_some());
-        peer.is_some_and(|peer| peer.streams.iter().all(flushed))
+        peer.is_some_and(|peer| peer.complete && peer.streams.iter().all(flushed))
     }
 
     /// Flows that the peer of `members` that knows fewest knows; 0 without members.

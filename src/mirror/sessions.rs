@@ -1,17 +1,16 @@
 //! A peer comes and goes: streams under its session, in room that outlives it.
 
 use crate::base::ids::{NodeId, WorkerId};
-use crate::flow::shard::{Shard, owner_of};
-use crate::mirror::in_flight::InFlight;
-use crate::mirror::receiver::Received;
+use crate::flow::flows::Flows;
+use crate::flow::shard::owner_of;
+use crate::mirror::record::ShardSet;
 use crate::mirror::stream::{Room, Stream};
-use crate::mirror::sync::Sync;
 use crate::mirror::{Mirror, Outcome, Variant};
 use crate::seal::session::{Session, StreamId};
 
 impl Mirror {
     /// A peer and this appliance have agreed on keys.
-    pub fn open_session(&mut self, node: NodeId, session: &Session, shards: &[Option<Box<Shard>>]) {
+    pub fn open_session(&mut self, node: NodeId, session: &Session, flows: &Flows) {
         let Some(peer) = self.peers.iter().position(|peer| peer.node == node) else { return };
         self.close_session(node);
         let (me, theirs) = (self.setup.worker, session.peer().workers);
@@ -22,28 +21,40 @@ impl Mirror {
         }
         place.boot = Some(session.peer().boot);
         place.session = session.id();
+        place.complete = true;
         for worker in (0..theirs).map(WorkerId) {
-            let common = |shard: &&Shard| owner_of(shard.id, theirs) == worker;
-            let mine = || shards.iter().filter_map(|shard| shard.as_deref());
-            if !mine().any(|shard| common(&shard)) {
+            let ours = flows.shards().map(|shard| shard.id);
+            let common: ShardSet = ours.filter(|shard| owner_of(*shard, theirs) == worker).collect();
+            if common.is_empty() {
                 continue;
             }
             let number = StreamId::mirror(me.0, worker.0);
-            let Ok(sealer) = session.sealer(number) else { continue };
-            for shard in mine().filter(common) {
+            let Ok(sealer) = session.sealer(number) else {
+                place.complete = false;
+                continue;
+            };
+            let opener = session.opener(StreamId::mirror(worker.0, me.0));
+            let spare = place.rooms.iter().position(|room| room.peer_worker == worker);
+            let room = match spare {
+                Some(at) => place.rooms.swap_remove(at).again(),
+                None => {
+                    let keeps_graves = self.setup.variant != Variant::TombstoneDroppedEarly;
+                    match Room::new(worker, flows.capacity(), common, keeps_graves) {
+                        Ok(room) => room,
+                        Err(error) => {
+                            // Without this stream the peer never counts as synchronized.
+                            log::error!("mirroring to node {node}, worker {worker}: {error}");
+                            place.complete = false;
+                            continue;
+                        }
+                    }
+                }
+            };
+            for shard in flows.shards().filter(|shard| common.has(shard.id)) {
                 place.stream_of[usize::from(shard.id.0)] = place.streams.len() as u8;
             }
             self.restarted = true;
-            let keeps_graves = self.setup.variant != Variant::TombstoneDroppedEarly;
-            let spare = place.rooms.iter().position(|room| room.peer_worker == worker);
-            let spare = spare.map(|at| place.rooms.swap_remove(at));
-            let opener = session.opener(StreamId::mirror(worker.0, me.0));
-            place.streams.push(Stream::open(worker, sealer, opener, spare, || Room {
-                peer_worker: worker,
-                in_flight: InFlight::default(),
-                sync: Sync::new(mine().filter(common)),
-                received: Received::new(keeps_graves),
-            }));
+            place.streams.push(Stream::open(sealer, opener, room));
         }
     }
 

@@ -5,12 +5,13 @@
 use std::collections::VecDeque;
 
 use crate::base::ids::{BootId, GroupId, Term, WorkerId};
+use crate::base::memory::NoMemory;
 use crate::base::time::{Duration, Instant};
-use crate::flow::shard::Shard;
+use crate::flow::flows::Flows;
 use crate::mirror::header::{self, Acknowledgement, Header};
 use crate::mirror::in_flight::{InFlight, Sent};
 use crate::mirror::receiver::Received;
-use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record};
+use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record, ShardSet};
 use crate::mirror::sync::Sync;
 use crate::mirror::tombstone::Tombstones;
 use crate::seal::frame::{Opener, Sealer, TAG_LEN};
@@ -57,7 +58,7 @@ pub struct Sender<'a> {
     /// Whether it leads, and so sends state.
     pub leads: bool,
     /// Its flows.
-    pub shards: &'a [Option<Box<Shard>>],
+    pub flows: &'a Flows,
     /// The ends of its flows.
     pub tombstones: &'a Tombstones,
 }
@@ -94,27 +95,36 @@ pub struct Stream {
     sent: Vec<Sent>,
 }
 
-impl Stream {
-    /// A stream under a new session, in the room of one under an older session, or in
-    /// room of its own that `make` makes.
-    pub(super) fn open(
+impl Room {
+    /// For a stream to this worker of a peer, about these shards.
+    pub(super) fn new(
         peer_worker: WorkerId,
-        sealer: Sealer,
-        opener: Opener,
-        spare: Option<Room>,
-        make: impl FnOnce() -> Room,
-    ) -> Stream {
-        let mut room = match spare {
-            Some(mut room) => {
-                room.in_flight.clear();
-                room.sync.restart();
-                room
-            }
-            None => make(),
-        };
+        capacity: u32,
+        shards: ShardSet,
+        keeps_graves: bool,
+    ) -> Result<Room, NoMemory> {
+        Ok(Room {
+            peer_worker,
+            in_flight: InFlight::default(),
+            sync: Sync::new(capacity, shards)?,
+            received: Received::new(capacity, keeps_graves)?,
+        })
+    }
+
+    /// For another stream to the same worker.
+    pub(super) fn again(mut self) -> Room {
+        self.in_flight.clear();
+        self.sync.restart();
+        self
+    }
+}
+
+impl Stream {
+    /// A stream under a new session.
+    pub(super) fn open(sealer: Sealer, opener: Opener, mut room: Room) -> Stream {
         room.received.open_session();
         Stream {
-            peer_worker,
+            peer_worker: room.peer_worker,
             number: sealer.stream(),
             sealer,
             opener,
@@ -201,7 +211,7 @@ impl Stream {
             while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
                 let live = self.sync.waiting();
                 let Some((record, sent)) =
-                    self.sync.next(now, sender.shards, sender.tombstones, *walk_budget > 0)
+                    self.sync.next(now, sender.flows, sender.tombstones, *walk_budget > 0)
                 else {
                     break;
                 };

@@ -3,26 +3,42 @@
 //! date (REQ A9, B4, B5).
 //!
 //! A flow is in the dirty queue at most once; what is sent is its newest state
-//! at that moment. Memory is bounded by the table: 9 bytes for each place in it,
-//! and one queue entry.
+//! at that moment. Memory is bounded: one byte for each place in the table, and a queue of
+//! [`DIRTY_MAX`] entries. What finds the queue full keeps its mark, and is looked for when there is room.
+//!
+//! Beginning anew costs nothing: marks carry the number of the beginning that they belong
+//! to, and count for none under another one.
 
 use std::collections::VecDeque;
 
 use crate::base::ids::{ShardId, Version};
+use crate::base::memory::{NoMemory, Slab};
 use crate::base::time::Instant;
 use crate::flow::FlowIndex;
-use crate::flow::entry::Flow;
-use crate::flow::shard::Shard;
+use crate::flow::entry::{Flow, FlowFlags};
+use crate::flow::flows::Flows;
 use crate::mirror::in_flight::{Fate, Named, Sent};
-use crate::mirror::record::{FlowState, Record};
+use crate::mirror::record::{FlowState, Record, ShardSet};
 use crate::mirror::tombstone::Tombstones;
 
-/// In the dirty queue.
+/// Changes that wait in order. Further ones are found by looking over the marks.
+pub const DIRTY_MAX: usize = 1 << 16;
+
+/// Places looked at in one call, by the walk or for changes that found the queue full: so no call takes long.
+const PLACES_PER_CALL: u32 = 4096;
+
+/// In the dirty queue, or to be found when there is room in it.
 const QUEUED: u8 = 1;
 /// Named by the walk and not yet acknowledged.
 const WALKED: u8 = 2;
+/// The peer has acknowledged the flow in some state.
+const KNOWN: u8 = 4;
+/// Where the number of the beginning stands.
+const BEGINNING_SHIFT: u32 = 3;
+/// Beginnings are numbered from 1 to this.
+const BEGINNINGS: u8 = u8::MAX >> BEGINNING_SHIFT;
 
-/// How far the walk over a shard has come.
+/// How far the walk over the table has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Walk {
     /// Flows below this place were named.
@@ -33,22 +49,12 @@ enum Walk {
     EndDue,
     /// The end was said and not acknowledged.
     EndSent,
-    /// The peer knows every flow of this shard.
+    /// The peer knows every flow.
     Done,
-}
-
-struct ShardSync {
-    /// For each place in the table the newest version acknowledged; 0: none.
-    acknowledged: Vec<u64>,
-    marks: Vec<u8>,
-    walk: Walk,
-    /// Flows marked [`WALKED`].
-    outstanding: u32,
 }
 
 #[derive(Clone, Copy)]
 struct Dirty {
-    shard: ShardId,
     flow: u32,
     since: Instant,
 }
@@ -83,55 +89,54 @@ pub enum Settled {
 
 /// One stream's share of what a peer knows.
 pub struct Sync {
-    shards: Vec<Option<Box<ShardSync>>>,
+    /// For each place in the table.
+    marks: Slab<u8>,
+    beginning: u8,
+    /// Of these shards.
+    shards: ShardSet,
     dirty: VecDeque<Dirty>,
+    /// Changes that found the queue full, the place from which to look for them, and since when the oldest waits.
+    missed: usize,
+    look_at: u32,
+    missed_since: Instant,
     ended: VecDeque<(u32, Instant)>,
-    /// Shards whose walk is not done, in order; the first is walked.
-    walking: VecDeque<ShardId>,
+    walk: Walk,
+    /// Flows marked [`WALKED`].
+    outstanding: u32,
     known: u64,
 }
 
 impl Sync {
-    /// Nothing is known; every shard is to be walked.
-    pub fn new<'a>(shards: impl Iterator<Item = &'a Shard>) -> Sync {
-        let mut all: Vec<Option<Box<ShardSync>>> = (0..crate::base::limits::SHARDS).map(|_| None).collect();
-        let mut walking = VecDeque::with_capacity(all.len());
-        let mut places = 0;
-        for shard in shards {
-            let capacity = shard.capacity() as usize;
-            places += capacity;
-            walking.push_back(shard.id);
-            all[usize::from(shard.id.0)] = Some(Box::new(ShardSync {
-                acknowledged: vec![0; capacity],
-                marks: vec![0; capacity],
-                walk: Walk::At(0),
-                outstanding: 0,
-            }));
-        }
-        Sync {
-            shards: all,
-            dirty: VecDeque::with_capacity(places),
+    /// Nothing is known; every flow of these shards is to be walked.
+    pub fn new(capacity: u32, shards: ShardSet) -> Result<Sync, NoMemory> {
+        Ok(Sync {
+            marks: Slab::new(capacity as usize)?,
+            beginning: 1,
+            shards,
+            dirty: VecDeque::with_capacity(DIRTY_MAX.min(capacity as usize)),
+            missed: 0,
+            look_at: 0,
+            missed_since: Instant::ZERO,
             ended: VecDeque::new(),
-            walking,
+            walk: Walk::At(0),
+            outstanding: 0,
             known: 0,
-        }
+        })
     }
 
-    /// Forgets what the peer knows: every shard is to be walked again.
+    /// Forgets what the peer knows: every flow is to be walked again.
     pub fn restart(&mut self) {
-        self.dirty.clear();
-        self.ended.clear();
-        self.walking.clear();
-        self.known = 0;
-        for (id, shard) in self.shards.iter_mut().enumerate() {
-            if let Some(shard) = shard {
-                shard.acknowledged.fill(0);
-                shard.marks.fill(0);
-                shard.walk = Walk::At(0);
-                shard.outstanding = 0;
-                self.walking.push_back(ShardId(id as u16));
-            }
+        self.beginning += 1;
+        if self.beginning > BEGINNINGS {
+            self.marks.fill(0);
+            self.beginning = 1;
         }
+        self.dirty.clear();
+        self.missed = 0;
+        self.ended.clear();
+        self.walk = Walk::At(0);
+        self.outstanding = 0;
+        self.known = 0;
     }
 
     /// Flows that the peer knows.
@@ -139,65 +144,104 @@ impl Sync {
         self.known
     }
 
-    /// Whether every shard was walked and the peer has acknowledged each walk's end.
+    /// Whether every flow was walked and the peer has acknowledged the walk's end.
     pub fn walk_done(&self) -> bool {
-        self.walking.is_empty()
+        self.walk == Walk::Done
     }
 
-    /// Shards whose walk is not done.
+    /// Shards whose walk is not done: they are walked together.
     pub fn shards_to_walk(&self) -> usize {
-        self.walking.len()
+        if self.walk_done() { 0 } else { self.shards.len() }
     }
 
     /// Whether the walk has something to name, or an end to say.
     pub fn has_walk_to_send(&self) -> bool {
-        self.walking
-            .iter()
-            .any(|id| self.shard(*id).is_some_and(|shard| matches!(shard.walk, Walk::At(_) | Walk::EndDue)))
+        matches!(self.walk, Walk::At(_) | Walk::EndDue)
     }
 
     /// States and ends that wait to be sent.
+    #[inline]
     pub fn waiting(&self) -> usize {
-        self.dirty.len() + self.ended.len()
+        self.dirty.len() + self.missed + self.ended.len()
     }
 
     /// Since when the oldest of them waits.
     pub fn oldest_since(&self) -> Option<Instant> {
         let dirty = self.dirty.front().map(|dirty| dirty.since);
+        let missed = (self.missed > 0).then_some(self.missed_since);
         let ended = self.ended.front().map(|ended| ended.1);
-        dirty.into_iter().chain(ended).min()
+        dirty.into_iter().chain(missed).chain(ended).min()
     }
 
     /// Whether the peer knows the flow in any state.
-    pub fn knows(&self, shard: ShardId, flow: FlowIndex) -> bool {
-        self.shard(shard).is_some_and(|shard| shard.acknowledged[flow.0 as usize] != 0)
+    pub fn knows(&self, flow: FlowIndex) -> bool {
+        self.has(flow.0, KNOWN)
+    }
+
+    fn has(&self, flow: u32, mark: u8) -> bool {
+        self.marks
+            .get(flow as usize)
+            .is_some_and(|marks| marks >> BEGINNING_SHIFT == self.beginning && marks & mark != 0)
+    }
+
+    /// Sets and clears marks of a flow.
+    fn mark(&mut self, flow: u32, set: u8, clear: u8) {
+        if let Some(marks) = self.marks.get_mut(flow as usize) {
+            if *marks >> BEGINNING_SHIFT != self.beginning {
+                *marks = self.beginning << BEGINNING_SHIFT;
+            }
+            *marks = (*marks | set) & !clear;
+        }
     }
 
     /// A flow was made or changed.
-    pub fn changed(&mut self, now: Instant, shard: ShardId, flow: FlowIndex) {
-        let Some(sync) = &mut self.shards[usize::from(shard.0)] else { return };
-        let mark = &mut sync.marks[flow.0 as usize];
-        if *mark & QUEUED == 0 {
-            *mark |= QUEUED;
-            self.dirty.push_back(Dirty { shard, flow: flow.0, since: now });
+    pub fn changed(&mut self, now: Instant, flow: FlowIndex) {
+        if !self.has(flow.0, QUEUED) {
+            self.mark(flow.0, QUEUED, 0);
+            self.queue(Dirty { flow: flow.0, since: now }, false);
+        }
+    }
+
+    fn queue(&mut self, dirty: Dirty, first: bool) {
+        if self.dirty.len() >= DIRTY_MAX.min(self.marks.len()) {
+            if self.missed == 0 {
+                self.missed_since = dirty.since;
+            }
+            self.missed += 1;
+        } else if first {
+            self.dirty.push_front(dirty);
+        } else {
+            self.dirty.push_back(dirty);
+        }
+    }
+
+    /// Looks for changes that found the queue full, from where it stopped the last time.
+    fn look_for_missed(&mut self) {
+        let end = self.marks.len() as u32;
+        // What stands in the queue has its mark too: to be found again it must not be in it.
+        if !self.dirty.is_empty() {
+            return;
+        }
+        for _ in 0..PLACES_PER_CALL.min(end) {
+            if self.missed == 0 {
+                return;
+            }
+            let flow = self.look_at;
+            self.look_at = if flow + 1 == end { 0 } else { flow + 1 };
+            if self.has(flow, QUEUED) {
+                self.missed -= 1;
+                self.dirty.push_back(Dirty { flow, since: self.missed_since });
+            }
         }
     }
 
     /// A flow left its place; its end waits at `tombstone`.
-    pub fn ended(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, tombstone: Option<u32>) {
-        let Some(sync) = &mut self.shards[usize::from(shard.0)] else { return };
-        let place = flow.0 as usize;
-        if sync.acknowledged[place] != 0 {
-            sync.acknowledged[place] = 0;
+    pub fn ended(&mut self, now: Instant, flow: FlowIndex, tombstone: Option<u32>) {
+        if self.has(flow.0, KNOWN) {
             self.known -= 1;
         }
-        if sync.marks[place] & WALKED != 0 {
-            sync.marks[place] &= !WALKED;
-            sync.outstanding -= 1;
-            if sync.outstanding == 0 && sync.walk == Walk::Named {
-                sync.walk = Walk::EndDue;
-            }
-        }
+        self.unwalk(flow.0);
+        self.mark(flow.0, 0, KNOWN);
         if let Some(tombstone) = tombstone {
             self.ended.push_back((tombstone, now));
         }
@@ -207,7 +251,7 @@ impl Sync {
     pub fn next(
         &mut self,
         now: Instant,
-        shards: &[Option<Box<Shard>>],
+        flows: &Flows,
         tombstones: &Tombstones,
         may_walk: bool,
     ) -> Option<(Record, Sent)> {
@@ -218,175 +262,124 @@ impl Sync {
                 return Some((record, Sent { named: Named::Ended { tombstone: place }, since }));
             }
         }
+        if self.missed > 0 {
+            self.look_for_missed();
+        }
         while let Some(dirty) = self.dirty.pop_front() {
-            if let Some(sync) = &mut self.shards[usize::from(dirty.shard.0)] {
-                sync.marks[dirty.flow as usize] &= !QUEUED;
-            }
-            if let Some(next) = name(shards, dirty) {
+            self.mark(dirty.flow, 0, QUEUED);
+            if let Some(next) = self.name(flows, dirty) {
                 return Some(next);
             }
         }
-        if may_walk { self.next_walked(now, shards) } else { None }
+        if may_walk { self.next_walked(now, flows) } else { None }
     }
 
-    /// The walk: names the flows of one shard after the other, each once.
-    fn next_walked(&mut self, now: Instant, shards: &[Option<Box<Shard>>]) -> Option<(Record, Sent)> {
-        for _ in 0..self.walking.len() {
-            let id = *self.walking.front()?;
-            let (Some(sync), Some(shard)) = (&mut self.shards[usize::from(id.0)], &shards[usize::from(id.0)])
-            else {
-                self.walking.pop_front();
-                continue;
-            };
-            match sync.walk {
-                Walk::At(from) => {
-                    let mut next = shard.table.next_occupied(FlowIndex(from));
-                    while let Some(index) = next {
-                        let place = index.0 as usize;
-                        sync.walk = Walk::At(index.0 + 1);
-                        let known = sync.acknowledged[place] != 0;
-                        let flow = shard.table.get(index);
-                        if !known
-                            && let Some(flow) = flow.filter(|flow| flow.is_mirrored())
-                            && sync.marks[place] & WALKED == 0
-                        {
-                            sync.marks[place] |= WALKED;
-                            sync.outstanding += 1;
-                            let record = Record::Upsert { shard: id, flow: state(flow) };
-                            let named =
-                                Named::Flow { shard: id, flow: index.0, version: flow.changed.version };
-                            return Some((record, Sent { named, since: now }));
-                        }
-                        next = shard.table.next_occupied(FlowIndex(index.0 + 1));
-                    }
-                    sync.walk = if sync.outstanding == 0 { Walk::EndDue } else { Walk::Named };
-                }
-                Walk::EndDue => {
-                    sync.walk = Walk::EndSent;
-                    let named = Named::WalkEnd { shard: id };
-                    return Some((Record::WalkEnd { shard: id }, Sent { named, since: now }));
-                }
-                Walk::Named | Walk::EndSent => self.walking.rotate_left(1),
-                Walk::Done => {
-                    self.walking.pop_front();
+    fn name(&self, flows: &Flows, dirty: Dirty) -> Option<(Record, Sent)> {
+        let flow = flows.table.get(FlowIndex(dirty.flow)).filter(|flow| flow.is_mirrored())?;
+        // The place may have gone to a flow of another stream's shard, which tells of it.
+        if !self.shards.has(flow.shard) {
+            return None;
+        }
+        let named = Named::Flow { shard: flow.shard, flow: dirty.flow, version: flow.changed.version };
+        Some((Record::Upsert { shard: flow.shard, flow: state(&flow) }, Sent { named, since: dirty.since }))
+    }
+
+    /// The walk: names every flow once.
+    fn next_walked(&mut self, now: Instant, flows: &Flows) -> Option<(Record, Sent)> {
+        if let Walk::At(from) = self.walk {
+            let end = flows.table.places_end().0.min(from.saturating_add(PLACES_PER_CALL));
+            for place in from..end {
+                self.walk = Walk::At(place + 1);
+                let wanted = flows.table.hot(FlowIndex(place)).is_some_and(|hot| {
+                    hot.flags().contains(FlowFlags::MIRRORED) && self.shards.has(hot.shard())
+                });
+                if wanted
+                    && !self.has(place, KNOWN | WALKED)
+                    && let Some(next) = self.name(flows, Dirty { flow: place, since: now })
+                {
+                    self.mark(place, WALKED, 0);
+                    self.outstanding += 1;
+                    return Some(next);
                 }
             }
+            if end < flows.table.places_end().0 {
+                return None; // More in the next call.
+            }
+            self.walk = if self.outstanding == 0 { Walk::EndDue } else { Walk::Named };
+        }
+        if self.walk == Walk::EndDue {
+            self.walk = Walk::EndSent;
+            return Some((
+                Record::WalkEnd { shards: self.shards },
+                Sent { named: Named::WalkEnd, since: now },
+            ));
         }
         None
     }
 
     /// A sent record was settled.
-    pub fn settle(&mut self, sent: Sent, fate: Fate, shards: &[Option<Box<Shard>>]) -> Settled {
+    pub fn settle(&mut self, sent: Sent, fate: Fate, flows: &Flows) -> Settled {
         match (sent.named, fate) {
-            (Named::Flow { shard, flow, version }, Fate::Applied) => {
-                self.flow_applied(shard, flow, version, sent.since, shards)
-            }
-            (Named::Flow { shard, flow, version }, Fate::Lost) => {
-                self.flow_lost(shard, flow, version, sent.since, shards);
-                Settled::Nothing
-            }
-            (Named::Flow { shard, flow, version }, Fate::Refused) => {
-                if !current(shards, shard, flow, version) {
+            (Named::Flow { shard, flow, version }, fate) => {
+                if !current(flows, shard, flow, version) {
                     return Settled::Nothing;
                 }
-                self.unwalk(shard, flow);
-                Settled::Refused { shard, flow: FlowIndex(flow) }
+                self.flow_settled(shard, flow, fate, sent.since)
             }
             (Named::Ended { tombstone }, Fate::Applied) => Settled::Ended { tombstone },
             (Named::Ended { tombstone }, Fate::Lost | Fate::Refused) => {
                 self.ended.push_front((tombstone, sent.since));
                 Settled::Nothing
             }
-            (Named::WalkEnd { shard }, fate) => {
-                if let Some(sync) = &mut self.shards[usize::from(shard.0)]
-                    && sync.walk == Walk::EndSent
-                {
-                    if fate == Fate::Applied {
-                        sync.walk = Walk::Done;
-                        self.walking.retain(|id| *id != shard);
-                    } else {
-                        sync.walk = Walk::EndDue;
-                    }
+            (Named::WalkEnd, fate) => {
+                if self.walk == Walk::EndSent {
+                    self.walk = if fate == Fate::Applied { Walk::Done } else { Walk::EndDue };
                 }
                 Settled::Nothing
             }
         }
     }
 
-    fn flow_applied(
-        &mut self,
-        shard: ShardId,
-        flow: u32,
-        version: Version,
-        since: Instant,
-        shards: &[Option<Box<Shard>>],
-    ) -> Settled {
-        if !current(shards, shard, flow, version) {
-            return Settled::Nothing;
-        }
-        let Some(sync) = &mut self.shards[usize::from(shard.0)] else { return Settled::Nothing };
-        let known = &mut sync.acknowledged[flow as usize];
-        let first = *known == 0;
-        *known = (*known).max(version.0);
-        if first {
-            self.known += 1;
-        }
-        self.unwalk(shard, flow);
-        if first { Settled::Known { shard, flow: FlowIndex(flow), since } } else { Settled::Nothing }
-    }
-
-    fn flow_lost(
-        &mut self,
-        shard: ShardId,
-        flow: u32,
-        version: Version,
-        since: Instant,
-        shards: &[Option<Box<Shard>>],
-    ) {
-        if !current(shards, shard, flow, version) {
-            return;
-        }
-        let Some(sync) = &mut self.shards[usize::from(shard.0)] else { return };
-        if sync.acknowledged[flow as usize] >= version.0 {
-            return; // A later state has been acknowledged meanwhile.
-        }
-        let mark = &mut sync.marks[flow as usize];
-        if *mark & QUEUED == 0 {
-            *mark |= QUEUED;
-            self.dirty.push_front(Dirty { shard, flow, since });
-        }
-    }
-
-    fn unwalk(&mut self, shard: ShardId, flow: u32) {
-        let Some(sync) = &mut self.shards[usize::from(shard.0)] else { return };
-        if sync.marks[flow as usize] & WALKED != 0 {
-            sync.marks[flow as usize] &= !WALKED;
-            sync.outstanding -= 1;
-            if sync.outstanding == 0 && sync.walk == Walk::Named {
-                sync.walk = Walk::EndDue;
+    fn flow_settled(&mut self, shard: ShardId, flow: u32, fate: Fate, since: Instant) -> Settled {
+        let settled = Settled::Known { shard, flow: FlowIndex(flow), since };
+        match fate {
+            Fate::Applied => {
+                let first = !self.has(flow, KNOWN);
+                self.known += u64::from(first);
+                self.mark(flow, KNOWN, 0);
+                self.unwalk(flow);
+                if first { settled } else { Settled::Nothing }
+            }
+            Fate::Refused => {
+                self.unwalk(flow);
+                Settled::Refused { shard, flow: FlowIndex(flow) }
+            }
+            Fate::Lost => {
+                // A later state, if there is one, waits or is on its way; saying this again does no harm.
+                if !self.has(flow, QUEUED) {
+                    self.mark(flow, QUEUED, 0);
+                    self.queue(Dirty { flow, since }, true);
+                }
+                Settled::Nothing
             }
         }
     }
 
-    fn shard(&self, shard: ShardId) -> Option<&ShardSync> {
-        self.shards.get(usize::from(shard.0))?.as_deref()
+    fn unwalk(&mut self, flow: u32) {
+        if self.has(flow, WALKED) {
+            self.mark(flow, 0, WALKED);
+            self.outstanding -= 1;
+            if self.outstanding == 0 && self.walk == Walk::Named {
+                self.walk = Walk::EndDue;
+            }
+        }
     }
 }
 
 /// Whether the flow of which `version` was sent is still at its place: versions
 /// rise over all flows of a shard, so a later tenant was created above it.
-fn current(shards: &[Option<Box<Shard>>], shard: ShardId, flow: u32, version: Version) -> bool {
-    shards[usize::from(shard.0)]
-        .as_ref()
-        .and_then(|shard| shard.table.get(FlowIndex(flow)))
-        .is_some_and(|flow| flow.created.version <= version)
-}
-
-fn name(shards: &[Option<Box<Shard>>], dirty: Dirty) -> Option<(Record, Sent)> {
-    let shard = shards[usize::from(dirty.shard.0)].as_ref()?;
-    let flow = shard.table.get(FlowIndex(dirty.flow)).filter(|flow| flow.is_mirrored())?;
-    let named = Named::Flow { shard: dirty.shard, flow: dirty.flow, version: flow.changed.version };
-    Some((Record::Upsert { shard: dirty.shard, flow: state(flow) }, Sent { named, since: dirty.since }))
+fn current(flows: &Flows, shard: ShardId, flow: u32, version: Version) -> bool {
+    flows.table.tenant(FlowIndex(flow)).is_some_and(|(of, created)| of == shard && created <= version)
 }
 
 /// A flow's state as a peer needs it.

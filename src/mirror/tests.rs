@@ -9,9 +9,10 @@ use std::sync::Arc;
 use super::*;
 use crate::base::rng::Rng;
 use crate::flow::entry::FlowFlags;
+use crate::flow::flows::FlowsSetup;
 use crate::flow::key::{Address, Key, TCP};
 use crate::flow::ports::PortSetup;
-use crate::flow::shard::{ShardSetup, owner_of};
+use crate::flow::shard::owner_of;
 use crate::flow::table::Insert;
 use crate::flow::tcp_state::TcpState;
 use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
@@ -30,14 +31,14 @@ impl Effects for Anything {
     fn check(&self, _: ShardId, _: &FlowState) -> Result<(), Refusal> {
         Ok(())
     }
-    fn made(&mut self, _: &mut Shard, _: FlowIndex) {}
-    fn changed(&mut self, _: &mut Shard, _: FlowIndex) {}
-    fn removed(&mut self, _: &mut Shard, _: FlowIndex, _: &Flow) {}
+    fn made(&mut self, _: &mut Flows, _: FlowIndex) {}
+    fn changed(&mut self, _: &mut Flows, _: FlowIndex) {}
+    fn removed(&mut self, _: &mut Flows, _: FlowIndex, _: &Flow) {}
 }
 
 struct Worker {
     mirror: Mirror,
-    shards: Vec<Option<Box<Shard>>>,
+    flows: Flows,
 }
 
 struct Packet {
@@ -77,7 +78,7 @@ fn member(side: usize) -> MemberInfo {
     }
 }
 
-fn shard(id: ShardId, toeplitz: &Arc<Toeplitz>) -> Box<Shard> {
+fn flows(side: usize, id: u16, toeplitz: &Arc<Toeplitz>) -> Flows {
     let ports = PortSetup {
         members: 2,
         rank: 0,
@@ -86,13 +87,15 @@ fn shard(id: ShardId, toeplitz: &Arc<Toeplitz>) -> Box<Shard> {
         quarantine: Duration::from_secs(60),
         resting_max: 64,
     };
-    Box::new(Shard::new(&ShardSetup {
-        id,
-        capacity: 64,
+    let setup = FlowsSetup {
+        worker: WorkerId(id),
+        workers: WORKERS[side],
+        capacity: 64 * u32::from(SHARDS_USED),
         hash_seed: 1,
         toeplitz: Arc::clone(toeplitz),
         ports,
-    }))
+    };
+    Flows::new(&setup).expect("memory")
 }
 
 impl World {
@@ -108,12 +111,7 @@ impl World {
                 walk_rate: 100_000,
                 variant,
             }),
-            shards: (0..SHARDS_USED)
-                .map(ShardId)
-                .map(|shard_id| {
-                    (owner_of(shard_id, WORKERS[side]) == WorkerId(id)).then(|| shard(shard_id, &toeplitz))
-                })
-                .collect(),
+            flows: flows(side, id, &toeplitz),
         };
         let mut world = World {
             rng: Rng::with_seed(seed),
@@ -139,7 +137,7 @@ impl World {
         let sessions = [session, theirs.confirm().expect("the same session")];
         for (side, session) in sessions.iter().enumerate() {
             for worker in &mut self.sides[side] {
-                worker.mirror.open_session(node(1 - side), session, &worker.shards);
+                worker.mirror.open_session(node(1 - side), session, &worker.flows);
             }
         }
     }
@@ -164,8 +162,7 @@ impl World {
     fn change(&mut self, side: usize) {
         let id = ShardId(self.rng.u16(0..SHARDS_USED));
         let worker = &mut self.sides[side][usize::from(owner_of(id, WORKERS[side]).0)];
-        let Worker { mirror, shards } = worker;
-        let shard = shards[usize::from(id.0)].as_deref_mut().expect("its shard");
+        let Worker { mirror, flows } = worker;
         let term = mirror.standing().term;
         let client = Key {
             src: Address::v4([10, 1, 0, self.rng.u8(0..12)]),
@@ -175,17 +172,17 @@ impl World {
             vlan: 0,
             protocol: TCP,
         };
-        let found = shard.table.lookup(&client).map(|found| found.0);
+        let found = flows.table.lookup(&client).map(|found| found.0);
         match (found, self.rng.u8(0..3)) {
             (Some(index), 0) => {
-                let flow = shard.table.remove(index).expect("a flow");
-                let stamp = Stamp { term, version: shard.next_version() };
+                let flow = flows.table.remove(index).expect("a flow");
+                let stamp = Stamp { term, version: flows.next_version(id) };
                 mirror.flow_ended(self.now, id, index, &flow, stamp);
             }
             (Some(index), _) => {
-                let stamp = Stamp { term, version: shard.next_version() };
-                let flow = shard.table.get_mut(index).expect("a flow");
-                (flow.changed, flow.tcp) = (stamp, TcpState::ALL[self.rng.usize(0..8)]);
+                let stamp = Stamp { term, version: flows.next_version(id) };
+                let tcp = TcpState::ALL[self.rng.usize(0..8)];
+                flows.table.update(index, |flow| (flow.changed, flow.tcp) = (stamp, tcp));
                 mirror.flow_changed(self.now, id, index, self.rng.bool());
             }
             (None, _) => {
@@ -198,9 +195,10 @@ impl World {
                 };
                 let mut flow = Flow::new(client, server, TcpState::SynSeen);
                 flow.flags = FlowFlags::MIRRORED;
-                flow.created = Stamp { term, version: shard.next_version() };
-                flow.changed = flow.created;
-                if let Insert::Done(index) = shard.table.insert(flow) {
+                flow.shard = id;
+                flow.created = flows.next_version(id);
+                flow.changed = Stamp { term, version: flow.created };
+                if let Insert::Done(index) = flows.table.insert(&flow) {
                     mirror.flow_changed(self.now, id, index, true);
                 }
             }
@@ -216,15 +214,15 @@ impl World {
             if self.link[i].due <= self.now { arrived.push(self.link.swap_remove(i)) } else { i += 1 }
         }
         for Packet { to: (side, worker), mut bytes, .. } in arrived {
-            let Worker { mirror, shards } = &mut self.sides[side][usize::from(worker.0)];
-            mirror.handle_frame(self.now, &mut bytes, shards, &mut Anything, &self.counters);
+            let Worker { mirror, flows } = &mut self.sides[side][usize::from(worker.0)];
+            mirror.handle_frame(self.now, &mut bytes, flows, &mut Anything, &self.counters);
         }
         for side in 0..2 {
             for worker in &mut self.sides[side] {
-                worker.mirror.poll(self.now, &mut worker.shards, &mut Anything);
+                worker.mirror.poll(self.now, &mut worker.flows, &mut Anything);
                 drop(worker.mirror.take_outcomes());
                 let mut bytes = vec![0; FRAME_MAX];
-                while let Some(written) = worker.mirror.write_frame(self.now, &worker.shards, &mut bytes) {
+                while let Some(written) = worker.mirror.write_frame(self.now, &worker.flows, &mut bytes) {
                     let copies = match self.rng.u8(0..10) {
                         0..2 if self.lossy => 0,
                         2 if self.lossy => 2,
@@ -244,23 +242,18 @@ impl World {
     }
 
     fn flows(&self, side: usize) -> BTreeMap<Key, (Key, TcpState, Stamp)> {
-        let shards = self.sides[side].iter().flat_map(|worker| worker.shards.iter().flatten());
-        shards
-            .flat_map(|shard| shard.table.iter())
-            .map(|(_, flow)| (flow.client, (flow.server, flow.tcp, flow.changed)))
-            .collect()
+        let all = self.sides[side].iter().flat_map(|worker| worker.flows.table.iter());
+        all.map(|(_, flow)| (flow.client, (flow.server, flow.tcp, flow.changed))).collect()
     }
 
     /// What the leader says that the follower knows, the follower has.
     fn check_known(&self, leader: usize) -> Result<(), String> {
         let theirs = self.flows(1 - leader);
         for worker in &self.sides[leader] {
-            for shard in worker.shards.iter().flatten() {
-                for (index, flow) in shard.table.iter() {
-                    let known = worker.mirror.is_known_to(&[node(1 - leader)], shard.id, index);
-                    if known && theirs.get(&flow.client).map(|found| found.0) != Some(flow.server) {
-                        return Err(format!("at {}: {} is said to be known", self.now, flow.client));
-                    }
+            for (index, flow) in worker.flows.table.iter() {
+                let known = worker.mirror.is_known_to(&[node(1 - leader)], flow.shard, index);
+                if known && theirs.get(&flow.client).map(|found| found.0) != Some(flow.server) {
+                    return Err(format!("at {}: {} is said to be known", self.now, flow.client));
                 }
             }
         }

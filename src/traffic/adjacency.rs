@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
+use crate::base::ids::PortId;
 use crate::base::io::TxClass;
 use crate::base::limits::{NEIGHBOUR_QUEUE_MAX, NEIGHBOURS_MAX};
 use crate::base::time::{Duration, Instant};
@@ -44,9 +45,23 @@ struct Adjacency<B> {
     uses: u32,
 }
 
+/// What a packet to a resolved neighbour begins with, and its port: a quarter of a line.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Link {
+    /// Destination and source link address.
+    pub addresses: [u8; 12],
+    /// The port.
+    pub port: PortId,
+    known: u16,
+}
+
 /// The neighbours of one worker.
 pub struct Adjacencies<B> {
     all: Vec<Adjacency<B>>,
+    /// The same for each packet of a flow.
+    links: Vec<Link>,
+    /// In whose name packets of flows are sent, over IPv4 and IPv6.
+    sources: [[u8; 6]; 2],
     by_hop: HashMap<NextHop, u32>,
     /// Where the search for an unused one goes on.
     search: usize,
@@ -55,17 +70,25 @@ pub struct Adjacencies<B> {
 /// Neighbours looked at for one that no flow uses.
 const SEARCH_MAX: usize = 64;
 
-impl<B> Default for Adjacencies<B> {
-    fn default() -> Adjacencies<B> {
+impl<B> Adjacencies<B> {
+    /// None yet. Packets of flows come from the first of these link addresses to neighbours with an IPv4
+    /// address, from the second to the others.
+    pub fn new(sources: [[u8; 6]; 2]) -> Adjacencies<B> {
         Adjacencies {
             all: Vec::with_capacity(NEIGHBOURS_MAX),
+            links: Vec::with_capacity(NEIGHBOURS_MAX),
+            sources,
             by_hop: HashMap::with_capacity(NEIGHBOURS_MAX),
             search: 0,
         }
     }
-}
 
-impl<B> Adjacencies<B> {
+    /// How packets of flows reach the neighbour at an index, if its link address is known.
+    #[inline(always)]
+    pub fn link(&self, index: u32) -> Option<&Link> {
+        self.links.get(index as usize).filter(|link| link.known != 0)
+    }
+
     /// The index of a neighbour, new or known. At [`NEIGHBOURS_MAX`] a new one takes the
     /// place of one that no flow uses; `None`: none was found among those looked at.
     pub fn index_of(&mut self, hop: NextHop) -> Option<u32> {
@@ -77,9 +100,11 @@ impl<B> Adjacencies<B> {
             let index = self.unused()?;
             self.by_hop.remove(&self.all[index].hop);
             self.all[index] = adjacency;
+            self.links[index] = Link::default();
             index
         } else {
             self.all.push(adjacency);
+            self.links.push(Link::default());
             self.all.len() - 1
         };
         self.by_hop.insert(hop, index as u32);
@@ -148,6 +173,15 @@ impl<B> Adjacencies<B> {
         let adjacency = &mut self.all[index as usize];
         adjacency.link = link;
         adjacency.asked = None;
+        self.links[index as usize] = match link {
+            Some(to) => {
+                let mut addresses = [0; 12];
+                addresses[..6].copy_from_slice(&to);
+                addresses[6..].copy_from_slice(&self.sources[usize::from(!hop.address.is_ipv4())]);
+                Link { addresses, port: hop.port, known: 1 }
+            }
+            None => Link::default(),
+        };
         adjacency.waiting.drain(..).for_each(&mut each);
     }
 }
@@ -155,7 +189,10 @@ impl<B> Adjacencies<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::PortId;
+
+    fn adjacencies<B>() -> Adjacencies<B> {
+        Adjacencies::new([[4; 6], [6; 6]])
+    }
 
     fn hop(last: u8) -> NextHop {
         NextHop { port: PortId(1), address: [10, 2, 0, last].into() }
@@ -163,7 +200,7 @@ mod tests {
 
     #[test]
     fn the_newest_packets_wait_and_leave_when_the_neighbour_answers() {
-        let mut all = Adjacencies::default();
+        let mut all = adjacencies();
         let index = all.index_of(hop(10)).unwrap();
         assert_eq!(all.resolve(Instant::ZERO, index), Resolution::Unknown { ask: true });
         assert_eq!(all.resolve(Instant::ZERO, index), Resolution::Unknown { ask: false });
@@ -175,11 +212,15 @@ mod tests {
         all.learn(hop(10), Some([1; 6]), |w| left.push(w.packet));
         assert_eq!(left, (2..NEIGHBOUR_QUEUE_MAX + 2).collect::<Vec<_>>());
         assert_eq!(all.resolve(Instant::ZERO, index), Resolution::Known([1; 6]));
+        let link = all.link(index).expect("it is known");
+        assert_eq!((link.addresses, link.port), ([1, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 4], PortId(1)));
+        all.learn(hop(10), None, |_| {});
+        assert!(all.link(index).is_none() && all.link(index + 1).is_none());
     }
 
     #[test]
     fn a_neighbour_that_is_given_up_lets_its_packets_go_and_its_place_is_free() {
-        let mut all = Adjacencies::default();
+        let mut all = adjacencies();
         let index = all.index_of(hop(10)).unwrap();
         all.wait(index, WaitingPacket { packet: 1, class: TxClass::Service });
         let mut left = Vec::new();
@@ -190,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_unresolved_neighbour_is_asked_for_again_after_a_while() {
-        let mut all = Adjacencies::<()>::default();
+        let mut all = adjacencies::<()>();
         let index = all.index_of(hop(10)).unwrap();
         all.resolve(Instant::ZERO, index);
         assert_eq!(all.resolve(Instant::ZERO + ASK_AGAIN, index), Resolution::Unknown { ask: true });
@@ -198,7 +239,7 @@ mod tests {
 
     #[test]
     fn neighbours_are_bounded_and_only_an_unused_one_gives_up_its_place() {
-        let mut all = Adjacencies::<()>::default();
+        let mut all = adjacencies::<()>();
         for n in 0..NEIGHBOURS_MAX as u32 {
             let address = core::net::Ipv4Addr::from_bits(n).into();
             let index = all.index_of(NextHop { port: PortId(0), address }).expect("room");

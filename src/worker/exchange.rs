@@ -32,7 +32,7 @@ impl<B: Buffer> Worker<B> {
         let Some(frame) = packet.head_mut().get_mut(from..to) else {
             return self.counters.bump(Counter::MirrorMalformed);
         };
-        let Worker { mirror, shards, tables, toeplitz, adjacencies, counts, events, counters, .. } = self;
+        let Worker { mirror, flows, tables, toeplitz, adjacencies, counts, events, counters, .. } = self;
         let mut applier = Applier {
             now,
             tables,
@@ -43,7 +43,7 @@ impl<B: Buffer> Worker<B> {
             counts,
             resolve: |hop| super::state::push_resolve(events, hop),
         };
-        match mirror.handle_frame(now, frame, shards, &mut applier, counters) {
+        match mirror.handle_frame(now, frame, flows, &mut applier, counters) {
             Frame::Taken => {}
             Frame::WrongTerm => counters.bump(Counter::MirrorWrongTerm),
             Frame::Dropped(counter) => counters.bump(counter),
@@ -71,7 +71,7 @@ impl<B: Buffer> Worker<B> {
         };
         packet.set_len(largest).ok()?;
         let out = packet.head_mut().get_mut(room..largest)?;
-        let Written { peer, worker, len } = self.mirror.write_frame(now, &self.shards, out)?;
+        let Written { peer, worker, len } = self.mirror.write_frame(now, &self.flows, out)?;
         let to = mirror.peers.get(peer)?.address;
         let from = port.addresses.iter().map(|own| own.address).find(|own| own.is_ipv4() == to.is_ipv4());
         let hop = self.tables.routes.next_hop(to);

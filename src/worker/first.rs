@@ -16,6 +16,7 @@ use crate::flow::{Flow, FlowIndex, Stamp, TcpState};
 use crate::traffic::forward::translate::{Translated, has_hops, translate};
 use crate::wire::parse::Parsed;
 use crate::worker::Worker;
+use crate::worker::packet::ip_len;
 
 impl<B: Buffer> Worker<B> {
     #[expect(clippy::too_many_arguments, reason = "a packet with all that is known of it")]
@@ -37,12 +38,9 @@ impl<B: Buffer> Worker<B> {
         if !has_hops(packet.head(), parsed) {
             return self.counters.bump(Counter::DropHopsExceeded);
         }
-        match self.make_flow(now, key, shard, segment) {
+        match self.make_flow(now, key, shard, segment, ip_len(parsed)) {
             Ok((index, place)) => {
-                let Some(flow) = self.shards[usize::from(shard.0)].as_ref().and_then(|s| s.table.get(index))
-                else {
-                    return;
-                };
+                let Some(flow) = self.flows.table.get(index) else { return };
                 let (translated, adjacency) = (flow.server.reversed(), flow.server_adjacency);
                 let holds = flow.is_mirrored() && self.holds_first(place);
                 if flow.is_mirrored() {
@@ -56,7 +54,8 @@ impl<B: Buffer> Worker<B> {
                         Translated::Families => self.counters.bump(Counter::DropFamilies),
                     }
                 } else {
-                    self.forward(now, packet, parsed, &key, &translated, (shard, index), adjacency, io);
+                    let flow = (shard, index);
+                    self.forward(now, packet, parsed, &key, &translated, flow, false, adjacency, io);
                 }
             }
             Err(counter) => self.counters.bump(counter),
@@ -77,6 +76,7 @@ impl<B: Buffer> Worker<B> {
         client: Key,
         id: ShardId,
         segment: Option<Segment>,
+        bytes: u64,
     ) -> Result<(FlowIndex, usize), Counter> {
         let listener = self.tables.services.listener(client.dst, client.dst_port, client.protocol);
         let Some(place) = listener else {
@@ -114,20 +114,20 @@ impl<B: Buffer> Worker<B> {
         flow.virtual_server = virtual_id;
         flow.pool = pool_id;
         flow.server_id = server.id;
-        flow.packets = 1;
+        (flow.packets, flow.bytes) = (1, bytes);
         if self.tables.is_mirrored(place) {
             flow.flags = flow.flags.with(FlowFlags::MIRRORED);
         }
         if !self.tables.source_nat[place].is_empty() {
             flow.flags = flow.flags.with(FlowFlags::FULL_NAT);
         }
+        flow.shard = id;
         let term = self.mirror.standing().term;
-        let shard = self.shards[usize::from(id.0)].as_mut().ok_or(Counter::DropNoFlow)?;
-        flow.created = Stamp { term, version: shard.next_version() };
-        flow.changed = flow.created;
-        match shard.table.insert(flow) {
+        flow.created = self.flows.next_version(id);
+        flow.changed = Stamp { term, version: flow.created };
+        match self.flows.table.insert(&flow) {
             Insert::Done(index) => {
-                shard.last_seen.touch(index, flow.tcp.timeout_class(), now);
+                self.flows.last_seen.touch(index, flow.tcp.timeout_class(), now);
                 self.counts.add(&flow);
                 self.adjacencies.acquire(flow.client_adjacency);
                 self.adjacencies.acquire(flow.server_adjacency);
@@ -154,8 +154,8 @@ impl<B: Buffer> Worker<B> {
         if snat.is_empty() {
             return Ok(wanted.server_key(client.src, client.src_port));
         }
-        let shard = self.shards[usize::from(id.0)].as_ref().ok_or(Counter::DropNoFlow)?;
-        let in_use = |key: &Key| shard.table.lookup(key).is_some();
+        let shard = self.flows.shard(id).ok_or(Counter::DropNoFlow)?;
+        let in_use = |key: &Key| self.flows.table.lookup(key).is_some();
         match shard.ports.allocate(now, &mut self.rng, &wanted, in_use) {
             Allocation::Port(address, port) => Ok(wanted.server_key(address, port)),
             Allocation::Exhausted => Err(Counter::DropPortsExhausted),

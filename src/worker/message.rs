@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::ids::{NodeId, ShardId, Term};
+use crate::base::ids::{NodeId, Term};
 use crate::base::time::{Duration, Instant};
 use crate::flow::{Flow, FlowIndex};
 use crate::mirror::StreamStatus;
@@ -66,8 +66,6 @@ pub enum Command {
     },
     /// A flow looks expired: look again and remove it.
     Expire {
-        /// Its shard.
-        shard: ShardId,
         /// Its place.
         flow: FlowIndex,
     },
@@ -75,9 +73,7 @@ pub enum Command {
     Status,
     /// Say [`Event::Flows`], from a place on.
     Flows {
-        /// The first shard to look at.
-        shard: ShardId,
-        /// The first place in it.
+        /// The first place to look at.
         from: FlowIndex,
     },
 }
@@ -135,7 +131,7 @@ pub struct FlowSlice {
     /// The flows, how long each has been idle, and whether it is protected.
     pub flows: Vec<(Flow, Duration, bool)>,
     /// Where the next slice begins; `None`: this is the last one.
-    pub next: Option<(ShardId, FlowIndex)>,
+    pub next: Option<FlowIndex>,
 }
 
 /// What a worker says of itself.

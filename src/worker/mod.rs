@@ -6,14 +6,16 @@
 //! and [`Worker::poll_event`] until `None`. With nothing to do it may rest until
 //! [`Worker::next_deadline`].
 //!
-//! * `packet`: a packet's way.
+//! * `burst`: the way of packets of known flows, a whole burst in stages.
+//! * `packet`: any packet's way.
 //! * `first`: the first packet of a flow.
 //! * `state`: flows made, changed and ended, and what the mirror says of them.
 //! * `exchange`: mirror frames in and out.
 //! * `report`: what the worker says of itself.
 //!
-//! Not yet: bursts in stages with prefetch, roles divided among lcores.
+//! Not yet: roles divided among lcores.
 
+mod burst;
 mod exchange;
 mod first;
 pub mod message;
@@ -28,13 +30,15 @@ use std::sync::Arc;
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::{NodeId, ShardId, WorkerId};
+use crate::base::ids::{NodeId, WorkerId};
 use crate::base::io::{Io, TxClass};
 use crate::base::limits::SHARDS;
+use crate::base::memory::NoMemory;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
+use crate::flow::entry::FlowFlags;
+use crate::flow::flows::{Flows, FlowsSetup};
 use crate::flow::ports::PortSetup;
-use crate::flow::shard::{Shard, ShardSetup, owner_of};
 use crate::flow::toeplitz::Toeplitz;
 use crate::mirror::hold::Hold;
 use crate::mirror::{Mirror, MirrorSetup, Standing};
@@ -42,6 +46,7 @@ use crate::traffic::adjacency::{Adjacencies, Resolution, WaitingPacket};
 use crate::traffic::counts::Counts;
 use crate::wire::ethernet::MacAddress;
 
+use burst::Doors;
 use message::{Command, Event, Role};
 pub use setup::WorkerSetup;
 use tables::Tables;
@@ -73,7 +78,9 @@ pub struct Worker<B: Buffer> {
     link_addresses: Vec<[u8; 6]>,
     virtual_v4: [u8; 6],
     virtual_v6: [u8; 6],
-    shards: Vec<Option<Box<Shard>>>,
+    flows: Flows,
+    /// What packets are compared with, made of the link addresses.
+    doors: Doors,
     adjacencies: Adjacencies<B>,
     counts: Counts,
     mirror: Mirror,
@@ -95,7 +102,7 @@ pub struct Worker<B: Buffer> {
 
 impl<B: Buffer> Worker<B> {
     /// A standby without flows.
-    pub fn new(setup: WorkerSetup) -> Worker<B> {
+    pub fn new(setup: WorkerSetup) -> Result<Worker<B>, NoMemory> {
         let config = &setup.snapshot.checked;
         let me = config.appliance.node;
         let peers: Vec<NodeId> =
@@ -106,22 +113,16 @@ impl<B: Buffer> Worker<B> {
             boot_parity: setup.boot_parity,
             booted: setup.now,
             quarantine: config.flows.port_quarantine,
-            resting_max: shard_capacity(config.flows.max),
+            resting_max: resting_capacity(config.flows.max),
         };
-        let shards = (0..SHARDS as u16)
-            .map(ShardId)
-            .map(|id| {
-                (owner_of(id, setup.workers) == setup.id).then(|| {
-                    Box::new(Shard::new(&ShardSetup {
-                        id,
-                        capacity: shard_capacity(config.flows.max),
-                        hash_seed: setup.hash_seed,
-                        toeplitz: Arc::clone(&setup.toeplitz),
-                        ports,
-                    }))
-                })
-            })
-            .collect();
+        let flows = Flows::new(&FlowsSetup {
+            worker: setup.id,
+            workers: setup.workers,
+            capacity: worker_capacity(config.flows.max, setup.workers),
+            hash_seed: setup.hash_seed,
+            toeplitz: Arc::clone(&setup.toeplitz),
+            ports,
+        })?;
         let mirror = config.mirror.as_ref();
         let virtual_router = config.failover.virtual_router_id;
         let mut mirror_room = Mirror::new(MirrorSetup {
@@ -142,11 +143,14 @@ impl<B: Buffer> Worker<B> {
             tables: Tables::new(Arc::clone(&setup.snapshot), setup.workers),
             toeplitz: setup.toeplitz,
             balance_secret: setup.balance_secret,
+            doors: Doors::new(&setup.link_addresses, MacAddress::virtual_router_v4(virtual_router).0),
             link_addresses: setup.link_addresses,
             virtual_v4: MacAddress::virtual_router_v4(virtual_router).0,
             virtual_v6: MacAddress::virtual_router_v6(virtual_router).0,
-            shards,
-            adjacencies: Adjacencies::default(),
+            flows,
+            adjacencies: Adjacencies::new(
+                [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6].map(|of| of(virtual_router).0),
+            ),
             counts: Counts::default(),
             mirror: mirror_room,
             in_sync: Vec::new(),
@@ -162,7 +166,7 @@ impl<B: Buffer> Worker<B> {
             rng: Rng::with_seed(setup.seed),
         };
         worker.know_neighbours();
-        worker
+        Ok(worker)
     }
 
     /// Gateways, servers and peers get their index at once, so that traffic never
@@ -182,9 +186,9 @@ impl<B: Buffer> Worker<B> {
         }
     }
 
-    /// The shards of this worker: for the master's sweep, which takes their last-seen arrays.
-    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
-        self.shards.iter().filter_map(Option::as_deref)
+    /// The flows of this worker: the master's sweep takes their last-seen array.
+    pub fn flows(&self) -> &Flows {
+        &self.flows
     }
 
     /// Whether this worker forwards.
@@ -197,7 +201,7 @@ impl<B: Buffer> Worker<B> {
         match command {
             Command::Role { epoch, role, term } => self.take_role(now, epoch, role, term),
             Command::PeerSession { node, session } => {
-                self.mirror.open_session(node, &session, &self.shards);
+                self.mirror.open_session(node, &session, &self.flows);
                 self.settle(now, io);
             }
             Command::PeerLost { node } => {
@@ -224,13 +228,13 @@ impl<B: Buffer> Worker<B> {
                     None => counters.bump(Counter::DropNeighbour),
                 });
             }
-            Command::Expire { shard, flow } => self.expire(now, shard, flow),
+            Command::Expire { flow } => self.expire(now, flow),
             Command::Status => {
                 let status = self.status(now);
                 self.answer(Event::Status(Box::new(status)));
             }
-            Command::Flows { shard, from } => {
-                let slice = self.flows_from(now, shard, from);
+            Command::Flows { from } => {
+                let slice = self.flows_from(now, from);
                 self.answer(Event::Flows(Box::new(slice)));
             }
         }
@@ -239,10 +243,13 @@ impl<B: Buffer> Worker<B> {
     fn take_role(&mut self, now: Instant, epoch: u64, role: Role, term: crate::base::ids::Term) {
         if role == Role::Active && self.role == Role::Standby {
             // Idle time counts from the takeover (REQ C8).
-            self.shards().for_each(|shard| shard.last_seen.touch_all(now));
+            self.flows.last_seen.touch_all(now);
         }
         if role == Role::Standby {
             self.in_sync.clear();
+            for (_, flow) in self.hold.flows() {
+                self.flows.table.set_flag(flow, FlowFlags::HELD, false);
+            }
             self.hold.clear(|_| self.counters.bump(Counter::DropHoldStandby));
         }
         self.role = role;
@@ -331,9 +338,15 @@ impl<B: Buffer> Worker<B> {
     }
 }
 
-/// Places in each shard's table: its share of all flows and a quarter more, since
-/// hashing does not divide them evenly.
-fn shard_capacity(flows_max: u32) -> u32 {
+/// Places in a worker's table: its share of all flows and, with several workers, an eighth
+/// more, since hashing does not divide them evenly.
+fn worker_capacity(flows_max: u32, workers: u16) -> u32 {
+    let share = flows_max.div_ceil(u32::from(workers.max(1)));
+    if workers > 1 { share + share / 8 + 16 } else { share }
+}
+
+/// Ports of each shard that may rest: its share of all flows and a quarter more.
+fn resting_capacity(flows_max: u32) -> u32 {
     let share = flows_max.div_ceil(SHARDS as u32);
     share + share / 4 + 16
 }

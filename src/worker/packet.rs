@@ -21,15 +21,8 @@ use crate::worker::message::Role;
 use crate::worker::{HeldPacket, Worker};
 
 impl<B: Buffer> Worker<B> {
-    /// Handles packets of one queue, or ones that another worker handed over. Empties `packets`.
-    pub fn handle_burst<I: Io<Buf = B>>(&mut self, now: Instant, packets: &mut Vec<B>, io: &mut I) {
-        self.counters.add(Counter::RxPackets, packets.len() as u64);
-        for packet in packets.drain(..) {
-            self.handle_packet(now, packet, io);
-        }
-    }
-
-    fn handle_packet<I: Io<Buf = B>>(&mut self, now: Instant, packet: B, io: &mut I) {
+    /// Any packet, whatever it is.
+    pub(super) fn handle_packet<I: Io<Buf = B>>(&mut self, now: Instant, packet: B, io: &mut I) {
         let head = packet.head();
         let parsed = match parse_head(head, packet.total_len()) {
             Ok(parsed) => parsed,
@@ -78,15 +71,15 @@ impl<B: Buffer> Worker<B> {
         shard: ShardId,
         io: &mut I,
     ) {
-        let known = self.shards[usize::from(shard.0)].as_ref().and_then(|shard| shard.table.lookup(&key));
         let segment = (key.protocol == TCP).then(|| segment_of(packet.head(), parsed));
-        let Some((index, direction)) = known else {
+        let Some((index, direction)) = self.flows.table.lookup(&key) else {
             return self.handle_first(now, packet, parsed, key, shard, segment, io);
         };
-        match self.see(now, shard, index, direction, segment, u64::from(parsed.l4_len)) {
+        match self.see(now, index, direction, segment, ip_len(parsed)) {
             Seen::Reopened => self.handle_first(now, packet, parsed, key, shard, segment, io),
-            Seen::Forward { adjacency, translated } => {
-                self.forward(now, packet, parsed, &key, &translated, (shard, index), adjacency, io);
+            Seen::Forward { adjacency, translated, held } => {
+                let flow = (shard, index);
+                self.forward(now, packet, parsed, &key, &translated, flow, held, adjacency, io);
             }
         }
     }
@@ -95,15 +88,13 @@ impl<B: Buffer> Worker<B> {
     fn see(
         &mut self,
         now: Instant,
-        id: ShardId,
         index: FlowIndex,
         direction: Direction,
         segment: Option<Segment>,
         bytes: u64,
     ) -> Seen {
         let term = self.mirror.standing().term;
-        let Some(shard) = &mut self.shards[usize::from(id.0)] else { return Seen::Reopened };
-        let Some(flow) = shard.table.get_mut(index) else { return Seen::Reopened };
+        let Some(mut flow) = self.flows.table.get(index) else { return Seen::Reopened };
         if flow.flags.contains(FlowFlags::FROM_PEER) {
             // What passed by the former active since its last record cannot be known.
             flow.tcp = flow.tcp.after_takeover();
@@ -113,48 +104,37 @@ impl<B: Buffer> Worker<B> {
             Some(segment) => flow.tcp.on_segment(direction, segment),
             None => Transition::Unchanged,
         };
-        let stamp = match transition {
+        match transition {
             Transition::Reopen => {
                 self.counters.bump(Counter::FlowsReopened);
-                self.end_flow(now, id, index);
+                self.end_flow(now, index);
                 return Seen::Reopened;
             }
-            Transition::To(_) => Some(Stamp { term, version: shard.next_version() }),
-            Transition::Unchanged => None,
-        };
-        let Some(flow) = shard.table.get_mut(index) else { return Seen::Reopened };
-        if let (Transition::To(state), Some(stamp)) = (transition, stamp) {
-            flow.tcp = state;
-            flow.changed = stamp;
+            Transition::To(state) => {
+                flow.tcp = state;
+                flow.changed = Stamp { term, version: self.flows.next_version(flow.shard) };
+            }
+            Transition::Unchanged => {}
         }
         flow.packets += 1;
         flow.bytes += bytes;
-        let (class, mirrored) = (flow.tcp.timeout_class(), flow.is_mirrored());
-        let adjacency = match direction {
-            Direction::FromClient => flow.server_adjacency,
-            Direction::FromServer => flow.client_adjacency,
-        };
         let translated = flow.translated(direction);
-        let adjacency = match adjacency {
-            ADJACENCY_UNKNOWN => {
-                match known_hop(&self.tables.routes, &mut self.adjacencies, translated.dst) {
-                    Some(index) => {
-                        match direction {
-                            Direction::FromClient => flow.server_adjacency = index,
-                            Direction::FromServer => flow.client_adjacency = index,
-                        }
-                        index
-                    }
-                    None => ADJACENCY_UNKNOWN,
-                }
-            }
-            known => known,
+        let adjacency = match direction {
+            Direction::FromClient => &mut flow.server_adjacency,
+            Direction::FromServer => &mut flow.client_adjacency,
         };
-        shard.last_seen.touch(index, class, now);
-        if stamp.is_some() && mirrored {
-            self.mirror.flow_changed(now, id, index, false);
+        if *adjacency == ADJACENCY_UNKNOWN
+            && let Some(known) = known_hop(&self.tables.routes, &mut self.adjacencies, translated.dst)
+        {
+            *adjacency = known;
         }
-        Seen::Forward { adjacency, translated }
+        let adjacency = *adjacency;
+        self.flows.table.put(index, &flow);
+        self.flows.last_seen.touch(index, flow.tcp.timeout_class(), now);
+        if matches!(transition, Transition::To(_)) && flow.is_mirrored() {
+            self.mirror.flow_changed(now, flow.shard, index, false);
+        }
+        Seen::Forward { adjacency, translated, held: flow.flags.contains(FlowFlags::HELD) }
     }
 
     /// Rewrites a packet of a flow and sends it, or lets it wait behind held ones.
@@ -167,6 +147,7 @@ impl<B: Buffer> Worker<B> {
         key: &Key,
         translated: &Key,
         flow: (ShardId, FlowIndex),
+        held: bool,
         adjacency: u32,
         io: &mut I,
     ) {
@@ -175,7 +156,7 @@ impl<B: Buffer> Worker<B> {
             Translated::HopsExceeded => return self.counters.bump(Counter::DropHopsExceeded),
             Translated::Families => return self.counters.bump(Counter::DropFamilies),
         }
-        if self.hold.holds(flow.0, flow.1) {
+        if held {
             self.keep(now, packet, flow, adjacency);
         } else {
             self.emit(now, packet, adjacency, io);
@@ -185,7 +166,10 @@ impl<B: Buffer> Worker<B> {
     /// Holds a rewritten packet until its flow is known to the in-sync set.
     pub(super) fn keep(&mut self, now: Instant, packet: B, flow: (ShardId, FlowIndex), adjacency: u32) {
         match self.hold.hold(now, flow.0, flow.1, HeldPacket { packet, adjacency }) {
-            Held::Yes => self.counters.bump(Counter::Held),
+            Held::Yes => {
+                self.flows.table.set_flag(flow.1, FlowFlags::HELD, true);
+                self.counters.bump(Counter::Held);
+            }
             Held::Full => self.counters.bump(Counter::DropHoldFull),
         }
     }
@@ -203,8 +187,13 @@ fn known_hop<B>(routes: &Routes, adjacencies: &mut Adjacencies<B>, to: Address) 
 enum Seen {
     /// The flow ended: the packet begins a new one.
     Reopened,
-    /// It goes on with this key, to this neighbour.
-    Forward { adjacency: u32, translated: Key },
+    /// It goes on with this key, to this neighbour, perhaps behind packets of its flow that are held.
+    Forward { adjacency: u32, translated: Key, held: bool },
+}
+
+/// Bytes of the IP packet.
+pub(super) fn ip_len(parsed: &Parsed) -> u64 {
+    (parsed.end() - parsed.l3_offset()) as u64
 }
 
 fn segment_of(head: &[u8], parsed: &Parsed) -> Segment {

@@ -2,16 +2,16 @@
 
 use crate::base::buffer::Buffer;
 use crate::base::ids::ShardId;
-use crate::base::limits::SHARDS;
 use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
+use crate::flow::flows::Flows;
 use crate::worker::Worker;
 use crate::worker::message::{Event, FlowSlice, WorkerStatus};
 
 /// Flows in one slice.
 const SLICE_FLOWS: usize = 256;
 /// Places looked at for one slice.
-const SLICE_PLACES: usize = 65_536;
+const SLICE_PLACES: u32 = 65_536;
 
 impl<B: Buffer> Worker<B> {
     pub(super) fn report_sync(&mut self, now: Instant) {
@@ -44,10 +44,8 @@ impl<B: Buffer> Worker<B> {
             streams: self.mirror.streams(),
             ..WorkerStatus::default()
         };
-        for shard in self.shards.iter_mut().flatten() {
-            status.ports_resting += shard.ports.resting(now);
-            status.flows += shard.table.len() as u64;
-        }
+        status.flows = self.flows.table.len() as u64;
+        status.ports_resting = self.flows.shards_mut().map(|shard| shard.ports.resting(now)).sum();
         status.mirrored = self.counts.mirrored();
         status.protected = self.mirror.known_to_all(&self.in_sync);
         status.oldest_unacknowledged = status.streams.iter().filter_map(|stream| stream.oldest_since).min();
@@ -66,26 +64,22 @@ impl<B: Buffer> Worker<B> {
         !self.in_sync.is_empty() && self.mirror.is_known_to(&self.in_sync, shard, flow)
     }
 
-    pub(super) fn flows_from(&self, now: Instant, shard: ShardId, from: FlowIndex) -> FlowSlice {
+    pub(super) fn flows_from(&self, now: Instant, from: FlowIndex) -> FlowSlice {
         let mut slice = FlowSlice::default();
-        let mut from = from;
-        let mut looked = 0;
-        for id in shard.0..SHARDS as u16 {
-            let Some(shard) = &self.shards[usize::from(id)] else { continue };
-            while let Some(index) = shard.table.next_occupied(from) {
-                if slice.flows.len() == SLICE_FLOWS || looked == SLICE_PLACES {
-                    slice.next = Some((ShardId(id), index));
-                    return slice;
-                }
-                if let Some(flow) = shard.table.get(index) {
-                    let idle = shard.last_seen.idle(index, now).unwrap_or(Duration::ZERO);
-                    slice.flows.push((*flow, idle, self.is_protected(ShardId(id), index)));
-                }
-                looked += 1;
-                from = FlowIndex(index.0 + 1);
+        let Flows { table, last_seen, .. } = &self.flows;
+        let end = table.places_end().0;
+        let stop = end.min(from.0.saturating_add(SLICE_PLACES));
+        for index in (from.0..stop).map(FlowIndex) {
+            if slice.flows.len() == SLICE_FLOWS {
+                slice.next = Some(index);
+                return slice;
             }
-            from = FlowIndex(0);
+            if let Some(flow) = table.get(index) {
+                let idle = last_seen.idle(index, now).unwrap_or(Duration::ZERO);
+                slice.flows.push((flow, idle, self.is_protected(flow.shard, index)));
+            }
         }
+        slice.next = (stop < end).then_some(FlowIndex(stop));
         slice
     }
 }

@@ -8,7 +8,9 @@ use crate::base::io::Io;
 use crate::base::time::{Duration, Instant};
 use crate::distributor::services::{Services, number};
 use crate::flow::aging::{Age, Timeouts};
-use crate::flow::shard::{Shard, owner_of};
+use crate::flow::entry::FlowFlags;
+use crate::flow::flows::Flows;
+use crate::flow::shard::owner_of;
 use crate::flow::toeplitz::Toeplitz;
 use crate::flow::{Flow, FlowIndex, Key, Stamp};
 use crate::mirror::Outcome;
@@ -26,7 +28,7 @@ const OVERDUE_INTERVAL: Duration = Duration::from_millis(10);
 
 impl<B: Buffer> Worker<B> {
     /// The master's sweep thinks that a flow expired.
-    pub(super) fn expire(&mut self, now: Instant, id: ShardId, index: FlowIndex) {
+    pub(super) fn expire(&mut self, now: Instant, index: FlowIndex) {
         if self.role == Role::Standby {
             return; // A standby ages nothing (REQ C8).
         }
@@ -37,34 +39,36 @@ impl<B: Buffer> Worker<B> {
             closing: flows.tcp_closing_timeout,
             datagram: flows.udp_timeout,
         };
-        let shard = self.shards.get(usize::from(id.0)).and_then(Option::as_deref);
-        if shard.is_some_and(|shard| shard.last_seen.judge(index, now, &timeouts) == Age::Expired) {
+        if self.flows.last_seen.judge(index, now, &timeouts) == Age::Expired {
             self.counters.bump(Counter::FlowsExpired);
-            self.end_flow(now, id, index);
+            self.end_flow(now, index);
         }
     }
 
     /// Removes a flow, tells the peers, and lets its source-NAT port rest.
-    pub(super) fn end_flow(&mut self, now: Instant, id: ShardId, index: FlowIndex) {
+    pub(super) fn end_flow(&mut self, now: Instant, index: FlowIndex) {
         let term = self.mirror.standing().term;
-        let Some(shard) = &mut self.shards[usize::from(id.0)] else { return };
-        let Some(flow) = shard.table.remove(index) else { return };
-        shard.last_seen.release(index);
+        let Some(flow) = self.flows.table.remove(index) else { return };
+        self.flows.last_seen.release(index);
         self.counts.remove(&flow);
         self.adjacencies.release(flow.client_adjacency);
         self.adjacencies.release(flow.server_adjacency);
-        let stamp = Stamp { term, version: shard.next_version() };
-        if flow.is_full_nat() {
-            shard.ports.rest_until_acknowledged(now, flow.server);
+        if let Some(shard) = self.flows.shard_mut(flow.shard) {
+            let stamp = Stamp { term, version: shard.next_version() };
+            if flow.is_full_nat() {
+                shard.ports.rest_until_acknowledged(now, flow.server);
+            }
+            // Packets that still wait belong to a connection that is over.
+            if flow.flags.contains(FlowFlags::HELD) {
+                let counters = &self.counters;
+                self.hold.release(now, flow.shard, index, |_| counters.bump(Counter::DropHoldEnded));
+            }
+            self.mirror.flow_ended(now, flow.shard, index, &flow, stamp);
         }
-        // Packets that still wait belong to a connection that is over.
-        let counters = &self.counters;
-        self.hold.release(now, id, index, |_| counters.bump(Counter::DropHoldEnded));
-        self.mirror.flow_ended(now, id, index, &flow, stamp);
     }
 
     pub(super) fn poll_mirror(&mut self, now: Instant) {
-        let Worker { mirror, shards, tables, toeplitz, adjacencies, counts, events, .. } = self;
+        let Worker { mirror, flows, tables, toeplitz, adjacencies, counts, events, .. } = self;
         let mut applier = Applier {
             now,
             tables,
@@ -75,7 +79,7 @@ impl<B: Buffer> Worker<B> {
             counts,
             resolve: |hop| push_resolve(events, hop),
         };
-        mirror.poll(now, shards, &mut applier);
+        mirror.poll(now, flows, &mut applier);
     }
 
     /// Acts on what came of what was sent.
@@ -93,7 +97,7 @@ impl<B: Buffer> Worker<B> {
                 // The flow goes on unprotected; the peer says why in its counters.
                 Outcome::Refused { shard, flow } => self.release(now, shard, flow, io),
                 Outcome::Departed(departed) => {
-                    if let Some(shard) = &mut self.shards[usize::from(departed.shard.0)] {
+                    if let Some(shard) = self.flows.shard_mut(departed.shard) {
                         shard.ports.acknowledged(now, &departed.server);
                     }
                 }
@@ -127,6 +131,7 @@ impl<B: Buffer> Worker<B> {
         if !self.hold.holds(shard, flow) {
             return;
         }
+        self.flows.table.set_flag(flow, FlowFlags::HELD, false);
         let mut released = std::mem::take(&mut self.released);
         self.hold.release(now, shard, flow, |packet| released.push(packet));
         for held in released.drain(..) {
@@ -211,34 +216,36 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
         if reached == [true, true] { Ok(()) } else { Err(Refusal::UnknownService) }
     }
 
-    fn made(&mut self, shard: &mut Shard, index: FlowIndex) {
-        let Some(flow) = shard.table.get(index) else { return };
-        let (client, server) = (flow.client.src.ip(), flow.server.src.ip());
+    fn made(&mut self, flows: &mut Flows, index: FlowIndex) {
+        let Some(flow) = flows.table.get(index) else { return };
         // Taken one by one, so that the second cannot be given the place of the first.
-        let client = self.neighbour(client);
+        let client = self.neighbour(flow.client.src.ip());
         self.adjacencies.acquire(client);
-        let server = self.neighbour(server);
+        let server = self.neighbour(flow.server.src.ip());
         self.adjacencies.acquire(server);
-        let Some(flow) = shard.table.get_mut(index) else { return };
-        flow.client_adjacency = client;
-        flow.server_adjacency = server;
-        self.counts.add(flow);
-        shard.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
+        flows.table.update(index, |flow| {
+            flow.client_adjacency = client;
+            flow.server_adjacency = server;
+        });
+        self.counts.add(&flow);
+        flows.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
     }
 
-    fn changed(&mut self, shard: &mut Shard, index: FlowIndex) {
-        let Some(flow) = shard.table.get(index) else { return };
-        shard.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
+    fn changed(&mut self, flows: &mut Flows, index: FlowIndex) {
+        let Some(flow) = flows.table.get(index) else { return };
+        flows.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
     }
 
-    fn removed(&mut self, shard: &mut Shard, place: FlowIndex, flow: &Flow) {
-        shard.last_seen.release(place);
+    fn removed(&mut self, flows: &mut Flows, place: FlowIndex, flow: &Flow) {
+        flows.last_seen.release(place);
         self.counts.remove(flow);
         self.adjacencies.release(flow.client_adjacency);
         self.adjacencies.release(flow.server_adjacency);
         if flow.is_full_nat() {
             // The leader waits for acknowledgements; here a rest covers what is in flight.
-            shard.ports.rest(self.now, flow.server);
+            if let Some(shard) = flows.shard_mut(flow.shard) {
+                shard.ports.rest(self.now, flow.server);
+            }
         }
     }
 }

@@ -132,7 +132,8 @@ impl Bench {
             hold_packets_max: 64,
             counters: Arc::clone(&counters),
             variant: Variant::Sound,
-        });
+        })
+        .expect("memory");
         let world = DpdkIo::new(DpdkIoSetup {
             worker: WorkerId(0),
             pool: pool.clone(),

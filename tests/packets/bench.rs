@@ -181,7 +181,8 @@ impl Bench {
             hold_packets_max: 64,
             counters: Arc::clone(&counters),
             variant: Variant::Sound,
-        });
+        })
+        .expect("memory");
         Bench { worker, io: MemoryIo::default(), counters, now }
     }
 

@@ -141,10 +141,7 @@ fn lost_frames_are_made_good_by_the_newest_state() {
     pair.active.handle(SERVER_PORT, &out.answer(Some(SYN_ACK)).bytes());
     pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.101", 80, Some(ACK)).bytes());
     pair.exchange(200);
-    let flow = |bench: &Bench| {
-        let shard = bench.worker.shards().find(|shard| shard.table.len() == 1).expect("a flow");
-        *shard.table.iter().next().expect("a flow").1
-    };
+    let flow = |bench: &Bench| bench.worker.flows().table.iter().next().expect("a flow").1;
     let (ours, theirs) = (flow(&pair.active), flow(&pair.standby));
     assert_eq!((ours.tcp, ours.changed, ours.server), (theirs.tcp, theirs.changed, theirs.server));
 }
@@ -156,12 +153,11 @@ fn an_ended_flow_ends_at_the_standby_and_a_late_frame_does_not_bring_it_back() {
     pair.active.handle(CLIENT_PORT, &client(SYN));
     let (late, _) = split(pair.active.poll_after(1));
     assert_eq!(late.len(), 1, "the frame that makes the flow");
-    let shard = pair.active.worker.shards().find(|shard| shard.table.len() == 1).expect("the flow");
-    let (id, place) = (shard.id, shard.table.iter().next().expect("the flow").0);
+    let (place, _) = pair.active.worker.flows().table.iter().next().expect("the flow");
     pair.exchange(200);
     assert_eq!(pair.standby.status().flows, 1);
     pair.active.poll_after(3_600_000);
-    pair.active.command(Command::Expire { shard: id, flow: place });
+    pair.active.command(Command::Expire { flow: place });
     pair.exchange(200);
     assert_eq!((pair.active.status().flows, pair.standby.status().flows), (0, 0));
     assert_eq!(pair.active.status().departed, 0, "the end was acknowledged");
@@ -258,8 +254,7 @@ impl Pair {
 }
 
 fn the_flow(bench: &Bench) -> baton::flow::Flow {
-    let shard = bench.worker.shards().find(|shard| shard.table.len() == 1).expect("a flow");
-    *shard.table.iter().next().expect("a flow").1
+    bench.worker.flows().table.iter().next().expect("a flow").1
 }
 
 #[test]

@@ -158,12 +158,11 @@ fn idle_flows_leave_when_the_sweep_names_them_and_the_worker_agrees() {
     let mut bench = Bench::active();
     let syn = from_client(40000, "10.1.0.100", 80, Some(SYN));
     bench.handle(CLIENT_PORT, &syn.bytes());
-    let shard = bench.worker.shards().find(|shard| shard.table.len() == 1).expect("the flow's shard");
-    let (id, place) = (shard.id, shard.table.iter().next().expect("the flow").0);
-    bench.command(Command::Expire { shard: id, flow: place });
+    let (place, _) = bench.worker.flows().table.iter().next().expect("the flow");
+    bench.command(Command::Expire { flow: place });
     assert_eq!(bench.status().flows, 1, "it is fresh");
     bench.poll_after(3_600_000);
-    bench.command(Command::Expire { shard: id, flow: place });
+    bench.command(Command::Expire { flow: place });
     assert_eq!(bench.status().flows, 0);
     assert_eq!(bench.count(Counter::FlowsExpired), 1);
 }

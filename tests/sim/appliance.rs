@@ -114,14 +114,15 @@ impl Appliance {
                     hold_packets_max: 1024,
                     counters: Arc::clone(&counters),
                     variant: variants.mirror,
-                });
+                })
+                .expect("memory");
                 Lcore::new(worker, counters)
             })
             .collect();
         let last_seen = lcores
             .iter()
             .zip((0..).map(WorkerId))
-            .flat_map(|(lcore, id)| lcore.worker.shards().map(move |s| (id, s.id, s.last_seen.clone())))
+            .map(|(lcore, id)| (id, lcore.worker.flows().last_seen.clone()))
             .collect();
         let mirror = config.mirror.as_ref().expect("a pair mirrors");
         let member = MemberInfo {
@@ -434,10 +435,8 @@ impl Appliance {
     }
 
     /// Every flow in the tables, by the client's key.
-    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
-        self.lcores
-            .iter()
-            .flat_map(|lcore| lcore.worker.shards().flat_map(|shard| shard.table.iter().map(|(_, f)| f)))
+    pub fn flows(&self) -> impl Iterator<Item = Flow> + '_ {
+        self.lcores.iter().flat_map(|lcore| lcore.worker.flows().table.iter().map(|(_, flow)| flow))
     }
 
     /// What each worker says of itself.
@@ -457,9 +456,9 @@ impl Appliance {
     pub fn protected(&mut self, agenda: &mut Agenda) -> Vec<(Key, Key)> {
         let mut all = Vec::new();
         for worker in 0..WORKERS {
-            let mut next = Some((baton::base::ids::ShardId(0), baton::flow::FlowIndex(0)));
-            while let Some((shard, from)) = next.take() {
-                for event in self.ask(worker, Command::Flows { shard, from }, agenda) {
+            let mut next = Some(baton::flow::FlowIndex(0));
+            while let Some(from) = next.take() {
+                for event in self.ask(worker, Command::Flows { from }, agenda) {
                     if let Event::Flows(slice) = event {
                         let protected = slice.flows.iter().filter(|(_, _, protected)| *protected);
                         all.extend(protected.map(|(flow, _, _)| (flow.client, flow.server)));

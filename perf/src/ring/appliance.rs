@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use arrayvec::ArrayVec;
 use baton::base::counters::{Counter, Counters};
-use baton::base::ids::{BootId, NodeId, PortId, ShardId, Term, WorkerId};
+use baton::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
 use baton::base::limits::BURST_MAX;
 use baton::base::time::{Duration, Instant};
 use baton::config::checked::{Checked, Idle};
@@ -219,8 +219,8 @@ pub struct Appliance {
     pub wires: Vec<Wire>,
     /// The clock that it reads.
     pub clock: Clock,
-    /// What the master's sweep reads, by shard.
-    pub last_seen: Vec<(WorkerId, ShardId, LastSeen)>,
+    /// What the master's sweep reads, by worker.
+    pub last_seen: Vec<(WorkerId, LastSeen)>,
     liveness: LivenessEnds,
     master: MasterEnds,
     counters: Arc<Counters>,
@@ -240,9 +240,8 @@ impl Appliance {
         }
         let counters = Arc::new(Counters::default());
         let mut ends = rings::make(eal, 1)?;
-        let worker = Worker::<Packet>::new(worker_setup(checked, 1, clock.now(), &counters)?);
-        let last_seen =
-            worker.shards().map(|shard| (WorkerId(0), shard.id, shard.last_seen.clone())).collect();
+        let worker = Worker::<Packet>::new(worker_setup(checked, 1, clock.now(), &counters)?)?;
+        let last_seen = vec![(WorkerId(0), worker.flows().last_seen.clone())];
         let lease = Arc::new(Lease::default());
         lease.publish(clock.now() + Duration::from_secs(24 * 3600));
         let world = DpdkIo::new(DpdkIoSetup {

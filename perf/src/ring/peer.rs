@@ -70,7 +70,7 @@ impl Peer {
     /// Member 2, a standby.
     pub fn start(pool: &Mempool, checked: Checked, clock: Clock) -> Result<Peer> {
         let counters = Arc::new(Counters::default());
-        let worker = Worker::new(worker_setup(checked, 2, clock.now(), &counters)?);
+        let worker = Worker::new(worker_setup(checked, 2, clock.now(), &counters)?)?;
         let io = PeerIo { pool: pool.clone(), out: Vec::new() };
         let mut peer = Peer { worker, io, clock, counters, packets: Vec::new(), ticks: 0 };
         for command in neighbours(2) {

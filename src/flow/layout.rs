@@ -1,0 +1,340 @@
+//! A flow as the table holds it: what forwarding touches in one line, the rest beside it.
+//!
+//! | part | bytes | what |
+//! |---|---|---|
+//! | [`Hot`] | 64 | both keys' images, what changes in a packet, next hops, TCP state, counts |
+//! | [`Cold`] | 32 | ids, versions: for the mirror and for whoever asks |
+//! | [`Wide`] | 64 | the four addresses of an IPv6 flow; never touched for IPv4 |
+//!
+//! [`Flow`] is the same as a value, for everything that is not done for each packet.
+
+use zerocopy::FromZeros;
+
+use crate::base::ids::{NodeId, PoolId, ServerId, ShardId, Term, Version, VirtualServerId};
+use crate::flow::entry::{ADJACENCY_UNKNOWN, Direction, Flow, FlowFlags, Stamp};
+use crate::flow::image::{Image, Imager};
+use crate::flow::key::{Address, Key};
+use crate::flow::tcp_state::TcpState;
+use crate::wire::checksum::Delta;
+
+/// An adjacency that is not known, in a hot line.
+const UNKNOWN: u16 = u16::MAX;
+
+/// What forwarding a packet of a flow reads and writes: one line.
+#[derive(Clone, Copy, Debug, FromZeros)]
+#[repr(C, align(64))]
+pub struct Hot {
+    /// What packets of each direction carry; none: there is no flow.
+    images: [Image; 2],
+    /// What translating a packet of each direction does to its transport checksum ([`Delta::folded`]).
+    transport: [u16; 2],
+    /// And to its IPv4 header's, with one hop less.
+    network: [u16; 2],
+    /// Where packets of each direction go: an index into the worker's adjacencies.
+    adjacency: [u16; 2],
+    /// [`TcpState::number`].
+    tcp: u8,
+    flags: FlowFlags,
+    /// All shards' numbers fit: see [`SHARDS`](crate::base::limits::SHARDS).
+    shard: u8,
+    unused: u8,
+    /// Packets in both directions. Of an empty place: the next empty one.
+    packets: u64,
+    /// Bytes of IP packets in both directions.
+    bytes: u64,
+}
+
+const _: () = assert!(size_of::<Hot>() == 64);
+
+impl Hot {
+    /// What packets of a direction carry.
+    #[inline(always)]
+    pub const fn image(&self, direction: Direction) -> Image {
+        self.images[direction as usize]
+    }
+
+    /// What answers to packets of a direction carry: reversed, it is what they go out with.
+    #[inline(always)]
+    pub const fn answer(&self, direction: Direction) -> Image {
+        self.images[1 - direction as usize]
+    }
+
+    /// What translating a packet of a direction does to its transport checksum.
+    #[inline(always)]
+    pub const fn transport(&self, direction: Direction) -> Delta {
+        Delta::from_folded(self.transport[direction as usize])
+    }
+
+    /// What translating an IPv4 packet of a direction, and taking a hop from it, does to its header's checksum.
+    #[inline(always)]
+    pub const fn network(&self, direction: Direction) -> Delta {
+        Delta::from_folded(self.network[direction as usize])
+    }
+
+    /// Where packets of a direction go, or [`ADJACENCY_UNKNOWN`].
+    #[inline(always)]
+    pub const fn adjacency(&self, direction: Direction) -> u32 {
+        match self.adjacency[direction as usize] {
+            UNKNOWN => ADJACENCY_UNKNOWN,
+            index => index as u32,
+        }
+    }
+
+    /// [`TcpState::number`].
+    #[inline(always)]
+    pub const fn tcp_number(&self) -> u8 {
+        self.tcp
+    }
+
+    /// Yes-or-no facts.
+    #[inline(always)]
+    pub const fn flags(&self) -> FlowFlags {
+        self.flags
+    }
+
+    /// Changes yes-or-no facts.
+    pub const fn set_flags(&mut self, flags: FlowFlags) {
+        self.flags = flags;
+    }
+
+    /// Its shard.
+    pub const fn shard(&self) -> ShardId {
+        ShardId(self.shard as u16)
+    }
+
+    /// Takes note of a packet.
+    #[inline(always)]
+    pub const fn count(&mut self, bytes: u64) {
+        self.packets += 1;
+        self.bytes += bytes;
+    }
+
+    /// Takes over what changes in a flow's life.
+    pub(super) fn change(&mut self, flow: &Flow) {
+        self.adjacency = adjacencies(flow);
+        self.tcp = flow.tcp.number();
+        self.flags = flow.flags;
+        (self.packets, self.bytes) = (flow.packets, flow.bytes);
+    }
+
+    /// Whether there is a flow.
+    pub(super) const fn is_occupied(&self) -> bool {
+        !self.images[0].is_none()
+    }
+
+    /// Empties the place, and links it to the next empty one.
+    pub(super) fn free(&mut self, next: u32) {
+        *self = Hot { packets: u64::from(next), ..Hot::new_zeroed() };
+    }
+
+    /// Of an empty place: the next empty one.
+    pub(super) const fn next_free(&self) -> u32 {
+        self.packets as u32
+    }
+}
+
+/// What the mirror and reports need of a flow.
+#[derive(Clone, Copy, Debug, FromZeros)]
+#[repr(C)]
+pub(super) struct Cold {
+    virtual_server: u32,
+    pool: u32,
+    server_id: u32,
+    changed_node: u16,
+    /// [`Version`] and [`Term::counter`] of the last change, and the version of the
+    /// first: 48 bits each, the lowest 16 first.
+    changed_version: [u16; 3],
+    changed_counter: [u16; 3],
+    created_version: [u16; 3],
+}
+
+const _: () = assert!(size_of::<Cold>() == 32);
+
+/// Versions and term counters above this are refused: a change of every flow's state each microsecond gets
+/// there in nine years.
+pub const STAMP_MAX: u64 = (1 << 48) - 1;
+
+const fn narrow(n: u64) -> [u16; 3] {
+    [n as u16, (n >> 16) as u16, (n >> 32) as u16]
+}
+
+const fn wide(n: [u16; 3]) -> u64 {
+    n[0] as u64 | (n[1] as u64) << 16 | (n[2] as u64) << 32
+}
+
+impl Cold {
+    pub(super) fn of(flow: &Flow) -> Cold {
+        Cold {
+            virtual_server: flow.virtual_server.0,
+            pool: flow.pool.0,
+            server_id: flow.server_id.0,
+            changed_node: flow.changed.term.node.0,
+            changed_version: narrow(flow.changed.version.0),
+            changed_counter: narrow(flow.changed.term.counter),
+            created_version: narrow(flow.created.0),
+        }
+    }
+
+    pub(super) const fn changed(&self) -> Stamp {
+        Stamp {
+            term: Term { counter: wide(self.changed_counter), node: NodeId(self.changed_node) },
+            version: Version(wide(self.changed_version)),
+        }
+    }
+
+    pub(super) const fn created(&self) -> Version {
+        Version(wide(self.created_version))
+    }
+}
+
+/// The addresses of an IPv6 flow: client, virtual server, real server, and where its answers go.
+#[derive(Clone, Copy, Debug, FromZeros)]
+#[repr(C, align(64))]
+pub(super) struct Wide {
+    addresses: [Address; 4],
+}
+
+impl Wide {
+    fn of(flow: &Flow) -> Wide {
+        Wide { addresses: [flow.client.src, flow.client.dst, flow.server.src, flow.server.dst] }
+    }
+
+    pub(super) fn key(&self, direction: Direction, image: Image) -> Key {
+        let [client, virtual_address, server, answers] = self.addresses;
+        let (src, dst) = match direction {
+            Direction::FromClient => (client, virtual_address),
+            Direction::FromServer => (server, answers),
+        };
+        let (src_port, dst_port, vlan, protocol) = image.rest();
+        Key { src, dst, src_port, dst_port, vlan, protocol }
+    }
+}
+
+/// The parts of one flow; the last one only of an IPv6 flow.
+pub(super) fn split(flow: &Flow, imager: &Imager) -> (Hot, Cold, Option<Wide>) {
+    let images = [imager.of(&flow.client), imager.of(&flow.server)];
+    let deltas = [Direction::FromClient, Direction::FromServer].map(|direction| {
+        let (old, new) = (flow.key(direction), flow.translated(direction));
+        let addresses = Delta::NONE.address(old.src.ip(), new.src.ip()).address(old.dst.ip(), new.dst.ip());
+        let ports = Delta::NONE.port(old.src_port, new.src_port).port(old.dst_port, new.dst_port);
+        (addresses.and(ports).folded(), addresses.and(ONE_HOP_LESS).folded())
+    });
+    let hot = Hot {
+        images,
+        transport: deltas.map(|delta| delta.0),
+        network: deltas.map(|delta| delta.1),
+        adjacency: adjacencies(flow),
+        tcp: flow.tcp.number(),
+        flags: flow.flags,
+        shard: flow.shard.0 as u8,
+        unused: 0,
+        packets: flow.packets,
+        bytes: flow.bytes,
+    };
+    (hot, Cold::of(flow), (!images[0].is_v4() || !images[1].is_v4()).then(|| Wide::of(flow)))
+}
+
+/// The next hops of packets of each direction.
+fn adjacencies(flow: &Flow) -> [u16; 2] {
+    [flow.server_adjacency, flow.client_adjacency].map(|index| u16::try_from(index).unwrap_or(UNKNOWN))
+}
+
+/// The time to live is the upper byte of its word (RFC 791 section 3.1): one less, whatever it was.
+const ONE_HOP_LESS: Delta = Delta::NONE.word(0x0100, 0);
+
+/// The flow of these parts.
+pub(super) fn join(hot: &Hot, cold: &Cold, wide: impl FnOnce() -> Wide) -> Flow {
+    let (client, server) = match (hot.images[0].v4_key(), hot.images[1].v4_key()) {
+        (Some(client), Some(server)) => (client, server),
+        _ => {
+            let wide = wide();
+            (wide.key(Direction::FromClient, hot.images[0]), wide.key(Direction::FromServer, hot.images[1]))
+        }
+    };
+    Flow {
+        client,
+        server,
+        shard: hot.shard(),
+        virtual_server: VirtualServerId(cold.virtual_server),
+        pool: PoolId(cold.pool),
+        server_id: ServerId(cold.server_id),
+        client_adjacency: hot.adjacency(Direction::FromServer),
+        server_adjacency: hot.adjacency(Direction::FromClient),
+        packets: hot.packets,
+        bytes: hot.bytes,
+        tcp: TcpState::from_number(hot.tcp).unwrap_or(TcpState::Closed),
+        flags: hot.flags,
+        created: cold.created(),
+        changed: cold.changed(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::rng::Rng;
+
+    fn flow(rng: &mut Rng) -> Flow {
+        let v4 = rng.bool();
+        let mut address = || {
+            let bytes = rng.u128(..).to_be_bytes();
+            if v4 { Address::v4([bytes[0], bytes[1], bytes[2], bytes[3]]) } else { Address::v6(bytes) }
+        };
+        let (a, b, c, d) = (address(), address(), address(), address());
+        let client =
+            Key { src: a, dst: b, src_port: rng.u16(..), dst_port: rng.u16(..), vlan: 0, protocol: 6 };
+        let server = Key { src: c, dst: d, src_port: rng.u16(..), dst_port: rng.u16(..), ..client };
+        let mut flow = Flow::new(client, server, TcpState::ALL[rng.usize(0..8)]);
+        flow.shard = ShardId(rng.u16(0..256));
+        flow.virtual_server = VirtualServerId(rng.u32(..));
+        flow.pool = PoolId(rng.u32(..));
+        flow.server_id = ServerId(rng.u32(..));
+        flow.client_adjacency = [7, ADJACENCY_UNKNOWN][rng.usize(0..2)];
+        flow.server_adjacency = rng.u32(0..4096);
+        (flow.packets, flow.bytes) = (rng.u64(..), rng.u64(..));
+        flow.flags = FlowFlags::MIRRORED;
+        flow.created = Version(rng.u64(0..=STAMP_MAX));
+        let term = Term { counter: rng.u64(0..=STAMP_MAX), node: NodeId(rng.u16(..)) };
+        flow.changed = Stamp { term, version: Version(rng.u64(0..=STAMP_MAX)) };
+        flow
+    }
+
+    #[test]
+    fn a_flow_in_parts_is_the_same_flow() {
+        let imager = Imager::with_seed(1);
+        let mut rng = Rng::with_seed(2);
+        for round in 0..1000 {
+            let flow = flow(&mut rng);
+            let (hot, cold, wide) = split(&flow, &imager);
+            assert_eq!(wide.is_none(), flow.client.src.is_v4());
+            assert_eq!(join(&hot, &cold, || wide.expect("its addresses")), flow, "round {round}");
+        }
+    }
+
+    #[test]
+    fn what_a_packets_checksums_change_by_is_what_translating_it_step_by_step_gives() {
+        let mut rng = Rng::with_seed(3);
+        for _ in 0..1000 {
+            let flow = flow(&mut rng);
+            let (hot, ..) = split(&flow, &Imager::with_seed(1));
+            for direction in [Direction::FromClient, Direction::FromServer] {
+                let (old, new) = (flow.key(direction), flow.translated(direction));
+                let addresses =
+                    Delta::NONE.address(old.src.ip(), new.src.ip()).address(old.dst.ip(), new.dst.ip());
+                let (checksum, hops) = (rng.u16(..0xffff), rng.u16(2..=255) << 8);
+                let header = addresses.word(hops, hops - 0x100).apply(checksum);
+                assert_eq!(hot.network(direction).apply(checksum), header);
+                let all = addresses.port(old.src_port, new.src_port).port(old.dst_port, new.dst_port);
+                assert_eq!(hot.transport(direction).apply(checksum), all.apply(checksum));
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_place_is_no_flow_and_names_the_next() {
+        let mut hot = Hot::new_zeroed();
+        assert!(!hot.is_occupied());
+        hot.free(17);
+        assert!(!hot.is_occupied() && hot.next_free() == 17);
+    }
+}
