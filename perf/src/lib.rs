@@ -15,6 +15,7 @@
 pub mod case;
 pub mod chart;
 pub mod figure;
+pub mod link;
 pub mod machine;
 pub mod regime;
 pub mod report;

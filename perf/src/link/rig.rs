@@ -1,0 +1,142 @@
+//! The generator's side of a run: DPDK started on one CPU, pairs of ports for what is measured.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use baton::wire::MacAddress;
+use dpdk::clock::tsc_hz;
+use dpdk::mbuf::HEADROOM;
+use dpdk::{Eal, Mempool, Port, mempool, port};
+
+use crate::link::child::{Child, Folder};
+use crate::link::engine::{End, Engine};
+use crate::link::plan;
+
+/// The generator's CPU.
+pub const GENERATOR_CPU: u32 = 0;
+/// The CPU of what is measured.
+pub const MEASURED_CPU: u32 = 1;
+
+/// How long a link may take to come up.
+const LINK_LIMIT: Duration = Duration::from_secs(20);
+
+/// Ports of the generator, and where what is measured connects.
+#[derive(Debug)]
+pub struct Pair {
+    /// Generator and sink.
+    pub engine: Engine,
+    ports: [Port; 2],
+    /// The devices of the other side.
+    pub devices: [String; 2],
+}
+
+/// DPDK, and the pairs of ports that are not taken yet. Drop it last.
+#[derive(Debug)]
+pub struct Rig {
+    pairs: Vec<Pair>,
+    /// Ticks of the time-stamp counter in a second.
+    pub hz: u64,
+    /// For sockets, logs and configurations.
+    pub folder: Folder,
+    _pool: Mempool,
+    _eal: Eal,
+}
+
+/// How many packets a memif ring holds, as a power of two.
+const RING_BITS: u32 = 10;
+
+impl Rig {
+    /// Starts DPDK with pairs of memif ports of which this side is the server: it copies, and the
+    /// other side's buffers are used as they are. Reference and appliance have the same.
+    pub fn memif(pairs: usize) -> Result<Rig> {
+        let folder = Folder::new()?;
+        let socket = |number: usize| folder.path().join(format!("{number}.sock"));
+        let device = |number: usize| {
+            format!(
+                "net_memif{number},role=server,id=0,socket={},socket-abstract=no,rsize={RING_BITS},bsize=2048",
+                socket(number).display()
+            )
+        };
+        let other = |number: usize| other_side(number % 2, &socket(number));
+        let pairs: Vec<[usize; 2]> = (0..pairs).map(|pair| [2 * pair, 2 * pair + 1]).collect();
+        let devices: Vec<[String; 2]> = pairs.iter().map(|pair| pair.map(device)).collect();
+        let others: Vec<[String; 2]> = pairs.iter().map(|pair| pair.map(other)).collect();
+        Rig::start(folder, &devices, &others)
+    }
+
+    /// Starts DPDK with these pairs of devices, `others` being those of the other side.
+    pub fn start(folder: Folder, devices: &[[String; 2]], others: &[[String; 2]]) -> Result<Rig> {
+        let mut arguments: Vec<String> = [
+            "baton-perf",
+            "--no-pci",
+            "--in-memory",
+            "--single-file-segments",
+            "--no-telemetry",
+            "-m",
+            "128",
+            "--file-prefix=baton-perf",
+        ]
+        .map(String::from)
+        .to_vec();
+        arguments.push(format!("--lcores=0@{GENERATOR_CPU}"));
+        arguments.extend(devices.iter().flatten().map(|device| format!("--vdev={device}")));
+        let eal = Eal::init(arguments)?;
+        let data_room = 2048 + HEADROOM as u16;
+        let config = mempool::Config { buffers: 16_383, cache: 512, data_room, socket: None };
+        let pool = Mempool::new(&eal, "generator", &config)?;
+        let mut pairs = Vec::new();
+        for (own, other) in devices.iter().zip(others) {
+            let (clients, clients_port) = open(&eal, &own[0], &pool, plan::is_client_side)?;
+            let (servers, servers_port) = open(&eal, &own[1], &pool, plan::is_server_side)?;
+            pairs.push(Pair {
+                engine: Engine::new(clients, servers, pool.clone()),
+                ports: [clients_port, servers_port],
+                devices: other.clone(),
+            });
+        }
+        pairs.reverse();
+        Ok(Rig { pairs, hz: tsc_hz(&eal), folder, _pool: pool, _eal: eal })
+    }
+
+    /// The next pair.
+    pub fn pair(&mut self) -> Result<Pair> {
+        self.pairs.pop().context("no pair of ports is left")
+    }
+}
+
+/// The other side of a memif port: `number` of its process, on this socket.
+fn other_side(number: usize, socket: &Path) -> String {
+    format!(
+        "net_memif{number},role=client,id=0,socket={},socket-abstract=no,rsize={RING_BITS},bsize=2048,zero-copy=yes",
+        socket.display()
+    )
+}
+
+fn open(eal: &Eal, device: &str, pool: &Mempool, ours: fn(core::net::IpAddr) -> bool) -> Result<(End, Port)> {
+    let mut port = Port::open(eal, device)?;
+    port.configure(&port::Config::default(), pool)?;
+    let mac = MacAddress(port.mac()?);
+    let mut queues = port.start()?;
+    let (Some(rx), Some(tx)) = (queues.rx.pop(), queues.tx.pop()) else { bail!("{device} has no queues") };
+    Ok((End { rx, tx, mac, ours }, port))
+}
+
+impl Pair {
+    /// Waits until both links are up; the other side must live meanwhile.
+    pub fn wait_up(&self, child: &mut Child) -> Result<()> {
+        let begin = Instant::now();
+        loop {
+            child.must_live()?;
+            let mut up = true;
+            for port in &self.ports {
+                up &= port.link()?.up;
+            }
+            if up {
+                return Ok(());
+            }
+            ensure!(begin.elapsed() < LINK_LIMIT, "the links do not come up:\n{}", child.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
