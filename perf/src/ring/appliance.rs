@@ -32,7 +32,7 @@ use baton::seal::Session;
 use baton::traffic::routes::NextHop;
 use baton::worker::message::{Command, Event, Role, WorkerStatus};
 use baton::worker::{Worker, WorkerSetup};
-use dpdk::{Burst, Eal, Mbuf, Mempool, Port, RxQueue, TxQueue};
+use dpdk::{Burst, Eal, Mbuf, Mempool, Port, RxQueue, TxQueue, mempool};
 
 use crate::ring::config::{self, BUFFERS, CLIENT, GATEWAY, MIRROR, SERVER, SERVERS, member};
 use crate::ring::plan::Plan;
@@ -115,8 +115,10 @@ impl Swap {
 
 /// What there is on the ring devices.
 pub struct Devices {
-    /// Where all packets are.
+    /// Where the appliance and its peer make packets.
     pub pool: Mempool,
+    /// Where the generator does: buffers that are zeros behind its frames' heads.
+    frames: Mempool,
     /// The reference's part.
     pub swap: Swap,
     opened: Option<Vec<Parts>>,
@@ -131,9 +133,12 @@ struct Parts {
 }
 
 impl Devices {
-    /// Opens the three ports of a configuration.
-    pub fn open(eal: &Eal, checked: &Checked) -> Result<Devices> {
-        let pool = Mempool::new(eal, "packets", &ports::pool_config(&checked.eal, &checked.ports))?;
+    /// Opens the three ports of a configuration; the generator has so many buffers.
+    pub fn open(eal: &Eal, checked: &Checked, buffers: u32) -> Result<Devices> {
+        let config = ports::pool_config(&checked.eal, &checked.ports);
+        let pool = Mempool::new(eal, "packets", &config)?;
+        let frames = Mempool::new(eal, "frames", &mempool::Config { buffers, ..config })?;
+        clear(&frames)?;
         let (mut opened, mut held) = (Vec::new(), Vec::new());
         let (mut swap_ports, mut swap_wires) = (Vec::new(), Vec::new());
         for (config, number) in checked.ports.iter().zip(0..) {
@@ -147,16 +152,28 @@ impl Devices {
             held.push(one.port);
         }
         let swap = Swap { ports: swap_ports, wires: swap_wires };
-        Ok(Devices { pool, swap, opened: Some(opened), _ports: held })
+        Ok(Devices { pool, frames, swap, opened: Some(opened), _ports: held })
     }
 
-    /// A packet of this many bytes, written by the caller.
+    /// A packet of this many bytes, its head written by the caller.
     pub fn make(&self, len: usize, write: impl FnOnce(&mut [u8])) -> Result<Mbuf> {
-        let mut mbuf = self.pool.alloc().context("the pool has no buffer left")?;
+        let mut mbuf = self.frames.alloc().context("the pool has no buffer left")?;
         mbuf.set_len(len).map_err(|error| anyhow!("{error}"))?;
         write(mbuf.head_mut());
         Ok(mbuf)
     }
+}
+
+/// Fills every buffer of a pool with zeros.
+fn clear(pool: &Mempool) -> Result<()> {
+    let mut all = Vec::new();
+    while let Some(mut mbuf) = pool.alloc() {
+        let room = usize::from(pool.data_room()) - mbuf.headroom();
+        mbuf.set_len(room).map_err(|error| anyhow!("{error}"))?;
+        mbuf.head_mut().fill(0);
+        all.push(mbuf);
+    }
+    Ok(())
 }
 
 fn split(open: ports::OpenPort) -> Result<Opened> {

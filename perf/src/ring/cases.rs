@@ -139,7 +139,69 @@ pub fn cases() -> Vec<Case> {
             cases.push(by_flows(forwarding, flows, short));
         }
     }
+    cases.extend([Protocol::Tcp, Protocol::Udp].map(by_protocol));
+    cases.push(by_direction());
+    cases.push(by_size());
+    for mirroring in [Mirroring::Off, Mirroring::Async, Mirroring::Hold] {
+        cases.extend([FLOWS[0], FLOWS[2]].map(|(flows, short)| by_mirroring(mirroring, flows, short)));
+    }
     cases
+}
+
+/// Settled flows, and some new ones.
+const NEW: [f64; 3] = [0.0, 0.01, 0.1];
+
+/// TCP or UDP alone: the others have half of each.
+fn by_protocol(protocol: Protocol) -> Case {
+    let name = if protocol == Protocol::Tcp { "tcp" } else { "udp" };
+    let rows = NEW.map(|new| Row::plain(Traffic::PLAIN.with_new(new)));
+    let plan = Plan { protocol, ..plan(Forwarding::FullNat, 1000, Mirroring::Async) };
+    case(format!("ring-{name}"), format!("full-nat, 1000 flows, all of them {name}"), plan, rows.to_vec())
+}
+
+fn by_direction() -> Case {
+    let row = |directions, new| Row::plain(Traffic { directions, ..Traffic::PLAIN }.with_new(new));
+    let rows = vec![
+        row(Directions::Forth, 0.0),
+        row(Directions::Forth, 0.01),
+        row(Directions::Back, 0.0),
+        row(Directions::Both, 0.0),
+        row(Directions::Both, 0.01),
+    ];
+    let plan = plan(Forwarding::FullNat, 1000, Mirroring::Async);
+    case(
+        "ring-directions".to_owned(),
+        "full-nat, 1000 flows, to servers, to clients, both".to_owned(),
+        plan,
+        rows,
+    )
+}
+
+fn by_size() -> Case {
+    let chart = "Cycles per packet beyond macswap, by length of frames";
+    let row = |size: Size| {
+        let traffic = Traffic { size, ..Traffic::PLAIN };
+        Row::plain(traffic).at(chart, "full-nat, 1000 flows", Place::Name(size.name().to_owned()))
+    };
+    let rows = [Size::Smallest, Size::Imix, Size::Largest].map(row).to_vec();
+    let plan = plan(Forwarding::FullNat, 1000, Mirroring::Async);
+    case("ring-sizes".to_owned(), "full-nat, 1000 flows, frames of several lengths".to_owned(), plan, rows)
+}
+
+/// What mirroring costs, with a peer that applies and acknowledges.
+fn by_mirroring(mirroring: Mirroring, flows: u32, short: &str) -> Case {
+    let chart = "Cycles per packet beyond macswap, by mirroring";
+    let name = mirroring.name();
+    let row = |new: f64| {
+        let series = format!("{short} flows, {} new", super::plan::percent(new));
+        Row::plain(Traffic::PLAIN.with_new(new)).at(chart, series, Place::Name(name.to_owned()))
+    };
+    case(
+        format!("ring-mirror-{name}-{short}"),
+        format!("full-nat, {flows} flows, mirroring: {name}"),
+        plan(Forwarding::FullNat, flows, mirroring),
+        NEW.map(row).to_vec(),
+    )
 }
 
 /// How the cost grows with the number of flows: the headline.

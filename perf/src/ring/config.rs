@@ -22,7 +22,7 @@ pub const SERVERS: u8 = 64;
 pub const SNAT_ADDRESSES: u8 = 16;
 /// The virtual router's link address for IPv4, of `virtual_router_id = 51`.
 pub const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
-/// Buffers of the pool that all packets are in.
+/// Buffers of the members' pool.
 pub const BUFFERS: u32 = 16383;
 
 /// Ports, in the configuration's order.

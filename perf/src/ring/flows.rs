@@ -13,7 +13,7 @@ use crate::traffic::population;
 
 /// Of the packets that come out, one in so many has its checksums verified; the addresses of
 /// every one are.
-const SUMMED_ONE_IN: u32 = 8;
+const SUMMED_ONE_IN: u32 = 16;
 
 /// A side of the appliance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
