@@ -90,6 +90,24 @@ pool = "web"
 forwarding = "full-nat"
 snat_addresses = ["10.2.0.100"]
 mirror = { mode = "checkpoint", commit = "hold" }
+[[virtual_server]]
+name = "full6"
+address = "[fd01::101]:80"
+protocol = "tcp"
+pool = "web6"
+forwarding = "full-nat"
+snat_addresses = ["fd02::100"]
+mirror = { mode = "checkpoint", commit = "async" }
+[[virtual_server]]
+name = "alone"
+address = "10.1.0.103:80"
+protocol = "tcp"
+pool = "web"
+forwarding = "full-nat"
+snat_addresses = ["10.2.0.100"]
+mirror = { mode = "off" }
+[flows]
+max = 100_000
 [mirror]
 port = "mirror"
 peers = [ { node = PEER, address = "10.9.0.PEER" } ]
@@ -214,8 +232,7 @@ impl Bench {
 
     /// Gives the worker a frame that came in by `port`, and takes all that it sends.
     pub fn handle(&mut self, port: PortId, frame: &[u8]) -> Vec<Sent> {
-        let rx = RxMeta { port, ..RxMeta::default() };
-        let mut burst = vec![PlainBuffer::from_bytes(frame).received(rx)];
+        let mut burst = vec![frame_received(port, frame)];
         self.worker.handle_burst(self.now, &mut burst, &mut self.io);
         assert!(burst.is_empty());
         self.take_sent()
@@ -250,6 +267,11 @@ impl Bench {
         });
         status.expect("an answer")
     }
+}
+
+/// A frame as it came in by a port.
+pub fn frame_received(port: PortId, frame: &[u8]) -> PlainBuffer {
+    PlainBuffer::from_bytes(frame).received(RxMeta { port, ..RxMeta::default() })
 }
 
 /// What a test says of a TCP or UDP packet.

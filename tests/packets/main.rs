@@ -2,4 +2,5 @@
 
 mod bench;
 mod mirrored;
+mod pair;
 mod translated;

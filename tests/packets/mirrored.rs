@@ -1,106 +1,12 @@
-//! An active and a standby worker, joined by their mirror frames.
-
-use std::sync::Arc;
+//! What an active and a standby worker make of each other's mirror frames.
 
 use baton::base::counters::Counter;
-use baton::base::ids::{BootId, GroupId, NodeId, PortId, Term};
+use baton::base::ids::{NodeId, Term};
 use baton::base::io::TxClass;
-use baton::base::time::Instant;
-use baton::seal::handshake::{Handled, Handshake};
-use baton::seal::{Key, MemberInfo, Session};
 use baton::worker::message::{Command, Event, Role};
 
 use crate::bench::*;
-
-const MIRROR_PORT: PortId = PortId(2);
-
-fn member(node: u16) -> MemberInfo {
-    MemberInfo {
-        group: GroupId(0),
-        node: NodeId(node),
-        boot: BootId(u64::from(node)),
-        version_min: 1,
-        version_max: 1,
-        capabilities: 0,
-        workers: 1,
-        shards: 256,
-        hash_keys: 0,
-        udp_port: 0,
-        generation: 1,
-    }
-}
-
-/// One session, as each side sees it.
-fn sessions() -> (Arc<Session>, Arc<Session>) {
-    let key = Key::generate().expect("entropy");
-    let mut a = Handshake::new(&key, member(1), NodeId(2));
-    let mut b = Handshake::new(&key, member(2), NodeId(1));
-    let hello = a.poll(Instant::ZERO, true).expect("a hello");
-    let Handled::Reply(answer) = b.handle_hello(Instant::ZERO, &hello) else { panic!("an answer") };
-    let Handled::Completed(ours) = a.handle_answer(&answer) else { panic!("a session") };
-    (ours, b.confirm().expect("the same session"))
-}
-
-struct Pair {
-    active: Bench,
-    standby: Bench,
-}
-
-impl Pair {
-    /// A session between both, and the standby up to date and in sync.
-    fn in_sync() -> Pair {
-        let mut pair = Pair { active: Bench::active(), standby: Bench::new(2, 0, 1) };
-        pair.standby.know_neighbours();
-        pair.standby.command(Command::Role { epoch: 1, role: Role::Standby, term: TERM });
-        pair.join();
-        pair
-    }
-
-    fn join(&mut self) {
-        let (ours, theirs) = sessions();
-        self.active.command(Command::PeerSession { node: NodeId(2), session: ours });
-        self.standby.command(Command::PeerSession { node: NodeId(1), session: theirs });
-        self.exchange(200);
-        self.active.command(Command::InSync { epoch: 2, term: TERM, peers: vec![NodeId(2)] });
-        self.active.events();
-    }
-
-    /// Carries mirror frames to and fro for `turns` milliseconds; returns what
-    /// the active sent besides.
-    fn exchange(&mut self, turns: usize) -> Vec<Sent> {
-        self.exchange_but(turns, |_, _| true)
-    }
-
-    /// As `exchange`, but only of frames that `carried` lets through; it is told
-    /// whether the frame is the active's.
-    fn exchange_but(&mut self, turns: usize, mut carried: impl FnMut(bool, &Sent) -> bool) -> Vec<Sent> {
-        let mut others = Vec::new();
-        for _ in 0..turns {
-            let (mirror, other) = split(self.active.poll_after(1));
-            others.extend(other);
-            let mut answers = Vec::new();
-            for frame in mirror.into_iter().filter(|frame| carried(true, frame)) {
-                answers.extend(self.standby.handle(MIRROR_PORT, &to(&frame.bytes, 2)));
-            }
-            answers.extend(self.standby.poll_after(1));
-            for frame in answers.into_iter().filter(|frame| carried(false, frame)) {
-                let (mirror, other) = split(self.active.handle(MIRROR_PORT, &to(&frame.bytes, 1)));
-                assert!(mirror.is_empty(), "frames leave in polls");
-                others.extend(other);
-            }
-        }
-        others
-    }
-}
-
-/// The frame as its receiver gets it: to that port's own link address.
-fn to(frame: &[u8], _node: u16) -> Vec<u8> {
-    [&OWN_MACS[2][..], &frame[6..]].concat()
-}
-
-fn split(sent: Vec<Sent>) -> (Vec<Sent>, Vec<Sent>) {
-    sent.into_iter().partition(|sent| sent.port == MIRROR_PORT)
-}
+use crate::pair::*;
 
 #[test]
 fn a_held_syn_leaves_when_the_standby_has_applied_its_flow_and_not_before() {
