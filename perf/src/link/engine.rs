@@ -21,6 +21,8 @@ use crate::traffic::{Draw, Template, population};
 pub const BURST: usize = 64;
 /// Buffers kept for the next frames.
 const STASH: usize = 512;
+/// A turn of the loop that takes longer than this part of a second was interrupted.
+const AWAY_PER_SECOND: u64 = 50_000;
 /// Flows that are on their way at once while an appliance is made to know them all: less than its
 /// rings hold, so that none is lost.
 const OPENING_MAX: u64 = 512;
@@ -73,12 +75,26 @@ pub struct Counted {
     pub skipped: u64,
     /// Delays from the clients to the servers, of stamped frames.
     pub delays: Delays,
+    /// Stamped frames whose delay does not count, since the generator itself was kept from its CPU
+    /// while they were under way.
+    pub unseen: u64,
 }
 
 impl Counted {
     /// Packets that the appliance forwarded in a second.
     pub fn forwarded_per_second(&self, hz: u64) -> f64 {
         (self.to_servers + self.to_clients) as f64 * hz as f64 / self.ticks as f64
+    }
+
+    /// Frames that came while delays were measured and do not count, in percent.
+    pub fn unseen_percent(&self) -> f64 {
+        self.unseen as f64 / self.to_servers.max(1) as f64 * 100.0
+    }
+
+    /// Clients' frames that did not come to the servers, in percent. Those under way at the
+    /// beginning and at the end are nearly as many.
+    pub fn lost_percent(&self) -> f64 {
+        (1.0 - self.to_servers as f64 / self.sent.max(1) as f64).max(0.0) * 100.0
     }
 }
 
@@ -141,9 +157,11 @@ impl Engine {
         };
         let late_max = (per_tick * hz as f64 / 1000.0) as u64 + BURST as u64;
         let (mut now, mut due_base) = (begin, begin);
-        let mut paced = 0u64;
+        let (mut paced, away) = (0u64, hz / AWAY_PER_SECOND);
+        // Frames that left before this time do not count.
+        let mut back = if per_tick > 0.0 { begin } else { u64::MAX };
         while now.wrapping_sub(begin) < ticks {
-            self.take_at_servers(load.answers, per_tick > 0.0, &mut counted);
+            self.take_at_servers(load.answers, back, &mut counted);
             self.take_at_clients(&mut counted);
             if self.waiting.is_empty() {
                 let (wanted, stamp) = if per_tick > 0.0 {
@@ -165,7 +183,11 @@ impl Engine {
             if !self.waiting.is_empty() {
                 counted.sent += self.clients.tx.send(&mut self.waiting) as u64;
             }
+            let before = now;
             now = tsc();
+            if per_tick > 0.0 && now - before > away {
+                back = now;
+            }
         }
         counted.ticks = now - begin;
         counted
@@ -204,9 +226,10 @@ impl Engine {
         let _ = self.stash.try_push(packet);
     }
 
-    /// Takes what came to the servers, and answers it. Says whether anything came.
+    /// Takes what came to the servers, and answers it. Delays count of frames that left at `since`
+    /// or later. Says whether anything came.
     #[inline]
-    fn take_at_servers(&mut self, answering: bool, stamped: bool, counted: &mut Counted) -> bool {
+    fn take_at_servers(&mut self, answering: bool, since: u64, counted: &mut Counted) -> bool {
         if !self.answers.is_empty() {
             self.servers.tx.send(&mut self.answers);
             if !self.answers.is_empty() {
@@ -217,17 +240,17 @@ impl Engine {
         if self.servers.rx.receive(&mut burst) == 0 {
             return false;
         }
-        let now = if stamped { tsc() } else { 0 };
+        let now = if since < u64::MAX { tsc() } else { 0 };
         for mut packet in burst {
             let Some(seen) = answer::look(packet.head()) else {
                 self.listen(packet, Side::Servers);
                 continue;
             };
             counted.to_servers += 1;
-            if stamped {
-                let stamp = answer::stamp(packet.head(), seen);
-                if stamp != 0 {
-                    counted.delays.add(now.saturating_sub(stamp));
+            if since < u64::MAX {
+                match answer::stamp(packet.head(), seen) {
+                    stamp if stamp >= since => counted.delays.add(now.saturating_sub(stamp)),
+                    _ => counted.unseen += 1,
                 }
             }
             if answering {
@@ -297,7 +320,7 @@ impl Engine {
                 }
             }
             self.take_at_clients(&mut Counted::default());
-            self.take_at_servers(false, false, &mut Counted::default());
+            self.take_at_servers(false, u64::MAX, &mut Counted::default());
             if let Some((_, mac)) = self.told.filter(|(address, _)| *address == wanted) {
                 return Some(mac);
             }
@@ -305,17 +328,6 @@ impl Engine {
             std::thread::sleep(core::time::Duration::from_micros(100));
         }
         None
-    }
-
-    /// Takes in whatever is still on its way, until nothing has come for so many ticks.
-    pub fn drain(&mut self, ticks: u64) {
-        let mut last = tsc();
-        let mut counted = Counted::default();
-        while tsc() - last < ticks {
-            if self.take_at_servers(false, false, &mut counted) | self.take_at_clients(&mut counted) {
-                last = tsc();
-            }
-        }
     }
 
     /// Sends one packet of every flow and waits until all have come through, so that the appliance
@@ -335,7 +347,7 @@ impl Engine {
                 }
             }
             self.clients.tx.send(&mut self.waiting);
-            self.take_at_servers(load.answers, false, &mut counted);
+            self.take_at_servers(load.answers, u64::MAX, &mut counted);
             self.take_at_clients(&mut counted);
             if counted.to_servers > came {
                 (came, last) = (counted.to_servers, tsc());

@@ -1,165 +1,33 @@
-//! Packets a second over memif, beside `testpmd macswap` with the same rings, roles and sizes.
+//! Packets, connections and delays over memif, beside `testpmd macswap` with the same rings,
+//! roles and frames.
 
-use anyhow::{Context as _, Result, ensure};
-use baton::wire::MacAddress;
+use anyhow::{Result, ensure};
 
 use crate::case::{Case, Context};
-use crate::figure::{Figure, Series};
-use crate::link::appliance::{Appliance, Settings};
-use crate::link::child::Child;
-use crate::link::engine::{Load, Pace};
-use crate::link::plan;
-use crate::link::rig::{GENERATOR_CPU, MEASURED_CPU, Pair, Rig};
-use crate::link::testpmd::{self, Mode};
-use crate::regime::{self, Regime};
+use crate::figure::{Figure, Place, Series};
+use crate::link::appliance::Settings;
+use crate::link::contender::{Contender, Traffic};
+use crate::link::engine::Pace;
+use crate::link::rig::Rig;
+use crate::link::testpmd::Mode;
+use crate::regime::Regime;
 use crate::traffic::sizes::Size;
-use crate::traffic::{Draw, Family, Place, Protocol, Shape, Spread, Template};
+use crate::traffic::{Family, Protocol, Spread};
 
-/// What a run sends.
-#[derive(Clone, Copy, Debug)]
-pub struct Traffic {
-    /// Flows in use.
-    pub flows: u32,
-    /// How packets are spread over them.
-    pub spread: Spread,
-    /// The share of packets that begin a new flow.
-    pub new_flows: f64,
-    /// IPv4 or IPv6.
-    pub family: Family,
-    /// UDP or TCP.
-    pub protocol: Protocol,
-    /// Lengths of frames.
-    pub size: Size,
+/// The unit of packets.
+pub const PACKETS: &str = "Mpackets/s";
+/// What the appliance is measured against.
+pub const REFERENCE: &str = "testpmd macswap";
+
+/// Which ways packets go: clients to servers, or that and back.
+pub const DIRECTIONS: [(bool, &str); 2] = [(false, "one direction"), (true, "both directions")];
+
+/// How long a sample takes.
+fn ticks(rig: &Rig, context: &Context) -> u64 {
+    rig.hz / if context.quick { 4 } else { 2 }
 }
 
-impl Traffic {
-    /// UDP over IPv4, 64 bytes, uniform, settled.
-    pub const fn of(flows: u32) -> Traffic {
-        Traffic {
-            flows,
-            spread: Spread::Uniform,
-            new_flows: 0.0,
-            family: Family::V4,
-            protocol: Protocol::Udp,
-            size: Size::Smallest,
-        }
-    }
-
-    /// Frames to this link address.
-    pub fn load(&self, from: MacAddress, to: MacAddress, answers: bool) -> Load {
-        let place = Place {
-            from: from.0,
-            to: to.0,
-            address: plan::virtual_address(self.family),
-            port: plan::SERVICE_PORT,
-        };
-        let shape = |&len| Shape { family: self.family, protocol: self.protocol, len };
-        let templates = self.size.round().iter().map(|len| Template::new(shape(len), &place)).collect();
-        Load { draw: Draw::new(self.flows, self.spread, self.new_flows, 1), templates, answers }
-    }
-}
-
-/// Something that forwards, with a generator of its own. It stands still between its samples.
-pub struct Contender {
-    pair: Pair,
-    load: Load,
-    hz: u64,
-    kind: Kind,
-}
-
-enum Kind {
-    Reference(Child),
-    Appliance(Appliance),
-}
-
-impl Contender {
-    /// The reference.
-    pub fn testpmd(rig: &mut Rig, mode: Mode, traffic: &Traffic) -> Result<Contender> {
-        let pair = rig.pair()?;
-        let mut child = testpmd::start(rig.folder.path(), mode, &pair.devices, MEASURED_CPU, &[])?;
-        pair.wait_up(&mut child)?;
-        let own = pair.engine.clients_mac();
-        let load = traffic.load(own, MacAddress([2, 0, 0, 0, 0, 1]), false);
-        let mut contender = Contender { pair, load, hz: rig.hz, kind: Kind::Reference(child) };
-        contender.must_forward()?;
-        contender.child().pause()?;
-        Ok(contender)
-    }
-
-    /// The appliance, once it knows all flows.
-    pub fn appliance(rig: &mut Rig, settings: &Settings, traffic: &Traffic) -> Result<Contender> {
-        let mut pair = rig.pair()?;
-        let settings = Settings { devices: pair.devices.clone(), ..settings.clone() };
-        let mut appliance = Appliance::start(rig.folder.path(), &settings)?;
-        pair.wait_up(&mut appliance.child)?;
-        let (gateway, address) = (plan::gateway(traffic.family), plan::virtual_address(traffic.family));
-        let virtual_mac = pair.engine.resolve(gateway, address, 10 * rig.hz);
-        let virtual_mac = virtual_mac.with_context(|| {
-            format!("the appliance does not answer for {address}:\n{}", appliance.child.log())
-        })?;
-        let load = traffic.load(pair.engine.clients_mac(), virtual_mac, false);
-        let mut contender = Contender { pair, load, hz: rig.hz, kind: Kind::Appliance(appliance) };
-        contender.must_forward()?;
-        contender.acquaint(traffic)?;
-        contender.child().pause()?;
-        Ok(contender)
-    }
-
-    fn child(&mut self) -> &mut Child {
-        match &mut self.kind {
-            Kind::Reference(child) => child,
-            Kind::Appliance(appliance) => &mut appliance.child,
-        }
-    }
-
-    fn must_forward(&mut self) -> Result<()> {
-        for _ in 0..100 {
-            let counted =
-                self.pair.engine.run(&mut self.load, Pace::PerSecond(10_000.0), self.hz / 20, self.hz);
-            if counted.to_servers > 0 {
-                return Ok(());
-            }
-            self.child().must_live()?;
-        }
-        anyhow::bail!("nothing comes through:\n{}", self.child().log())
-    }
-
-    /// Makes the appliance know all flows.
-    fn acquaint(&mut self, traffic: &Traffic) -> Result<()> {
-        let Kind::Appliance(appliance) = &self.kind else { return Ok(()) };
-        let mut known = 0;
-        for _ in 0..3 {
-            self.pair.engine.acquaint(&self.load, self.hz);
-            known = appliance.status()?.flows.active;
-            if known >= u64::from(traffic.flows) {
-                return Ok(());
-            }
-        }
-        let drops = appliance.drops()?;
-        ensure!(
-            known * 1000 >= u64::from(traffic.flows) * 999,
-            "the appliance knows {known} of {} flows; drops: {drops:?}",
-            traffic.flows
-        );
-        Ok(())
-    }
-
-    /// Millions of packets a second that it forwards, and the regime meanwhile.
-    pub fn sample(&mut self, answers: bool, ticks: u64) -> Result<(f64, Regime)> {
-        self.load.answers = answers;
-        self.child().resume()?;
-        let hz = self.hz;
-        // What it had in its caches is gone, and a pause has to be noticed.
-        self.pair.engine.run(&mut self.load, Pace::Full, hz / 20, hz);
-        let cpus = [GENERATOR_CPU as usize, MEASURED_CPU as usize];
-        let (counted, regime) =
-            regime::during(cpus, || self.pair.engine.run(&mut self.load, Pace::Full, ticks, hz));
-        self.child().pause()?;
-        Ok((counted.forwarded_per_second(hz) / 1e6, regime))
-    }
-}
-
-/// Samples of both in turn.
+/// Samples of both in turn, in millions of packets a second.
 pub fn alternate(
     context: &Context,
     measured: &mut Contender,
@@ -169,67 +37,229 @@ pub fn alternate(
 ) -> Result<Series> {
     let mut series = Series::default();
     for _ in 0..context.samples {
-        let (ours, our_regime) = measured.sample(answers, ticks)?;
-        let (theirs, their_regime) = reference.sample(answers, ticks)?;
-        series.push(ours, theirs, Regime::between(our_regime, their_regime));
+        let (ours, our_regime) = measured.packets_per_second(answers, ticks)?;
+        let (theirs, their_regime) = reference.packets_per_second(answers, ticks)?;
+        series.push(ours / 1e6, theirs / 1e6, Regime::between(our_regime, their_regime));
     }
     Ok(series)
-}
-
-const DIRECTIONS: [(bool, &str); 2] = [(false, "one direction"), (true, "both directions")];
-
-fn forwarding(name: &str, context: &Context, settings: &Settings, traffic: &Traffic) -> Result<Vec<Figure>> {
-    let mut rig = Rig::memif(2)?;
-    let ticks = rig.hz / if context.quick { 4 } else { 2 };
-    let mut reference = Contender::testpmd(&mut rig, Mode::MacSwap, traffic)?;
-    let mut measured = Contender::appliance(&mut rig, settings, traffic)?;
-    let mut figures = Vec::new();
-    for (answers, direction) in DIRECTIONS {
-        let series = alternate(context, &mut measured, &mut reference, answers, ticks)?;
-        figures.extend(series.figures(name, direction, "Mpackets/s", "testpmd macswap"));
-    }
-    Ok(figures)
 }
 
 /// What the generator can do, beside what it is used for.
 fn headroom(context: &Context) -> Result<Vec<Figure>> {
     let mut rig = Rig::memif(2)?;
-    let ticks = rig.hz / if context.quick { 4 } else { 2 };
-    let traffic = Traffic::of(1000);
+    let (ticks, traffic) = (ticks(&rig, context), Traffic::of(1000));
     let mut idle = Contender::testpmd(&mut rig, Mode::Io, &traffic)?;
     let mut swap = Contender::testpmd(&mut rig, Mode::MacSwap, &traffic)?;
     let mut figures = Vec::new();
     for (answers, direction) in DIRECTIONS {
         let series = alternate(context, &mut idle, &mut swap, answers, ticks)?;
-        figures.extend(series.figures(
-            "memif-headroom",
-            &format!("generator and sink against testpmd io, {direction}"),
-            "Mpackets/s",
-            "testpmd macswap",
-        ));
+        let metric = format!("generator and sink against testpmd io, {direction}");
+        figures.extend(series.figures("memif-headroom", &metric, PACKETS, REFERENCE));
     }
+    Ok(figures)
+}
+
+/// What an appliance is measured with.
+#[derive(Clone, Debug)]
+struct Run {
+    name: String,
+    settings: Settings,
+    traffic: Traffic,
+    /// The chart and the series that its figures belong to, and their place.
+    chart: Option<(&'static str, &'static str, Place)>,
+}
+
+impl Run {
+    fn new(kind: &'static str, label: &str, traffic: Traffic) -> Run {
+        let mut settings = Settings::new(Default::default(), room_for(&traffic));
+        (settings.forwarding, settings.family) = (kind, traffic.family);
+        settings.protocol = match traffic.protocol {
+            Protocol::Udp => "udp",
+            Protocol::Tcp => "tcp",
+        };
+        Run { name: format!("memif-{kind}-{label}"), settings, traffic, chart: None }
+    }
+
+    fn forwarding(&self, context: &Context) -> Result<Vec<Figure>> {
+        let mut rig = Rig::memif(2)?;
+        let ticks = ticks(&rig, context);
+        let mut reference = Contender::testpmd(&mut rig, Mode::MacSwap, &self.traffic)?;
+        let mut measured = Contender::appliance(&mut rig, &self.settings, &self.traffic)?;
+        let mut figures = Vec::new();
+        for (answers, direction) in DIRECTIONS {
+            let series = alternate(context, &mut measured, &mut reference, answers, ticks)?;
+            for figure in series.figures(&self.name, direction, PACKETS, REFERENCE) {
+                figures.push(match &self.chart {
+                    Some((chart, series, x)) => {
+                        figure.at(&format!("{chart}, {direction}"), series, x.clone())
+                    }
+                    None => figure,
+                });
+            }
+        }
+        measured.must_be_lossless()?;
+        Ok(figures)
+    }
+
+    fn case(self, what: String) -> Case {
+        Case::new(self.name.clone(), what, move |context| self.forwarding(context))
+    }
+}
+
+/// Flows that the appliance has to have room for: those in use, and those that begin while it is
+/// measured and are not yet forgotten.
+fn room_for(traffic: &Traffic) -> u32 {
+    let begun = if traffic.new_flows > 0.0 { 10_000_000 } else { 0 };
+    traffic.flows + traffic.flows / 10 + begun + 10_000
+}
+
+/// Traffics beside the plain one.
+fn variants() -> Vec<(&'static str, &'static str, Traffic)> {
+    let plain = Traffic::of(1000);
+    let many = Traffic::of(1_000_000);
+    vec![
+        ("1m-zipf", "1 million flows by Zipf's law", Traffic { spread: Spread::Zipf, ..many }),
+        (
+            "1k-new1",
+            "1 thousand flows, 1 % of the packets begin a new one",
+            Traffic { new_flows: 0.01, ..plain },
+        ),
+        (
+            "1m-new1",
+            "1 million flows, 1 % of the packets begin a new one",
+            Traffic { new_flows: 0.01, ..many },
+        ),
+        (
+            "1m-new10",
+            "1 million flows, 10 % of the packets begin a new one",
+            Traffic { new_flows: 0.1, ..many },
+        ),
+        ("1k-tcp", "1 thousand TCP connections", Traffic { protocol: Protocol::Tcp, ..plain }),
+        ("1k-ipv6", "1 thousand flows over IPv6", Traffic { family: Family::V6, ..plain }),
+        ("1k-imix", "1 thousand flows, a mix of lengths", Traffic { size: Size::Imix, ..plain }),
+        ("1k-1500", "1 thousand flows, IP packets of 1500 bytes", Traffic { size: Size::Largest, ..plain }),
+    ]
+}
+
+/// Loads at which delays are measured, as shares of the most that is forwarded.
+const LOADS: [f64; 3] = [0.5, 0.9, 0.99];
+/// Which delays: so many packets take no longer.
+const PERCENTILES: [(f64, &str); 4] = [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9")];
+
+/// Delays at shares of the most that each forwards.
+fn latency(name: &str, context: &Context, settings: &Settings, traffic: &Traffic) -> Result<Vec<Figure>> {
+    let mut rig = Rig::memif(2)?;
+    let (ticks, hz) = (ticks(&rig, context), rig.hz as f64);
+    let mut reference = Contender::testpmd(&mut rig, Mode::MacSwap, traffic)?;
+    let mut measured = Contender::appliance(&mut rig, settings, traffic)?;
+    let rates = alternate(context, &mut measured, &mut reference, false, ticks)?;
+    let Some(rates) = rates.figures(name, "the most, one direction", PACKETS, REFERENCE).pop() else {
+        return Ok(Vec::new());
+    };
+    let most = [
+        rates.spread.median * 1e6,
+        rates.reference.as_ref().map_or(f64::NAN, |reference| reference.spread.median * 1e6),
+    ];
+    let mut figures = vec![rates];
+    for load in LOADS {
+        let mut series: Vec<Series> = PERCENTILES.iter().map(|_| Series::default()).collect();
+        let (mut lost, mut unseen) = (Series::default(), Series::default());
+        for _ in 0..context.samples {
+            let ours = measured.run(false, Pace::PerSecond(most[0] * load), ticks)?;
+            let theirs = reference.run(false, Pace::PerSecond(most[1] * load), ticks)?;
+            let regime = Regime::between(ours.1, theirs.1);
+            for ((share, _), series) in PERCENTILES.iter().zip(&mut series) {
+                let of = |delays: &crate::link::latency::Delays| -> Result<f64> {
+                    let ticks = delays.percentile(*share);
+                    ensure!(ticks.is_some(), "nothing came through");
+                    Ok(ticks.unwrap_or_default() as f64 / hz * 1e6)
+                };
+                series.push(of(&ours.0.delays)?, of(&theirs.0.delays)?, regime);
+            }
+            lost.push(ours.0.lost_percent(), theirs.0.lost_percent(), regime);
+            unseen.push(ours.0.unseen_percent(), theirs.0.unseen_percent(), regime);
+        }
+        let load = load * 100.0;
+        for ((_, percentile), series) in PERCENTILES.iter().zip(&series) {
+            let metric = format!("{load:.0} % of the load: {percentile} % of the packets within");
+            figures.extend(series.figures(name, &metric, "\u{b5}s", REFERENCE).into_iter().map(|figure| {
+                let chart = format!("{name}: delay at {load:.0} % of the load");
+                figure.at(&chart, "baton", Place::Name(format!("{percentile} %")))
+            }));
+        }
+        for (what, series) in [("not arrived", lost), ("not counted, the generator being away", unseen)] {
+            figures.extend(series.figures(name, &format!("{load:.0} % of the load: {what}"), "%", REFERENCE));
+        }
+    }
+    Ok(figures)
+}
+
+/// Whole connections, one after the other.
+fn connections(name: &str, context: &Context, settings: &Settings) -> Result<Vec<Figure>> {
+    let mut rig = Rig::memif(2)?;
+    let (ticks, hz) = (ticks(&rig, context), rig.hz as f64);
+    let traffic = Traffic { protocol: Protocol::Tcp, ..Traffic::of(1000) };
+    let mut reference = Contender::testpmd(&mut rig, Mode::MacSwap, &traffic)?;
+    let mut measured = Contender::appliance(&mut rig, settings, &traffic)?;
+    let (mut whole, mut packets) = (Series::default(), Series::default());
+    for _ in 0..context.samples {
+        let (ours, our_regime) = measured.connect(ticks)?;
+        let (theirs, their_regime) = reference.connect(ticks)?;
+        for (whose, counted) in [("the appliance", &ours), ("the reference", &theirs)] {
+            let missing = counted.begun.saturating_sub(counted.ended);
+            ensure!(
+                missing * 100 <= counted.begun && counted.ended > 0,
+                "{whose}: {missing} of {} connections did not end",
+                counted.begun
+            );
+        }
+        let regime = Regime::between(our_regime, their_regime);
+        let per_second = |count: u64, ticks: u64| count as f64 * hz / ticks as f64;
+        whole.push(per_second(ours.ended, ours.ticks), per_second(theirs.ended, theirs.ticks), regime);
+        packets.push(
+            per_second(ours.packets, ours.ticks) / 1e6,
+            per_second(theirs.packets, theirs.ticks) / 1e6,
+            regime,
+        );
+    }
+    measured.must_be_lossless()?;
+    let mut figures = whole.figures(name, "whole connections", "connections/s", REFERENCE);
+    figures.extend(packets.figures(name, "their packets", PACKETS, REFERENCE));
     Ok(figures)
 }
 
 /// The cases over memif.
 pub fn cases() -> Vec<Case> {
-    let devices = [String::new(), String::new()];
     let mut cases = vec![
         Case::new("memif-headroom", "what the generator makes and takes when nothing holds it up", headroom)
             .essential(),
     ];
     for (flows, label) in [(1000, "1k"), (1_000_000, "1m"), (10_000_000, "10m")] {
         for kind in ["full-nat", "nat"] {
-            let name = format!("memif-{kind}-{label}");
-            let mut settings = Settings::new(devices.clone(), (flows + flows / 10).max(1_000_000));
-            settings.forwarding = kind;
-            let what = format!("{kind}, UDP, 64 bytes, {flows} flows over memif, against testpmd macswap");
-            let case_name = name.clone();
-            let case = Case::new(name, what, move |context| {
-                forwarding(&case_name, context, &settings, &Traffic::of(flows))
-            });
-            cases.push(if flows == 1000 && kind == "full-nat" { case.essential() } else { case });
+            let chart = ("Packets a second over memif, 64 bytes", kind, Place::Number(f64::from(flows)));
+            let run = Run { chart: Some(chart), ..Run::new(kind, label, Traffic::of(flows)) };
+            let case = run.case(format!("{kind}, UDP, 64 bytes, {flows} flows over memif"));
+            cases.push(if kind == "full-nat" && flows == 1000 { case.essential() } else { case });
         }
+    }
+    for (label, what, traffic) in variants() {
+        cases.push(Run::new("full-nat", label, traffic).case(format!("full-nat over memif, {what}")));
+    }
+    for (flows, label) in [(1000, "1k"), (1_000_000, "1m")] {
+        let traffic = Traffic::of(flows);
+        let settings = Settings::new(Default::default(), room_for(&traffic));
+        let name = format!("memif-latency-{label}");
+        let what = format!("delays through full-nat over memif, {flows} flows");
+        let case_name = name.clone();
+        cases.push(Case::new(name, what, move |context| latency(&case_name, context, &settings, &traffic)));
+    }
+    for kind in ["full-nat", "nat"] {
+        let mut settings = Settings::new(Default::default(), 8_000_000);
+        (settings.forwarding, settings.protocol) = (kind, "tcp");
+        let name = format!("memif-connections-{kind}");
+        let what = format!("whole TCP connections of nine packets through {kind} over memif");
+        let case_name = name.clone();
+        cases.push(Case::new(name, what, move |context| connections(&case_name, context, &settings)));
     }
     cases
 }

@@ -8,6 +8,7 @@
 
 pub mod appliance;
 pub mod child;
+pub mod contender;
 pub mod engine;
 pub mod latency;
 pub mod memif;
