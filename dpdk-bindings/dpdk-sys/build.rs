@@ -34,6 +34,11 @@ const FUNCTIONS: &[&str] = &[
     "rte_mempool_in_use_count",
     "rte_ring_create_elem",
     "rte_ring_free",
+    "rte_hash_create",
+    "rte_hash_free",
+    "rte_hash_add_key_with_hash_data",
+    "rte_hash_del_key_with_hash",
+    "rte_hash_lookup_with_hash_bulk_data",
     "rte_eth_dev_configure",
     "rte_eth_dev_start",
     "rte_eth_dev_stop",
@@ -68,6 +73,7 @@ const OPAQUE: &[&str] = &[
     "rte_mbuf",
     "rte_mempool",
     "rte_ring",
+    "rte_hash",
     "rte_eth_link",
     "rte_arp_ipv4",
     "rte_arp_hdr",
@@ -103,7 +109,7 @@ fn main() {
         .header("shim/shim.h")
         .clang_args(&cflags)
         .allowlist_function(FUNCTIONS.join("|"))
-        .allowlist_type("rte_eth_conf|rte_eth_dev_info|rte_eth_stats|rte_ether_addr|rte_lcore_state_t|rte_eth_rxconf|rte_eth_txconf")
+        .allowlist_type("rte_eth_conf|rte_eth_dev_info|rte_eth_stats|rte_ether_addr|rte_lcore_state_t|rte_eth_rxconf|rte_eth_txconf|rte_hash_parameters")
         .allowlist_var("DPDK_.*|RTE_LOG_.*|RTE_MEMPOOL_NAMESIZE|RTE_RING_NAMESIZE|RTE_ETH_NAME_MAX_LEN")
         .opaque_type(OPAQUE.join("|"))
         .derive_default(false)

@@ -36,6 +36,8 @@ pub struct Case {
     pub what: String,
     /// Whether it belongs to the essentials.
     pub quick: bool,
+    /// What its process finds in its environment.
+    environment: Option<(&'static str, &'static str)>,
     measure: Measure,
 }
 
@@ -46,12 +48,24 @@ impl Case {
         what: impl Into<String>,
         measure: impl Fn(&Context) -> Result<Vec<Figure>> + 'static,
     ) -> Case {
-        Case { name: name.into(), what: what.into(), quick: false, measure: Box::new(measure) }
+        Case {
+            name: name.into(),
+            what: what.into(),
+            quick: false,
+            environment: None,
+            measure: Box::new(measure),
+        }
     }
 
     /// Of the essentials too.
     pub fn essential(mut self) -> Case {
         self.quick = true;
+        self
+    }
+
+    /// Its process is started with this in its environment.
+    pub fn with_environment(mut self, variable: (&'static str, &'static str)) -> Case {
+        self.environment = Some(variable);
         self
     }
 
@@ -64,7 +78,10 @@ impl Case {
 /// Every case, in the order in which they run and are printed.
 pub fn all() -> Vec<Case> {
     let cases: Vec<Case> =
-        [crate::machine::cases(), crate::ring::cases(), crate::link::cases()].into_iter().flatten().collect();
+        [crate::machine::cases(), crate::tables::cases(), crate::ring::cases(), crate::link::cases()]
+            .into_iter()
+            .flatten()
+            .collect();
     let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "two cases have one name");
@@ -96,6 +113,7 @@ pub fn measure_apart(program: &Path, case: &Case, quick: bool) -> Result<Vec<Fig
     if quick {
         command.arg("--quick");
     }
+    command.envs(case.environment);
     let output = command.output().with_context(|| format!("cannot start {}", program.display()))?;
     if !output.status.success() {
         bail!("case {}: {}", case.name, output.status);

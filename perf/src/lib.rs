@@ -4,6 +4,7 @@
 //! * [`regime`]: how near two CPUs are to each other, measured beside every sample of two CPUs.
 //! * [`machine`]: the machine itself.
 //! * [`ring`]: the appliance's own cost, on ring devices.
+//! * [`tables`]: baton's flow table beside others.
 //! * [`traffic`]: the generator, bytes alone.
 //! * [`report`] and [`chart`]: Markdown and SVG.
 //!
@@ -20,4 +21,5 @@ pub mod machine;
 pub mod regime;
 pub mod report;
 pub mod ring;
+pub mod tables;
 pub mod traffic;

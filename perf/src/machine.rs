@@ -82,6 +82,12 @@ fn said_by(program: &str, arguments: &[&str]) -> String {
     }
 }
 
+/// Bytes of this process that are in transparent huge pages.
+pub fn huge_bytes() -> u64 {
+    let value = field("/proc/self/smaps_rollup", "AnonHugePages");
+    value.split_whitespace().next().and_then(|kilobytes| kilobytes.parse().ok()).map_or(0, |kb: u64| kb << 10)
+}
+
 /// Cases that concern the machine alone.
 pub fn cases() -> Vec<Case> {
     vec![

@@ -22,6 +22,8 @@
 pub mod clock;
 pub mod eal;
 mod error;
+#[cfg(feature = "hash")]
+pub mod hash;
 pub mod lcore;
 mod logging;
 pub mod mbuf;

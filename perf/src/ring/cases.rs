@@ -114,17 +114,7 @@ pub fn measure(case: &str, plan: &Plan, rows: &[Row], samples: usize) -> Result<
 const FLOWS: [(u32, &str); 4] = [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1m"), (10_000_000, "10m")];
 
 fn plan(forwarding: Forwarding, flows: u32, mirroring: Mirroring) -> Plan {
-    Plan {
-        forwarding,
-        protocol: Protocol::Mix,
-        flows,
-        capacity: None,
-        mirroring,
-        in_flight: 512,
-        warm: 2,
-        rounds: 200,
-        cpu: 1,
-    }
+    Plan { forwarding, mirroring, ..Plan::plain(flows) }
 }
 
 fn case(name: String, what: String, plan: Plan, rows: Vec<Row>) -> Case {

@@ -100,6 +100,23 @@ pub struct Plan {
     pub cpu: usize,
 }
 
+impl Plan {
+    /// Full NAT of TCP and UDP, mirrored without waiting.
+    pub const fn plain(flows: u32) -> Plan {
+        Plan {
+            forwarding: Forwarding::FullNat,
+            protocol: Protocol::Mix,
+            flows,
+            capacity: None,
+            mirroring: Mirroring::Async,
+            in_flight: 512,
+            warm: 2,
+            rounds: 200,
+            cpu: 1,
+        }
+    }
+}
+
 /// One kind of traffic.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Traffic {
