@@ -1,5 +1,8 @@
 //! Binds whatever libdpdk pkg-config finds: compiles the C shim, generates the
-//! bindings, names the libraries to link (shared ones).
+//! bindings, names the libraries to link: shared ones, or with the feature `static` archives.
+
+#[cfg(feature = "static")]
+mod static_link;
 
 use std::env;
 use std::path::PathBuf;
@@ -86,14 +89,22 @@ fn main() {
     println!("cargo::rerun-if-changed=shim/shim.c");
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
 
-    // Prints the link lines, and asks to be run again when pkg-config's variables change.
-    if let Err(error) = pkg_config::Config::new().atleast_version(OLDEST).probe("libdpdk") {
+    // Prints the link lines of the shared libraries, and asks to be run again when pkg-config's variables change.
+    let mut libdpdk = pkg_config::Config::new();
+    let found =
+        libdpdk.atleast_version(OLDEST).cargo_metadata(cfg!(not(feature = "static"))).probe("libdpdk");
+    if let Err(error) = found {
         eprintln!(
             "libdpdk {OLDEST} or newer was not found by pkg-config.\n\
              On Debian or Ubuntu: apt-get install libdpdk-dev libclang-dev pkg-config gcc\n\
              For a DPDK of your own: PKG_CONFIG_PATH=/path/to/lib/pkgconfig\n\
              What needs no DPDK builds with --no-default-features.\n\n{error}"
         );
+        exit(1);
+    }
+    #[cfg(feature = "static")]
+    if let Err(error) = static_link::print() {
+        eprintln!("{error}");
         exit(1);
     }
     let cflags = cflags();

@@ -78,8 +78,10 @@ impl Drop for Eal {
     }
 }
 
-/// The version of the DPDK that is linked, such as `DPDK 22.11.11`.
+/// The version of the DPDK that is linked, and how: such as `DPDK 22.11.11 (shared)`, or `(static)` with that feature.
 pub fn version() -> String {
     // SAFETY: returns a string of static storage.
-    unsafe { CStr::from_ptr(dpdk_sys::rte_version()) }.to_string_lossy().into_owned()
+    let version = unsafe { CStr::from_ptr(dpdk_sys::rte_version()) }.to_string_lossy();
+    let how = if cfg!(feature = "static") { "static" } else { "shared" };
+    format!("{version} ({how})")
 }
