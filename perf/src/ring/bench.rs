@@ -9,7 +9,6 @@ use baton::driver::clock::Clock;
 use baton::worker::message::WorkerStatus;
 use dpdk::clock::tsc;
 use dpdk::{Eal, Mbuf};
-use nix::sys::resource::{UsageWho, getrusage};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
 use rand_distr::{Distribution as _, Zipf};
@@ -20,14 +19,12 @@ use crate::ring::flows::{Flows, Side};
 use crate::ring::frames::flags;
 use crate::ring::peer::{self, Peer};
 use crate::ring::plan::{Directions, Mirroring, Plan, Traffic};
+use crate::ring::rounds::{Round, Rounds, Usage};
 use crate::traffic::Spread;
 
 /// Frames with changes leave at the latest so long after them: a mirror frame that is not full
 /// waits for 100 µs.
 const FRAME_DUE: std::time::Duration = std::time::Duration::from_micros(110);
-
-/// Rounds that took longer than so many times the median are left out: the processor was away.
-const AWAY: f64 = 3.0;
 
 /// Turns in which a few packets come out, even if their flows have to be acknowledged first.
 const TURNS_MAX: usize = 100_000;
@@ -42,79 +39,17 @@ struct Order {
     first: bool,
 }
 
-/// A timed round.
-#[derive(Clone, Copy, Debug)]
-struct Round {
-    ticks: u64,
-    packets: usize,
-}
-
-/// Rounds of one sample, or of several.
-#[derive(Debug, Default)]
-struct Rounds {
-    rounds: Vec<Round>,
-    interrupted: usize,
-    faults: i64,
-}
-
-impl Rounds {
-    /// Ticks per packet, but for the rounds in which the processor was away.
-    fn cost(&self) -> Result<f64> {
-        let per_packet = |round: &Round| round.ticks as f64 / round.packets as f64;
-        let mut costs: Vec<f64> = self.rounds.iter().map(per_packet).collect();
-        costs.sort_by(f64::total_cmp);
-        let Some(median) = costs.get(costs.len() / 2).copied() else { bail!("every round was interrupted") };
-        let kept = self.rounds.iter().filter(|round| per_packet(round) <= AWAY * median);
-        let (ticks, packets) =
-            kept.fold((0, 0), |(ticks, packets), round| (ticks + round.ticks, packets + round.packets));
-        Ok(ticks as f64 / packets as f64)
-    }
-
-    fn push(&mut self, round: Round, before: Usage) {
-        let now = Usage::now();
-        self.faults += now.faults - before.faults;
-        if now.switches == before.switches { self.rounds.push(round) } else { self.interrupted += 1 }
-    }
-
-    /// What may explain a strange figure.
-    fn remarks(&self) {
-        if self.faults > 0 || self.interrupted > self.rounds.len() / 10 {
-            let rounds = self.rounds.len() + self.interrupted;
-            eprintln!("{} page faults, {} interruptions in {rounds} rounds", self.faults, self.interrupted);
-        }
-    }
-}
-
-/// What the kernel counts for this thread.
-#[derive(Clone, Copy)]
-struct Usage {
-    /// How often it was made to wait for others.
-    switches: i64,
-    /// Pages that had to be given to it.
-    faults: i64,
-}
-
-impl Usage {
-    fn now() -> Usage {
-        let usage = getrusage(UsageWho::RUSAGE_THREAD);
-        usage.map_or(Usage { switches: 0, faults: 0 }, |usage| Usage {
-            switches: usage.involuntary_context_switches(),
-            faults: usage.minor_page_faults() + usage.major_page_faults(),
-        })
-    }
-}
-
 /// The appliance, its peer, their flows.
 pub struct Bench {
-    plan: Plan,
-    appliance: Appliance,
-    peer: Option<Peer>,
-    flows: Flows,
+    pub(super) plan: Plan,
+    pub(super) appliance: Appliance,
+    pub(super) peer: Option<Peer>,
+    pub(super) flows: Flows,
     rng: SmallRng,
     zipf: Option<Zipf<f64>>,
     /// Packets of the round that have not come out.
-    missing: Vec<[bool; 2]>,
-    devices: Devices,
+    pub(super) missing: Vec<[bool; 2]>,
+    pub(super) devices: Devices,
 }
 
 impl Bench {
@@ -277,7 +212,7 @@ impl Bench {
     }
 
     /// Whatever either member did not do with a packet.
-    fn troubles(&self) -> String {
+    pub(super) fn troubles(&self) -> String {
         let mut found = self.appliance.drops();
         if let Some(peer) = &self.peer {
             found.extend(peer.failures().into_iter().map(|text| format!("peer: {text}")));
@@ -374,19 +309,25 @@ impl Bench {
         for _ in 0..self.plan.warm {
             self.appliance.turn();
         }
-        // What the peer has to say is handled within the window.
+        let ticks = self.window(self.turns() - self.plan.warm, traffic.new > 0.0)?;
+        rounds.push(Round { ticks, packets: self.timed_packets(traffic) }, before);
+        self.collect()
+    }
+
+    /// So many turns at least, timed, in which the peer's answers are handled; with `changes`, one
+    /// more when mirror frames that are not full are due, so that each round pays for its own.
+    pub(super) fn window(&mut self, turns: usize, changes: bool) -> Result<u64> {
         let mut answers = 0;
         if let Some(peer) = &mut self.peer {
             answers = peer.answer(&mut self.appliance.wires[usize::from(MIRROR.0)])?;
         }
-        let turns = (self.turns() - self.plan.warm).max(answers.div_ceil(BURST_MAX));
+        let turns = turns.max(answers.div_ceil(BURST_MAX));
         let begin = tsc();
         for _ in 0..turns {
             self.appliance.turn();
         }
         let mut ticks = tsc() - begin;
-        if self.peer.is_some() && traffic.new > 0.0 {
-            // Frames that are not full leave when they are due, at this round's expense.
+        if self.peer.is_some() && changes {
             let begin = std::time::Instant::now();
             while begin.elapsed() < FRAME_DUE {
                 core::hint::spin_loop();
@@ -395,7 +336,11 @@ impl Bench {
             self.appliance.turn();
             ticks += tsc() - begin;
         }
-        rounds.push(Round { ticks, packets: self.timed_packets(traffic) }, before);
+        Ok(ticks)
+    }
+
+    /// Takes and checks what came out of a round, and lets the peer apply what it was sent.
+    pub(super) fn collect(&mut self) -> Result<()> {
         for port in 0..2 {
             // What goes in by one port comes out by the other.
             self.take(port, |missing, packet| missing[packet as usize][1 - port] = false)?;
@@ -412,7 +357,7 @@ impl Bench {
     }
 
     /// A round through the reference: link addresses swapped, out by the other port.
-    fn swap_round(&mut self, traffic: &Traffic, rounds: &mut Rounds) -> Result<()> {
+    pub(super) fn swap_round(&mut self, traffic: &Traffic, rounds: &mut Rounds) -> Result<()> {
         self.fill(&Traffic { new: 0.0, ..*traffic }, Filled::Swap)?;
         let before = Usage::now();
         let swap = &mut self.devices.swap;

@@ -5,9 +5,9 @@ use clap::Args;
 
 use crate::case::{Case, Context};
 use crate::figure::{Figure, Place};
-use crate::ring::appliance;
 use crate::ring::bench::Bench;
 use crate::ring::plan::{Directions, Forwarding, Mirroring, Plan, Protocol, Traffic};
+use crate::ring::{appliance, connections};
 use crate::traffic::{Spread, sizes::Size};
 
 /// Samples taken before those that count.
@@ -134,6 +134,7 @@ pub fn cases() -> Vec<Case> {
     cases.push(by_size());
     for mirroring in [Mirroring::Off, Mirroring::Async, Mirroring::Hold] {
         cases.extend([FLOWS[0], FLOWS[2]].map(|(flows, short)| by_mirroring(mirroring, flows, short)));
+        cases.push(whole(mirroring));
     }
     cases
 }
@@ -176,6 +177,17 @@ fn by_size() -> Case {
     let rows = [Size::Smallest, Size::Imix, Size::Largest].map(row).to_vec();
     let plan = plan(Forwarding::FullNat, 1000, Mirroring::Async);
     case("ring-sizes".to_owned(), "full-nat, 1000 flows, frames of several lengths".to_owned(), plan, rows)
+}
+
+/// Whole connections.
+fn whole(mirroring: Mirroring) -> Case {
+    let name = format!("ring-connections-{}", mirroring.name());
+    let what = format!("full-nat, whole connections, mirroring: {}", mirroring.name());
+    let plan = plan(Forwarding::FullNat, 0, mirroring);
+    let case = Case::new(name.clone(), what, move |context: &Context| {
+        connections::measure(&name, &plan, context.samples)
+    });
+    if mirroring == Mirroring::Async { case.essential() } else { case }
 }
 
 /// What mirroring costs, with a peer that applies and acknowledges.

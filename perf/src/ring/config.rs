@@ -25,6 +25,9 @@ pub const VIRTUAL_MAC: [u8; 6] = [0, 0, 0x5e, 0, 1, 51];
 /// Buffers of the members' pool.
 pub const BUFFERS: u32 = 16383;
 
+/// How long a closed connection is kept, in seconds: the shortest that there is.
+pub const CLOSING_S: u32 = 1;
+
 /// Ports, in the configuration's order.
 pub const CLIENT: PortId = PortId(0);
 /// See [`CLIENT`].
@@ -96,6 +99,7 @@ destination = "0.0.0.0/0"
 gateway = "{GATEWAY}"
 [flows]
 max = {flows_max}
+tcp_closing_timeout_s = {CLOSING_S}
 [failover]
 virtual_router_id = 51
 priority = 200

@@ -4,15 +4,17 @@
 //! * [`plan`]: what is measured. * [`config`]: the members' configurations.
 //! * [`appliance`]: the member that is measured, and its devices. * [`peer`]: the other one.
 //! * [`flows`] and [`frames`]: the traffic, and whether what comes out is right.
-//! * [`bench`]: rounds, timed. * `cases`: the cases.
+//! * [`bench`]: [`rounds`], timed. * `connections`: whole ones. * `cases`: the cases.
 
 pub mod appliance;
 pub mod bench;
 mod cases;
 pub mod config;
+mod connections;
 pub mod flows;
 pub mod frames;
 pub mod peer;
 pub mod plan;
+pub mod rounds;
 
 pub use cases::{Wanted, cases, measure};
