@@ -3,19 +3,27 @@
 use core::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use baton::control::client::ask;
 use baton::control::paths;
 use baton::control::report::{CounterReport, StatusReport};
+use baton::failover::Role;
 
 use crate::link::child::Child;
 use crate::link::plan;
 use crate::traffic::Family;
 
-/// How long it may stand still, or be kept from its CPU, without giving up its lease; that
-/// it starts is delayed by as much.
+/// How long it may stand still, or be kept from its CPU, without giving up its lease. Its start
+/// is delayed by as much.
 const LEASE_MS: u32 = 1500;
+/// As above, of an appliance with a standby, which would take over.
+const LEASE_OF_PAIR_MS: u32 = 5000;
+
+/// How long a pair may take until it is synchronized.
+const PAIR_LIMIT: Duration = Duration::from_secs(40);
 
 /// What is varied of its configuration.
 #[derive(Clone, Debug)]
@@ -38,10 +46,49 @@ pub struct Settings {
     pub cpus: [u32; 2],
     /// Leads at once instead of living through pauses.
     pub starts_fast: bool,
-    /// Closed connections and their ports are forgotten after this many seconds.
-    pub closing_timeout_s: u32,
-    /// Lines for the end of the file, tables of their own.
-    pub more: String,
+    /// The device of the port to a standby, to which flows are mirrored (`async`).
+    pub mirror: Option<String>,
+    /// Which member it is.
+    pub member: Member,
+}
+
+/// A member of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// The one that is measured. It leads, and its worker spins.
+    Measured,
+    /// The one that follows. Its worker sleeps when nothing comes.
+    Standby,
+}
+
+impl Member {
+    const fn name(self) -> &'static str {
+        match self {
+            Member::Measured => "measured",
+            Member::Standby => "standby",
+        }
+    }
+
+    const fn node(self) -> u16 {
+        match self {
+            Member::Measured => 1,
+            Member::Standby => 2,
+        }
+    }
+
+    const fn idle(self) -> &'static str {
+        match self {
+            Member::Measured => "poll",
+            Member::Standby => "sleep",
+        }
+    }
+
+    const fn other(self) -> Member {
+        match self {
+            Member::Measured => Member::Standby,
+            Member::Standby => Member::Measured,
+        }
+    }
 }
 
 impl Settings {
@@ -57,16 +104,20 @@ impl Settings {
             devices,
             cpus: [1, 0],
             starts_fast: false,
-            closing_timeout_s: 1,
-            more: String::new(),
+            mirror: None,
+            member: Member::Measured,
         }
     }
 
     fn text(&self, folder: &Path) -> String {
         let folder = folder.display();
         let [worker_cpu, master_cpu] = self.cpus;
-        let (lease, takeover, boot_wait) =
-            if self.starts_fast { (36, 50, 1) } else { (LEASE_MS, LEASE_MS + 500, 1) };
+        let (member, node) = (self.member, self.member.node());
+        let lease = match (&self.mirror, self.starts_fast) {
+            (Some(_), _) => LEASE_OF_PAIR_MS,
+            (None, false) => LEASE_MS,
+            (None, true) => 36,
+        };
         let all = |address: fn(Family, u16) -> core::net::IpAddr, count: u16| {
             (1..=count).map(move |number| address(self.family, number))
         };
@@ -77,28 +128,28 @@ impl Settings {
             .collect();
         let mut text = format!(
             r#"[appliance]
-name = "measured"
-node = 1
+name = "{name}"
+node = {node}
 
 [eal]
-file_prefix = "baton-measured"
+file_prefix = "baton-{name}"
 memory_mb = {memory}
 buffers = {buffers}
 
 [lcores]
 master_cpu = {master_cpu}
-idle = "poll"
+idle = "{idle}"
 worker = [ {{ cpu = {worker_cpu} }} ]
 
 [[port]]
 name = "client"
 device = "{client}"
-addresses = ["10.1.0.2/24", "fd01::2/64"]
+addresses = ["10.1.0.{host}/24", "fd01::{host}/64"]
 
 [[port]]
 name = "server"
 device = "{server}"
-addresses = ["10.2.0.2/16", "fd02::2/64"]
+addresses = ["10.2.0.{host}/16", "fd02::{host}/64"]
 shared_addresses = ["10.2.0.1/16", "fd02::1/64"]
 
 [[route]]
@@ -120,6 +171,9 @@ protocol = "{protocol}"
 pool = "servers"
 forwarding = "{forwarding}"
 "#,
+            name = member.name(),
+            idle = member.idle(),
+            host = node + 1,
             memory = self.memory_mb,
             buffers = self.buffers,
             client = self.devices[0],
@@ -135,34 +189,57 @@ forwarding = "{forwarding}"
             // Writing to a string does not fail.
             let _ = writeln!(text, "snat_addresses = [ {} ]", sources.join(", "));
         }
+        if let Some(device) = &self.mirror {
+            let _ = write!(
+                text,
+                r#"mirror = {{ mode = "checkpoint", commit = "async" }}
+
+[[port]]
+name = "mirror"
+device = "{device}"
+addresses = ["10.9.0.{node}/24"]
+
+[mirror]
+port = "mirror"
+peers = [ {{ node = {peer}, address = "10.9.0.{peer}" }} ]
+key_file = "{folder}/mirror.key"
+hold_timeout_ms = {hold}
+"#,
+                peer = member.other().node(),
+                hold = 2 * lease,
+            );
+        }
         let _ = write!(
             text,
             r#"
 [flows]
 max = {flows}
-tcp_closing_timeout_s = {closing}
+tcp_closing_timeout_s = 1
 udp_timeout_s = 3600
 port_quarantine_s = 1
 
 [failover]
 virtual_router_id = {router}
+priority = {priority}
 heartbeat_interval_ms = {heartbeat}
 lease_ms = {lease}
 pause_bound_ms = {pause}
 takeover_after_ms = {takeover}
-boot_wait_ms = {boot_wait}
-state_dir = "{folder}/state"
+boot_wait_ms = 1
+state_dir = "{folder}/state-{node}"
 
 [control]
-socket = "{folder}/baton.sock"
+socket = "{folder}/{name}.sock"
 "#,
             flows = self.flows_max,
-            closing = self.closing_timeout_s,
             router = plan::VIRTUAL_ROUTER_ID,
+            priority = 200 - node,
             heartbeat = lease / 7,
             pause = lease / 5,
+            takeover = lease / 4 * 5 + 5,
+            name = member.name(),
         );
-        text + &self.more
+        text
     }
 }
 
@@ -189,12 +266,60 @@ pub fn program() -> Result<PathBuf> {
 impl Appliance {
     /// Writes its configuration and starts it.
     pub fn start(folder: &Path, settings: &Settings) -> Result<Appliance> {
-        let config = folder.join("baton.toml");
+        let (name, node) = (settings.member.name(), settings.member.node());
+        let config = folder.join(format!("{name}.toml"));
         fs::write(&config, settings.text(folder)).with_context(|| config.display().to_string())?;
-        fs::create_dir_all(folder.join("state"))?;
+        fs::create_dir_all(folder.join(format!("state-{node}")))?;
+        let key = folder.join("mirror.key");
+        if settings.mirror.is_some() && !key.exists() {
+            let made = Command::new(program()?).arg("keygen").arg(&key).status()?;
+            ensure!(made.success(), "baton keygen: {made}");
+        }
         let arguments = ["run", "--config", &config.display().to_string()].map(String::from);
-        let child = Child::start(folder, "baton", &program()?, &arguments)?;
-        Ok(Appliance { child, socket: folder.join("baton.sock") })
+        let child = Child::start(folder, name, &program()?, &arguments)?;
+        Ok(Appliance { child, socket: folder.join(format!("{name}.sock")) })
+    }
+
+    /// Starts it together with a standby that follows it, once the pair is synchronized. The standby
+    /// shares the generator's CPU and sees no traffic but the mirror's.
+    pub fn start_pair(folder: &Path, settings: &Settings) -> Result<[Appliance; 2]> {
+        let socket = |name: &str| format!("socket={}/{name},socket-abstract=no", folder.display());
+        let lonely =
+            |number: usize| format!("net_memif{number},role=server,id=0,{}", socket(&format!("{number}.no")));
+        let mirror = |role: &str| format!("net_memif2,role={role},id=0,{}", socket("mirror"));
+        let standby = Settings {
+            devices: [lonely(0), lonely(1)],
+            mirror: Some(mirror("server")),
+            member: Member::Standby,
+            cpus: [settings.cpus[1]; 2],
+            ..settings.clone()
+        };
+        let mut standby = Appliance::start(folder, &standby)?;
+        let begin = Instant::now();
+        while !folder.join("mirror").exists() {
+            standby.child.must_live()?;
+            ensure!(begin.elapsed() < PAIR_LIMIT, "the standby does not start:\n{}", standby.child.log());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let measured = Settings { mirror: Some(mirror("client") + ",zero-copy=yes"), ..settings.clone() };
+        let mut measured = Appliance::start(folder, &measured)?;
+        while !measured.leads_a_pair() {
+            measured.child.must_live()?;
+            standby.child.must_live()?;
+            ensure!(
+                begin.elapsed() < PAIR_LIMIT,
+                "there is no synchronized pair:\n{}\n{}",
+                measured.child.log(),
+                standby.child.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok([measured, standby])
+    }
+
+    /// Whether it leads, and its standby has all that it has.
+    pub fn leads_a_pair(&self) -> bool {
+        self.status().is_ok_and(|status| status.role == Role::Active && status.synchronized)
     }
 
     /// What it says of itself.

@@ -79,7 +79,8 @@ pub struct Contender {
 
 enum Kind {
     Reference(Child),
-    Appliance(Appliance),
+    /// The appliance, and its standby if it has one.
+    Appliance(Box<Appliance>, Option<Box<Appliance>>),
 }
 
 /// Connections under way at once: the appliance's rings hold all their packets.
@@ -93,7 +94,7 @@ impl Contender {
     /// The reference.
     pub fn testpmd(rig: &mut Rig, mode: Mode, traffic: &Traffic) -> Result<Contender> {
         let pair = rig.pair()?;
-        let mut child = testpmd::start(rig.folder.path(), mode, &pair.devices, MEASURED_CPU, &[])?;
+        let mut child = testpmd::start(&pair.folder, mode, &pair.devices, MEASURED_CPU, &[])?;
         pair.wait_up(&mut child)?;
         let mut contender =
             Contender::new(pair, traffic, MacAddress([2, 0, 0, 0, 0, 1]), rig.hz, Kind::Reference(child));
@@ -108,17 +109,28 @@ impl Contender {
         bail!("nothing comes through {}:\n{}", mode.name(), contender.child().log())
     }
 
-    /// The appliance, once it knows all flows.
-    pub fn appliance(rig: &mut Rig, settings: &Settings, traffic: &Traffic) -> Result<Contender> {
+    /// The appliance, once it knows all flows; with a synchronized standby if `mirrored`.
+    pub fn appliance(
+        rig: &mut Rig,
+        settings: &Settings,
+        traffic: &Traffic,
+        mirrored: bool,
+    ) -> Result<Contender> {
         let mut pair = rig.pair()?;
         let settings = Settings { devices: pair.devices.clone(), ..settings.clone() };
-        let mut appliance = Appliance::start(rig.folder.path(), &settings)?;
+        let (mut appliance, standby) = if mirrored {
+            let [appliance, standby] = Appliance::start_pair(&pair.folder, &settings)?;
+            (appliance, Some(Box::new(standby)))
+        } else {
+            (Appliance::start(&pair.folder, &settings)?, None)
+        };
         pair.wait_up(&mut appliance.child)?;
         let (gateway, address) = (plan::gateway(traffic.family), plan::virtual_address(traffic.family));
         let virtual_mac = pair.engine.resolve(gateway, address, 10 * rig.hz).with_context(|| {
             format!("the appliance does not answer for {address}:\n{}", appliance.child.log())
         })?;
-        let mut contender = Contender::new(pair, traffic, virtual_mac, rig.hz, Kind::Appliance(appliance));
+        let kind = Kind::Appliance(Box::new(appliance), standby);
+        let mut contender = Contender::new(pair, traffic, virtual_mac, rig.hz, kind);
         contender.acquaint()?;
         contender.child().pause()?;
         Ok(contender)
@@ -133,13 +145,13 @@ impl Contender {
     fn child(&mut self) -> &mut Child {
         match &mut self.kind {
             Kind::Reference(child) => child,
-            Kind::Appliance(appliance) => &mut appliance.child,
+            Kind::Appliance(appliance, _) => &mut appliance.child,
         }
     }
 
     /// Makes the appliance know all flows.
     fn acquaint(&mut self) -> Result<()> {
-        let Kind::Appliance(appliance) = &self.kind else { return Ok(()) };
+        let Kind::Appliance(appliance, _) = &self.kind else { return Ok(()) };
         let (engine, flows, mut known) = (&mut self.pair.engine, u64::from(self.traffic.flows), 0);
         // The first packets may be lost, since the appliance looks for its neighbours.
         for _ in 0..5 {
@@ -208,10 +220,20 @@ impl Contender {
     /// An error if the appliance lost packets in a way that it should not. It must not stand still.
     pub fn must_be_lossless(&mut self) -> Result<()> {
         self.child().resume()?;
-        let Kind::Appliance(appliance) = &self.kind else { return Ok(()) };
+        let Kind::Appliance(appliance, standby) = &self.kind else { return Ok(()) };
         let mut drops = appliance.drops()?;
         drops.retain(|(name, _)| !EXCUSED.contains(&name.as_str()));
         ensure!(drops.is_empty(), "the appliance dropped packets: {drops:?}");
+        if standby.is_some() {
+            // What began last is acknowledged within moments.
+            for _ in 0..100 {
+                std::thread::sleep(core::time::Duration::from_millis(20));
+                if appliance.leads_a_pair() {
+                    return self.child().pause();
+                }
+            }
+            bail!("the appliance lost its standby meanwhile: {:?}", appliance.status()?);
+        }
         self.child().pause()
     }
 }

@@ -65,6 +65,8 @@ struct Run {
     name: String,
     settings: Settings,
     traffic: Traffic,
+    /// With a live standby that gets every flow.
+    mirrored: bool,
     /// The chart and the series that its figures belong to, and their place.
     chart: Option<(&'static str, &'static str, Place)>,
 }
@@ -77,18 +79,23 @@ impl Run {
             Protocol::Udp => "udp",
             Protocol::Tcp => "tcp",
         };
-        Run { name: format!("memif-{kind}-{label}"), settings, traffic, chart: None }
+        Run { name: format!("memif-{kind}-{label}"), settings, traffic, mirrored: false, chart: None }
     }
 
     fn forwarding(&self, context: &Context) -> Result<Vec<Figure>> {
         let mut rig = Rig::memif(2)?;
         let ticks = ticks(&rig, context);
-        let mut reference = Contender::testpmd(&mut rig, Mode::MacSwap, &self.traffic)?;
-        let mut measured = Contender::appliance(&mut rig, &self.settings, &self.traffic)?;
+        let mut measured = Contender::appliance(&mut rig, &self.settings, &self.traffic, self.mirrored)?;
+        // The standby takes its part of the generator's CPU, so testpmd would be held up by that.
+        let (mut reference, name) = if self.mirrored {
+            (Contender::appliance(&mut rig, &self.settings, &self.traffic, false)?, "the same, not mirrored")
+        } else {
+            (Contender::testpmd(&mut rig, Mode::MacSwap, &self.traffic)?, REFERENCE)
+        };
         let mut figures = Vec::new();
         for (answers, direction) in DIRECTIONS {
             let series = alternate(context, &mut measured, &mut reference, answers, ticks)?;
-            for figure in series.figures(&self.name, direction, PACKETS, REFERENCE) {
+            for figure in series.figures(&self.name, direction, PACKETS, name) {
                 figures.push(match &self.chart {
                     Some((chart, series, x)) => {
                         figure.at(&format!("{chart}, {direction}"), series, x.clone())
@@ -151,7 +158,7 @@ fn latency(name: &str, context: &Context, settings: &Settings, traffic: &Traffic
     let mut rig = Rig::memif(2)?;
     let (ticks, hz) = (ticks(&rig, context), rig.hz as f64);
     let mut reference = Contender::testpmd(&mut rig, Mode::MacSwap, traffic)?;
-    let mut measured = Contender::appliance(&mut rig, settings, traffic)?;
+    let mut measured = Contender::appliance(&mut rig, settings, traffic, false)?;
     let rates = alternate(context, &mut measured, &mut reference, false, ticks)?;
     let Some(rates) = rates.figures(name, "the most, one direction", PACKETS, REFERENCE).pop() else {
         return Ok(Vec::new());
@@ -200,7 +207,7 @@ fn connections(name: &str, context: &Context, settings: &Settings) -> Result<Vec
     let (ticks, hz) = (ticks(&rig, context), rig.hz as f64);
     let traffic = Traffic { protocol: Protocol::Tcp, ..Traffic::of(1000) };
     let mut reference = Contender::testpmd(&mut rig, Mode::MacSwap, &traffic)?;
-    let mut measured = Contender::appliance(&mut rig, settings, &traffic)?;
+    let mut measured = Contender::appliance(&mut rig, settings, &traffic, false)?;
     let (mut whole, mut packets) = (Series::default(), Series::default());
     for _ in 0..context.samples {
         let (ours, our_regime) = measured.connect(ticks)?;
@@ -244,6 +251,14 @@ pub fn cases() -> Vec<Case> {
     }
     for (label, what, traffic) in variants() {
         cases.push(Run::new("full-nat", label, traffic).case(format!("full-nat over memif, {what}")));
+    }
+    for (label, what, new_flows) in [
+        ("1k-async", "1 thousand flows", 0.0),
+        ("1k-async-new1", "1 thousand flows, 1 % of the packets begin a new one", 0.01),
+    ] {
+        let traffic = Traffic { new_flows, ..Traffic::of(1000) };
+        let run = Run { mirrored: true, ..Run::new("full-nat", label, traffic) };
+        cases.push(run.case(format!("full-nat over memif, {what}, mirrored to a live standby")));
     }
     for (flows, label) in [(1000, "1k"), (1_000_000, "1m")] {
         let traffic = Traffic::of(flows);

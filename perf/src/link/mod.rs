@@ -14,11 +14,12 @@ pub mod latency;
 pub mod memif;
 pub mod plan;
 pub mod rig;
+pub mod start;
 pub mod testpmd;
 
 use crate::case::Case;
 
 /// All cases of links.
 pub fn cases() -> Vec<Case> {
-    [memif::cases()].into_iter().flatten().collect()
+    [memif::cases(), start::cases()].into_iter().flatten().collect()
 }

@@ -1,6 +1,7 @@
 //! The generator's side of a run: DPDK started on one CPU, pairs of ports for what is measured.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -29,6 +30,8 @@ pub struct Pair {
     ports: [Port; 2],
     /// The devices of the other side.
     pub devices: [String; 2],
+    /// For the other side's files.
+    pub folder: PathBuf,
 }
 
 /// DPDK, and the pairs of ports that are not taken yet. Drop it last.
@@ -37,8 +40,7 @@ pub struct Rig {
     pairs: Vec<Pair>,
     /// Ticks of the time-stamp counter in a second.
     pub hz: u64,
-    /// For sockets, logs and configurations.
-    pub folder: Folder,
+    _folder: Folder,
     _pool: Mempool,
     _eal: Eal,
 }
@@ -86,17 +88,19 @@ impl Rig {
         let config = mempool::Config { buffers: 16_383, cache: 512, data_room, socket: None };
         let pool = Mempool::new(&eal, "generator", &config)?;
         let mut pairs = Vec::new();
-        for (own, other) in devices.iter().zip(others) {
+        for (number, (own, other)) in devices.iter().zip(others).enumerate() {
             let (clients, clients_port) = open(&eal, &own[0], &pool, plan::is_client_side)?;
             let (servers, servers_port) = open(&eal, &own[1], &pool, plan::is_server_side)?;
             pairs.push(Pair {
                 engine: Engine::new(clients, servers, pool.clone()),
                 ports: [clients_port, servers_port],
                 devices: other.clone(),
+                folder: folder.path().join(format!("{number}")),
             });
+            fs::create_dir_all(folder.path().join(format!("{number}")))?;
         }
         pairs.reverse();
-        Ok(Rig { pairs, hz: tsc_hz(&eal), folder, _pool: pool, _eal: eal })
+        Ok(Rig { pairs, hz: tsc_hz(&eal), _folder: folder, _pool: pool, _eal: eal })
     }
 
     /// The next pair.
@@ -123,16 +127,17 @@ fn open(eal: &Eal, device: &str, pool: &Mempool, ours: fn(core::net::IpAddr) -> 
 }
 
 impl Pair {
+    /// Whether both links are up.
+    pub fn is_up(&self) -> Result<bool> {
+        Ok(self.ports[0].link()?.up && self.ports[1].link()?.up)
+    }
+
     /// Waits until both links are up; the other side must live meanwhile.
     pub fn wait_up(&self, child: &mut Child) -> Result<()> {
         let begin = Instant::now();
         loop {
             child.must_live()?;
-            let mut up = true;
-            for port in &self.ports {
-                up &= port.link()?.up;
-            }
-            if up {
+            if self.is_up()? {
                 return Ok(());
             }
             ensure!(begin.elapsed() < LINK_LIMIT, "the links do not come up:\n{}", child.log());
