@@ -12,7 +12,7 @@ use baton::control::paths;
 use baton::control::report::{CounterReport, StatusReport};
 use baton::failover::Role;
 
-use crate::link::child::Child;
+use crate::link::child::{Child, Site};
 use crate::link::plan;
 use crate::traffic::Family;
 
@@ -265,8 +265,8 @@ pub fn program() -> Result<PathBuf> {
 
 impl Appliance {
     /// Writes its configuration and starts it.
-    pub fn start(folder: &Path, settings: &Settings) -> Result<Appliance> {
-        let (name, node) = (settings.member.name(), settings.member.node());
+    pub fn start(site: &Site, settings: &Settings) -> Result<Appliance> {
+        let (folder, name, node) = (&site.folder, settings.member.name(), settings.member.node());
         let config = folder.join(format!("{name}.toml"));
         fs::write(&config, settings.text(folder)).with_context(|| config.display().to_string())?;
         fs::create_dir_all(folder.join(format!("state-{node}")))?;
@@ -276,13 +276,14 @@ impl Appliance {
             ensure!(made.success(), "baton keygen: {made}");
         }
         let arguments = ["run", "--config", &config.display().to_string()].map(String::from);
-        let child = Child::start(folder, name, &program()?, &arguments)?;
+        let child = Child::start(site, name, &program()?, &arguments)?;
         Ok(Appliance { child, socket: folder.join(format!("{name}.sock")) })
     }
 
     /// Starts it together with a standby that follows it, once the pair is synchronized. The standby
     /// shares the generator's CPU and sees no traffic but the mirror's.
-    pub fn start_pair(folder: &Path, settings: &Settings) -> Result<[Appliance; 2]> {
+    pub fn start_pair(site: &Site, settings: &Settings) -> Result<[Appliance; 2]> {
+        let folder = &site.folder;
         let socket = |name: &str| format!("socket={}/{name},socket-abstract=no", folder.display());
         let lonely =
             |number: usize| format!("net_memif{number},role=server,id=0,{}", socket(&format!("{number}.no")));
@@ -294,7 +295,7 @@ impl Appliance {
             cpus: [settings.cpus[1]; 2],
             ..settings.clone()
         };
-        let mut standby = Appliance::start(folder, &standby)?;
+        let mut standby = Appliance::start(site, &standby)?;
         let begin = Instant::now();
         while !folder.join("mirror").exists() {
             standby.child.must_live()?;
@@ -302,7 +303,7 @@ impl Appliance {
             std::thread::sleep(Duration::from_millis(1));
         }
         let measured = Settings { mirror: Some(mirror("client") + ",zero-copy=yes"), ..settings.clone() };
-        let mut measured = Appliance::start(folder, &measured)?;
+        let mut measured = Appliance::start(site, &measured)?;
         while !measured.leads_a_pair() {
             measured.child.must_live()?;
             standby.child.must_live()?;

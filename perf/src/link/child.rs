@@ -22,16 +22,16 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts a program on any CPU (the caller may be bound to one); its output goes to
-    /// `folder/name.log`. The kernel kills it when the calling thread ends.
-    pub fn start(folder: &Path, name: &str, program: &Path, arguments: &[String]) -> Result<Child> {
-        let log = folder.join(format!("{name}.log"));
+    /// Starts a program on any CPU (the caller may be bound to one); its output goes to `name.log`.
+    /// The kernel kills it when the calling thread ends.
+    pub fn start(site: &Site, name: &str, program: &Path, arguments: &[String]) -> Result<Child> {
+        let log = site.folder.join(format!("{name}.log"));
         let output = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let errors = output.try_clone()?;
         let last = std::thread::available_parallelism().map_or(1, usize::from).max(2) - 1;
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "taskset", "-c", &format!("0-{last}")]);
-        command.arg(program).args(arguments);
+        command.args(&site.before).arg(program).args(arguments);
         command.stdin(Stdio::piped()).stdout(output).stderr(errors);
         let started = Instant::now();
         let mut process = command.spawn().with_context(|| format!("cannot start {name}"))?;
@@ -100,6 +100,15 @@ impl Drop for Child {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+/// Where a program runs.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// For its files.
+    pub folder: PathBuf,
+    /// A program and its arguments that become it: `ip netns exec NAME`.
+    pub before: Vec<String>,
 }
 
 /// A folder for sockets, logs and configurations, removed with all that is in it.

@@ -94,7 +94,7 @@ impl Contender {
     /// The reference.
     pub fn testpmd(rig: &mut Rig, mode: Mode, traffic: &Traffic) -> Result<Contender> {
         let pair = rig.pair()?;
-        let mut child = testpmd::start(&pair.folder, mode, &pair.devices, MEASURED_CPU, &[])?;
+        let mut child = testpmd::start(&pair.site, mode, &pair.devices, MEASURED_CPU)?;
         pair.wait_up(&mut child)?;
         let mut contender =
             Contender::new(pair, traffic, MacAddress([2, 0, 0, 0, 0, 1]), rig.hz, Kind::Reference(child));
@@ -119,10 +119,10 @@ impl Contender {
         let mut pair = rig.pair()?;
         let settings = Settings { devices: pair.devices.clone(), ..settings.clone() };
         let (mut appliance, standby) = if mirrored {
-            let [appliance, standby] = Appliance::start_pair(&pair.folder, &settings)?;
+            let [appliance, standby] = Appliance::start_pair(&pair.site, &settings)?;
             (appliance, Some(Box::new(standby)))
         } else {
-            (Appliance::start(&pair.folder, &settings)?, None)
+            (Appliance::start(&pair.site, &settings)?, None)
         };
         pair.wait_up(&mut appliance.child)?;
         let (gateway, address) = (plan::gateway(traffic.family), plan::virtual_address(traffic.family));

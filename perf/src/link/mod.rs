@@ -16,10 +16,11 @@ pub mod plan;
 pub mod rig;
 pub mod start;
 pub mod testpmd;
+pub mod veth;
 
 use crate::case::Case;
 
 /// All cases of links.
 pub fn cases() -> Vec<Case> {
-    [memif::cases(), start::cases()].into_iter().flatten().collect()
+    [memif::cases(), start::cases(), veth::cases()].into_iter().flatten().collect()
 }

@@ -1,7 +1,7 @@
 //! The generator's side of a run: DPDK started on one CPU, pairs of ports for what is measured.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -10,7 +10,7 @@ use dpdk::clock::tsc_hz;
 use dpdk::mbuf::HEADROOM;
 use dpdk::{Eal, Mempool, Port, mempool, port};
 
-use crate::link::child::{Child, Folder};
+use crate::link::child::{Child, Folder, Site};
 use crate::link::engine::{End, Engine};
 use crate::link::plan;
 
@@ -30,8 +30,8 @@ pub struct Pair {
     ports: [Port; 2],
     /// The devices of the other side.
     pub devices: [String; 2],
-    /// For the other side's files.
-    pub folder: PathBuf,
+    /// Where the other side runs.
+    pub site: Site,
 }
 
 /// DPDK, and the pairs of ports that are not taken yet. Drop it last.
@@ -64,11 +64,17 @@ impl Rig {
         let pairs: Vec<[usize; 2]> = (0..pairs).map(|pair| [2 * pair, 2 * pair + 1]).collect();
         let devices: Vec<[String; 2]> = pairs.iter().map(|pair| pair.map(device)).collect();
         let others: Vec<[String; 2]> = pairs.iter().map(|pair| pair.map(other)).collect();
-        Rig::start(folder, &devices, &others)
+        Rig::start(folder, &devices, &others, &[])
     }
 
-    /// Starts DPDK with these pairs of devices, `others` being those of the other side.
-    pub fn start(folder: Folder, devices: &[[String; 2]], others: &[[String; 2]]) -> Result<Rig> {
+    /// Starts DPDK with these pairs of devices, `others` being those of the other side, whose programs
+    /// are started by `before`.
+    pub fn start(
+        folder: Folder,
+        devices: &[[String; 2]],
+        others: &[[String; 2]],
+        before: &[String],
+    ) -> Result<Rig> {
         let mut arguments: Vec<String> = [
             "baton-perf",
             "--no-pci",
@@ -89,15 +95,16 @@ impl Rig {
         let pool = Mempool::new(&eal, "generator", &config)?;
         let mut pairs = Vec::new();
         for (number, (own, other)) in devices.iter().zip(others).enumerate() {
+            let site = Site { folder: folder.path().join(number.to_string()), before: before.to_vec() };
+            fs::create_dir_all(&site.folder)?;
             let (clients, clients_port) = open(&eal, &own[0], &pool, plan::is_client_side)?;
             let (servers, servers_port) = open(&eal, &own[1], &pool, plan::is_server_side)?;
             pairs.push(Pair {
                 engine: Engine::new(clients, servers, pool.clone()),
                 ports: [clients_port, servers_port],
                 devices: other.clone(),
-                folder: folder.path().join(format!("{number}")),
+                site,
             });
-            fs::create_dir_all(folder.path().join(format!("{number}")))?;
         }
         pairs.reverse();
         Ok(Rig { pairs, hz: tsc_hz(&eal), _folder: folder, _pool: pool, _eal: eal })

@@ -55,11 +55,10 @@ fn start_up(context: &Context) -> Result<Vec<Figure>> {
         let mut series = Series::default();
         for _ in 0..context.samples {
             let before = regime::now([GENERATOR_CPU as usize, MEASURED_CPU as usize]);
-            let mut appliance = Appliance::start(&ours.folder, &settings)?;
+            let mut appliance = Appliance::start(&ours.site, &settings)?;
             let mut load = traffic.load(ours.engine.clients_mac(), to, false);
             let our_time = first_packet(&mut ours, &mut load, &mut appliance.child, rig.hz)?;
-            let mut reference =
-                testpmd::start(&theirs.folder, Mode::MacSwap, &theirs.devices, MEASURED_CPU, &[])?;
+            let mut reference = testpmd::start(&theirs.site, Mode::MacSwap, &theirs.devices, MEASURED_CPU)?;
             let their_time = first_packet(&mut theirs, &mut load, &mut reference, rig.hz)?;
             let after = regime::now([GENERATOR_CPU as usize, MEASURED_CPU as usize]);
             series.push(our_time, their_time, Regime::between(before, after));

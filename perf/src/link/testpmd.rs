@@ -1,10 +1,10 @@
 //! `dpdk-testpmd`, the reference: it forwards between two ports and does next to nothing else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 
-use crate::link::child::Child;
+use crate::link::child::{Child, Site};
 
 /// What it does to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,9 @@ impl Mode {
     }
 }
 
-/// Starts it on two devices, its forwarding core on `cpu`; `before` are a program and arguments
-/// that start it, as `ip netns exec NAME`.
-pub fn start(folder: &Path, mode: Mode, devices: &[String; 2], cpu: u32, before: &[&str]) -> Result<Child> {
-    let mut arguments: Vec<String> = before.iter().skip(1).map(|word| (*word).to_owned()).collect();
-    if !before.is_empty() {
-        arguments.push("dpdk-testpmd".to_owned());
-    }
-    arguments.extend([
+/// Starts it on two devices, its forwarding core on `cpu`.
+pub fn start(site: &Site, mode: Mode, devices: &[String; 2], cpu: u32) -> Result<Child> {
+    let mut arguments = vec![
         format!("--lcores=0@{cpu},1@{cpu}"),
         "--no-pci".to_owned(),
         "--in-memory".to_owned(),
@@ -40,13 +35,12 @@ pub fn start(folder: &Path, mode: Mode, devices: &[String; 2], cpu: u32, before:
         "-m".to_owned(),
         "128".to_owned(),
         "--no-telemetry".to_owned(),
-    ]);
+    ];
     arguments.extend(devices.iter().map(|device| format!("--vdev={device}")));
     arguments.extend(
         ["--", "--nb-cores=1", "--total-num-mbufs=16384", "--burst=32", "--rxd=1024", "--txd=1024"]
             .map(String::from),
     );
     arguments.push(format!("--forward-mode={}", mode.name()));
-    let program = before.first().copied().unwrap_or("dpdk-testpmd");
-    Child::start(folder, mode.name(), &PathBuf::from(program), &arguments)
+    Child::start(site, mode.name(), Path::new("dpdk-testpmd"), &arguments)
 }
