@@ -1,5 +1,5 @@
 //! With the feature `static`: DPDK's libraries and a choice of its drivers become part of the program, which
-//! then needs no libdpdk and no folder of plugins where it runs, and calls DPDK without detours by the linkage
+//! then needs no libdpdk and no folder of plugins where it runs, and calls DPDK without a detour by the linkage
 //! table.
 //!
 //! `pkg-config --static` would bring every driver there is, with crypto, event and baseband devices. A library that is
