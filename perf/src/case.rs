@@ -77,11 +77,16 @@ impl Case {
 
 /// Every case, in the order in which they run and are printed.
 pub fn all() -> Vec<Case> {
-    let cases: Vec<Case> =
-        [crate::machine::cases(), crate::tables::cases(), crate::ring::cases(), crate::link::cases()]
-            .into_iter()
-            .flatten()
-            .collect();
+    let cases: Vec<Case> = [
+        crate::machine::cases(),
+        crate::tables::cases(),
+        crate::ring::cases(),
+        vec![crate::sweep::case()],
+        crate::link::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let mut names: Vec<&str> = cases.iter().map(|case| case.name.as_str()).collect();
     names.sort_unstable();
     assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "two cases have one name");

@@ -4,6 +4,7 @@
 //! * [`regime`]: how near two CPUs are to each other, measured beside every sample of two CPUs.
 //! * [`machine`]: the machine itself.
 //! * [`ring`]: the appliance's own cost, on ring devices.
+//! * [`sweep`]: the master's ageing sweep.
 //! * [`tables`]: baton's flow table beside others.
 //! * [`traffic`]: the generator, bytes alone.
 //! * [`report`] and [`chart`]: Markdown and SVG.
@@ -21,5 +22,6 @@ pub mod machine;
 pub mod regime;
 pub mod report;
 pub mod ring;
+pub mod sweep;
 pub mod tables;
 pub mod traffic;

@@ -88,6 +88,15 @@ pub fn huge_bytes() -> u64 {
     value.split_whitespace().next().and_then(|kilobytes| kilobytes.parse().ok()).map_or(0, |kb: u64| kb << 10)
 }
 
+/// Bytes of memory that this process has now, huge pages of every kind included.
+pub fn resident_bytes() -> f64 {
+    let kilobytes = |name| {
+        let value = field("/proc/self/status", name);
+        value.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0.0)
+    };
+    (kilobytes("VmRSS") + kilobytes("HugetlbPages")) * 1024.0
+}
+
 /// Cases that concern the machine alone.
 pub fn cases() -> Vec<Case> {
     vec![

@@ -6,7 +6,7 @@
 use anyhow::{Result, bail, ensure};
 use baton::base::limits::BURST_MAX;
 use baton::driver::clock::Clock;
-use baton::worker::message::WorkerStatus;
+use baton::worker::message::{Role, WorkerStatus};
 use dpdk::clock::tsc;
 use dpdk::{Eal, Mbuf};
 use rand::SeedableRng as _;
@@ -17,7 +17,7 @@ use crate::ring::appliance::{Appliance, Devices, RING_MAX, Wire, send_all};
 use crate::ring::config::{self, MIRROR};
 use crate::ring::flows::{Flows, Side};
 use crate::ring::frames::flags;
-use crate::ring::peer::{self, Peer};
+use crate::ring::member::{self, Member};
 use crate::ring::plan::{Directions, Mirroring, Plan, Traffic};
 use crate::ring::rounds::{Round, Rounds, Usage};
 use crate::traffic::Spread;
@@ -43,7 +43,7 @@ struct Order {
 pub struct Bench {
     pub(super) plan: Plan,
     pub(super) appliance: Appliance,
-    pub(super) peer: Option<Peer>,
+    pub(super) peer: Option<Member>,
     pub(super) flows: Flows,
     rng: SmallRng,
     zipf: Option<Zipf<f64>>,
@@ -72,7 +72,8 @@ impl Bench {
         let peer = match plan.mirroring {
             Mirroring::Off => None,
             Mirroring::Async | Mirroring::Hold => {
-                Some(Peer::start(&devices.pool, config::config(plan, 2, flows_max)?, clock)?)
+                let checked = config::config(plan, 2, flows_max)?;
+                Some(Member::start(&devices.pool, checked, clock, 2, Role::Standby)?)
             }
         };
         let mut bench = Bench {
@@ -92,7 +93,7 @@ impl Bench {
     /// Appliance and peer agree on keys, and the peer is brought up to date.
     fn join(&mut self) -> Result<()> {
         let Some(peer) = &mut self.peer else { return Ok(()) };
-        let (ours, theirs) = peer::sessions()?;
+        let (ours, theirs) = member::sessions()?;
         self.appliance.join(ours)?;
         peer.join(theirs);
         let begin = std::time::Instant::now();

@@ -2,9 +2,10 @@
 //! that runs in production. Packets are made and checked outside of the timed window.
 //!
 //! * [`plan`]: what is measured. * [`config`]: the members' configurations.
-//! * [`appliance`]: the member that is measured, and its devices. * [`peer`]: the other one.
+//! * [`appliance`]: the member that is measured, and its devices. * [`member`]: the other one.
 //! * [`flows`] and [`frames`]: the traffic, and whether what comes out is right.
-//! * [`bench`]: [`rounds`], timed. * `connections`: whole ones. * `cases`: the cases.
+//! * [`bench`]: [`rounds`], timed. * `connections`: whole ones.
+//! * `held`: how many flows there can be, and what each takes of memory. * `cases`: the cases.
 
 pub mod appliance;
 pub mod bench;
@@ -13,8 +14,15 @@ pub mod config;
 mod connections;
 pub mod flows;
 pub mod frames;
-pub mod peer;
+mod held;
+pub mod member;
 pub mod plan;
 pub mod rounds;
 
-pub use cases::{Wanted, cases, measure};
+use crate::case::Case;
+pub use cases::{Wanted, measure};
+
+/// The cases.
+pub fn cases() -> Vec<Case> {
+    cases::cases().into_iter().chain(held::cases()).collect()
+}

@@ -1,9 +1,11 @@
-//! The peer: a standby's worker that applies what the appliance mirrors and acknowledges it,
-//! for real, but outside of the timed window.
+//! A member's worker without ports: what it is given it handles, what it sends is kept. The peer of
+//! the measured appliance is one: it applies what is mirrored and acknowledges it, for real, but
+//! outside of the timed window.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use baton::base::buffer::Buffer as _;
 use baton::base::counters::{Counter, Counters};
 use baton::base::ids::{BootId, GroupId, NodeId, PortId, WorkerId};
 use baton::base::io::{Io, Punt, TxClass};
@@ -17,20 +19,19 @@ use baton::seal::{Key, MemberInfo, Session};
 use baton::worker::Worker;
 use baton::worker::message::{Command, Event, Role, WorkerStatus};
 use dpdk::Mempool;
-use dpdk::mbuf::Outgoing;
 
 use crate::ring::appliance::{TERM, Wire, drops, neighbours, send_all, worker_setup};
 use crate::ring::config::MIRROR;
 
-/// The peer's world: what it sends is kept.
-struct PeerIo {
+/// Its world.
+struct Kept {
     pool: Mempool,
-    out: Vec<Outgoing>,
+    out: Vec<(PortId, Packet)>,
 }
 
 const ABILITIES: TxAbilities = TxAbilities { checksums: Capabilities::NONE, segments: true };
 
-impl Io for PeerIo {
+impl Io for Kept {
     type Buf = Packet;
     type Shared = SharedPacket;
 
@@ -38,8 +39,8 @@ impl Io for PeerIo {
         Packet::alloc(&self.pool)
     }
 
-    fn send(&mut self, _: PortId, packet: Packet, _: TxClass) {
-        self.out.extend(packet.finish(&ABILITIES));
+    fn send(&mut self, port: PortId, packet: Packet, _: TxClass) {
+        self.out.push((port, packet));
     }
 
     fn punt(&mut self, _: Punt, _: Packet) {}
@@ -50,70 +51,100 @@ impl Io for PeerIo {
         packet.share(&self.pool)
     }
 
-    fn send_shared(&mut self, _: PortId, packet: SharedPacket, _: TxClass) {
-        self.out.extend(packet.finish(&ABILITIES));
-    }
+    // Nothing that a member of these cases does is sent twice.
+    fn send_shared(&mut self, _: PortId, _: SharedPacket, _: TxClass) {}
 }
 
-/// The peer.
-pub struct Peer {
+/// A member.
+pub struct Member {
+    node: u16,
     worker: Worker<Packet>,
-    io: PeerIo,
+    io: Kept,
     clock: Clock,
     counters: Arc<Counters>,
     packets: Vec<Packet>,
-    /// TSC ticks spent on frames of the appliance and on answering them.
-    pub ticks: u64,
 }
 
-impl Peer {
-    /// Member 2, a standby.
-    pub fn start(pool: &Mempool, checked: Checked, clock: Clock) -> Result<Peer> {
+impl Member {
+    /// Member 1 or 2 in a role, its neighbours known.
+    pub fn start(pool: &Mempool, checked: Checked, clock: Clock, node: u16, role: Role) -> Result<Member> {
         let counters = Arc::new(Counters::default());
-        let worker = Worker::new(worker_setup(checked, 2, clock.now(), &counters)?)?;
-        let io = PeerIo { pool: pool.clone(), out: Vec::new() };
-        let mut peer = Peer { worker, io, clock, counters, packets: Vec::new(), ticks: 0 };
-        for command in neighbours(2) {
-            peer.command(command);
+        let worker = Worker::new(worker_setup(checked, node, clock.now(), &counters)?)?;
+        let io = Kept { pool: pool.clone(), out: Vec::new() };
+        let mut member = Member { node, worker, io, clock, counters, packets: Vec::new() };
+        for command in neighbours(node) {
+            member.command(command);
         }
-        peer.command(Command::Role { epoch: 1, role: Role::Standby, term: TERM });
-        Ok(peer)
+        member.command(Command::Role { epoch: 1, role, term: TERM });
+        Ok(member)
     }
 
     fn command(&mut self, command: Command) {
         self.worker.handle_command(self.clock.now(), command, &mut self.io);
     }
 
-    /// Agrees on keys with the appliance.
+    /// Agrees on keys with the other member.
     pub fn join(&mut self, session: Arc<Session>) {
-        self.command(Command::PeerSession { node: NodeId(1), session });
+        self.command(Command::PeerSession { node: NodeId(3 - self.node), session });
     }
 
-    /// Applies every frame that the appliance has sent; how many there were. The answers wait.
+    /// The other member's acknowledgement counts from now on.
+    pub fn in_sync(&mut self) {
+        self.command(Command::InSync { epoch: 2, term: TERM, peers: vec![NodeId(3 - self.node)] });
+    }
+
+    /// Handles a burst.
+    pub fn handle(&mut self, burst: &mut Vec<Packet>) {
+        self.worker.handle_burst(self.clock.now(), burst, &mut self.io);
+    }
+
+    /// The rest of a turn.
+    pub fn turn(&mut self) {
+        self.worker.poll(self.clock.now(), &mut self.io);
+        while self.worker.poll_event().is_some() {}
+    }
+
+    /// Takes what it has sent, with the ports.
+    pub fn take_out(&mut self) -> Vec<(PortId, Packet)> {
+        std::mem::take(&mut self.io.out)
+    }
+
+    /// A mirror frame that the other member has sent comes in, copied as by a link.
+    pub fn hear_copy(&mut self, frame: &Packet) -> Result<()> {
+        let mut mbuf = self.io.pool.alloc().context("the pool has no buffer left")?;
+        mbuf.set_len(frame.total_len()).map_err(|error| anyhow!("{error}"))?;
+        mbuf.head_mut().copy_from_slice(frame.head());
+        self.packets.extend(Packet::received(mbuf, MIRROR));
+        let now = self.clock.now();
+        self.worker.handle_burst(now, &mut self.packets, &mut self.io);
+        Ok(())
+    }
+
+    /// Applies every frame that the other member has sent by a wire; how many there were. The
+    /// answers wait.
     pub fn hear(&mut self, wire: &mut Wire) -> usize {
         let mut heard = 0;
         loop {
             let burst = wire.take();
             let none = burst.is_empty();
             heard += burst.len();
-            let begin = dpdk::clock::tsc();
             let now = self.clock.now();
             self.packets.extend(burst.into_iter().filter_map(|mbuf| Packet::received(mbuf, MIRROR)));
             self.worker.handle_burst(now, &mut self.packets, &mut self.io);
-            self.worker.poll(now, &mut self.io);
-            self.ticks += dpdk::clock::tsc() - begin;
+            self.turn();
             if none {
-                break;
+                return heard;
             }
         }
-        while self.worker.poll_event().is_some() {}
-        heard
     }
 
-    /// Gives the answers to the appliance; how many there were.
+    /// Gives the answers to the other member; how many there were.
     pub fn answer(&mut self, wire: &mut Wire) -> Result<usize> {
-        let said = self.io.out.len();
-        send_all(&mut wire.tx, self.io.out.drain(..))?;
+        let out = self.take_out();
+        let said = out.len();
+        let finished: Result<Vec<_>, _> =
+            out.into_iter().map(|(_, packet)| packet.finish(&ABILITIES)).collect();
+        send_all(&mut wire.tx, finished.map_err(|error| anyhow!("{error:?}"))?)?;
         Ok(said)
     }
 
@@ -125,7 +156,7 @@ impl Peer {
             Event::Status(status) => Some(*status),
             _ => None,
         });
-        status.last().context("the peer's worker does not answer")
+        status.last().context("the worker does not answer")
     }
 
     /// Packets that it dropped, by reason, and frames and records that it did not take.
