@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use baton_perf::case::{self, Context};
+use baton_perf::link::wire;
 use baton_perf::{figure, report, ring};
 use clap::{Parser, Subcommand};
 
@@ -35,6 +36,8 @@ struct Arguments {
 enum Sub {
     /// Measures an appliance on ring devices, as the flags say.
     Ring(Box<ring::Wanted>),
+    /// Generates traffic on two ports, answers it as the servers, and says what came back.
+    Wire(Box<wire::Wire>),
     /// Measures one case in this very process, and prints its figures as JSON.
     Case {
         /// The case.
@@ -69,6 +72,7 @@ fn run(arguments: Arguments) -> Result<()> {
             print!("{}", figure::table(&wanted.measure()?));
             return Ok(());
         }
+        Some(Sub::Wire(wire)) => return wire.run(),
         None => {}
     }
     let cases = case::chosen(&arguments.cases, arguments.quick)?;

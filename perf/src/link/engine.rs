@@ -111,6 +111,14 @@ pub struct Connections {
     pub packets: u64,
 }
 
+impl Connections {
+    /// Connections that were begun and did not end, in percent. Those under way at the beginning
+    /// and at the end are nearly as many.
+    pub fn missing_percent(&self) -> f64 {
+        self.begun.saturating_sub(self.ended) as f64 / self.begun.max(1) as f64 * 100.0
+    }
+}
+
 /// A pair of ports and what is on its way.
 #[derive(Debug)]
 pub struct Engine {

@@ -17,6 +17,7 @@ pub mod rig;
 pub mod start;
 pub mod testpmd;
 pub mod veth;
+pub mod wire;
 
 use crate::case::Case;
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use baton::driver::eal::is_pci;
 use baton::wire::MacAddress;
 use dpdk::clock::tsc_hz;
 use dpdk::mbuf::HEADROOM;
@@ -64,12 +65,13 @@ impl Rig {
         let pairs: Vec<[usize; 2]> = (0..pairs).map(|pair| [2 * pair, 2 * pair + 1]).collect();
         let devices: Vec<[String; 2]> = pairs.iter().map(|pair| pair.map(device)).collect();
         let others: Vec<[String; 2]> = pairs.iter().map(|pair| pair.map(other)).collect();
-        Rig::start(folder, &devices, &others, &[])
+        Rig::start(GENERATOR_CPU, folder, &devices, &others, &[])
     }
 
-    /// Starts DPDK with these pairs of devices, `others` being those of the other side, whose programs
-    /// are started by `before`.
+    /// Starts DPDK on a CPU with these pairs of devices, `others` being those of the other side, whose
+    /// programs are started by `before`.
     pub fn start(
+        cpu: u32,
         folder: Folder,
         devices: &[[String; 2]],
         others: &[[String; 2]],
@@ -77,7 +79,6 @@ impl Rig {
     ) -> Result<Rig> {
         let mut arguments: Vec<String> = [
             "baton-perf",
-            "--no-pci",
             "--in-memory",
             "--single-file-segments",
             "--no-telemetry",
@@ -87,8 +88,15 @@ impl Rig {
         ]
         .map(String::from)
         .to_vec();
-        arguments.push(format!("--lcores=0@{GENERATOR_CPU}"));
-        arguments.extend(devices.iter().flatten().map(|device| format!("--vdev={device}")));
+        arguments.push(format!("--lcores=0@{cpu}"));
+        // Devices of the machine that are not named are left alone.
+        if !devices.iter().flatten().any(|device| is_pci(device)) {
+            arguments.push("--no-pci".to_owned());
+        }
+        for device in devices.iter().flatten() {
+            let option = if is_pci(device) { "--allow" } else { "--vdev" };
+            arguments.push(format!("{option}={device}"));
+        }
         let eal = Eal::init(arguments)?;
         let data_room = 2048 + HEADROOM as u16;
         let config = mempool::Config { buffers: 16_383, cache: 512, data_room, socket: None };
@@ -137,6 +145,16 @@ impl Pair {
     /// Whether both links are up.
     pub fn is_up(&self) -> Result<bool> {
         Ok(self.ports[0].link()?.up && self.ports[1].link()?.up)
+    }
+
+    /// Waits until both links are up.
+    pub fn wait_link(&self, limit: Duration) -> Result<()> {
+        let begin = Instant::now();
+        while !self.is_up()? {
+            ensure!(begin.elapsed() < limit, "the links do not come up");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Waits until both links are up; the other side must live meanwhile.

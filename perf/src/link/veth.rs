@@ -17,7 +17,7 @@ use crate::link::appliance::Settings;
 use crate::link::child::Folder;
 use crate::link::contender::{Contender, Traffic};
 use crate::link::memif::{DIRECTIONS, PACKETS, REFERENCE, alternate};
-use crate::link::rig::Rig;
+use crate::link::rig::{GENERATOR_CPU, Rig};
 use crate::link::testpmd::Mode;
 
 /// A driver of DPDK for interfaces of the kernel.
@@ -137,7 +137,7 @@ fn forwarding(name: &str, driver: Driver, io: bool, context: &Context) -> Result
     let own = pairs.map(|pair| pair.map(|n: usize| Driver::AfXdp.device(n, &format!("g{n}"))));
     let others = pairs.map(|pair| pair.map(|n: usize| driver.device(n % 2, &format!("m{n}"))));
     let before = ["ip", "netns", "exec", &namespaces.measured].map(String::from);
-    let mut rig = Rig::start(Folder::new()?, &own, &others, &before)?;
+    let mut rig = Rig::start(GENERATOR_CPU, Folder::new()?, &own, &others, &before)?;
     let ticks = rig.hz / if context.quick { 2 } else { 1 };
     let traffic = Traffic::of(1000);
     let settings = Settings::new(Default::default(), 100_000);

@@ -26,27 +26,14 @@ pub struct Wanted {
     #[arg(long, value_enum, default_value = "both")]
     pub directions: Directions,
     /// How packets are spread over flows: uniform or zipf.
-    #[arg(long, value_parser = spread_of, default_value = "uniform")]
+    #[arg(long, default_value = "uniform")]
     pub spread: Spread,
     /// Frames of 64 or 1514 bytes, or a mix: 64, imix, 1500.
-    #[arg(long, value_parser = size_of, default_value = "64")]
+    #[arg(long, default_value = "64")]
     pub size: Size,
     /// Samples.
     #[arg(long, default_value_t = 5)]
     pub samples: usize,
-}
-
-fn spread_of(text: &str) -> Result<Spread, String> {
-    match text {
-        "uniform" => Ok(Spread::Uniform),
-        "zipf" => Ok(Spread::Zipf),
-        _ => Err("uniform or zipf".to_owned()),
-    }
-}
-
-fn size_of(text: &str) -> Result<Size, String> {
-    let sizes = [Size::Smallest, Size::Imix, Size::Largest];
-    sizes.into_iter().find(|size| size.name() == text).ok_or("64, imix or 1500".to_owned())
 }
 
 impl Wanted {

@@ -5,6 +5,8 @@
 //! begins a new flow, which takes the place of the one that was begun longest ago. So the
 //! number of flows in use stays, and none of it is kept in memory.
 
+use core::str::FromStr;
+
 use rand_distr::Distribution;
 
 use crate::traffic::population::FLOWS_MAX;
@@ -16,6 +18,18 @@ pub enum Spread {
     Uniform,
     /// The flow of rank `r` gets a share proportional to `1 / r`.
     Zipf,
+}
+
+impl FromStr for Spread {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Spread, String> {
+        match text {
+            "uniform" => Ok(Spread::Uniform),
+            "zipf" => Ok(Spread::Zipf),
+            _ => Err("uniform or zipf".to_owned()),
+        }
+    }
 }
 
 /// Ranks drawn beforehand, a power of two. They are used in turn.

@@ -1,6 +1,8 @@
 //! Frame lengths, in bytes without the frame check sequence, as ports of virtual devices and
 //! `testpmd` count them.
 
+use core::str::FromStr;
+
 /// The lengths of a traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -10,6 +12,15 @@ pub enum Size {
     Imix,
     /// IP packets of 1500 bytes.
     Largest,
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Size, String> {
+        let sizes = [Size::Smallest, Size::Imix, Size::Largest];
+        sizes.into_iter().find(|size| size.name() == text).ok_or("64, imix or 1500".to_owned())
+    }
 }
 
 /// The lengths of one round of the mix, in an order that spreads the long ones.
