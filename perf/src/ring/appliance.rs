@@ -35,6 +35,7 @@ use baton::worker::{Worker, WorkerSetup};
 use dpdk::{Burst, Eal, Mbuf, Mempool, Port, RxQueue, TxQueue, mempool};
 
 use crate::ring::config::{self, BUFFERS, CLIENT, GATEWAY, MIRROR, SERVER, SERVERS, member};
+use crate::ring::lines::Lines;
 use crate::ring::plan::Plan;
 
 /// The members' own link addresses, of every port.
@@ -101,14 +102,37 @@ impl Swap {
     #[inline]
     pub fn turn(&mut self) {
         for from in 0..2 {
-            let mut burst = Burst::<BURST_MAX>::new();
-            self.ports[from].0.receive(&mut burst);
-            for mbuf in &mut burst {
-                if let Some((to, from)) = mbuf.head_mut().get_mut(..12).map(|both| both.split_at_mut(6)) {
-                    to.swap_with_slice(from);
-                }
-            }
+            let mut burst = self.receive(from);
+            swap_all(&mut burst);
             self.ports[1 - from].1.send(&mut burst);
+        }
+    }
+
+    /// The same, and lines of memory for each packet.
+    #[inline]
+    pub fn turn_with(&mut self, lines: &mut Lines) {
+        for from in 0..2 {
+            let mut burst = self.receive(from);
+            let touched = lines.prefetch(burst.len());
+            swap_all(&mut burst);
+            lines.touch(&touched);
+            self.ports[1 - from].1.send(&mut burst);
+        }
+    }
+
+    #[inline]
+    fn receive(&mut self, from: usize) -> Burst<BURST_MAX> {
+        let mut burst = Burst::new();
+        self.ports[from].0.receive(&mut burst);
+        burst
+    }
+}
+
+#[inline]
+fn swap_all(burst: &mut Burst<BURST_MAX>) {
+    for mbuf in burst {
+        if let Some((to, from)) = mbuf.head_mut().get_mut(..12).map(|both| both.split_at_mut(6)) {
+            to.swap_with_slice(from);
         }
     }
 }

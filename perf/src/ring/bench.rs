@@ -1,5 +1,4 @@
-//! Rounds: packets are put into the ring devices, the loop runs and is timed, what came out is
-//! taken and checked.
+//! The appliance with its peer and its flows; windows in which its loop is timed.
 //!
 //! The clock is the time-stamp counter, read once before and once after the timed turns.
 
@@ -11,16 +10,14 @@ use dpdk::clock::tsc;
 use dpdk::{Eal, Mbuf};
 use rand::SeedableRng as _;
 use rand::rngs::SmallRng;
-use rand_distr::{Distribution as _, Zipf};
+use rand_distr::Zipf;
 
-use crate::ring::appliance::{Appliance, Devices, RING_MAX, Wire, send_all};
+use crate::ring::appliance::{Appliance, Devices, RING_MAX, send_all};
 use crate::ring::config::{self, MIRROR};
 use crate::ring::flows::{Flows, Side};
 use crate::ring::frames::flags;
 use crate::ring::member::{self, Member};
-use crate::ring::plan::{Directions, Mirroring, Plan, Traffic};
-use crate::ring::rounds::{Round, Rounds, Usage};
-use crate::traffic::Spread;
+use crate::ring::plan::{Mirroring, Plan};
 
 /// Frames with changes leave at the latest so long after them: a mirror frame that is not full
 /// waits for 100 µs.
@@ -30,14 +27,7 @@ const FRAME_DUE: std::time::Duration = std::time::Duration::from_micros(110);
 const TURNS_MAX: usize = 100_000;
 
 /// Sides by the number of their port.
-const SIDES: [Side; 2] = [Side::Client, Side::Server];
-
-/// One packet to be made.
-#[derive(Clone, Copy)]
-struct Order {
-    flow: u32,
-    first: bool,
-}
+pub(super) const SIDES: [Side; 2] = [Side::Client, Side::Server];
 
 /// The appliance, its peer, their flows.
 pub struct Bench {
@@ -45,8 +35,8 @@ pub struct Bench {
     pub(super) appliance: Appliance,
     pub(super) peer: Option<Member>,
     pub(super) flows: Flows,
-    rng: SmallRng,
-    zipf: Option<Zipf<f64>>,
+    pub(super) rng: SmallRng,
+    pub(super) zipf: Option<Zipf<f64>>,
     /// Packets of the round that have not come out.
     pub(super) missing: Vec<[bool; 2]>,
     pub(super) devices: Devices,
@@ -175,6 +165,7 @@ impl Bench {
             }
             count += burst.len();
             for mbuf in &burst {
+                self.flows.check_sums(mbuf.head())?;
                 if let Some(packet) = self.flows.check(SIDES[port], mbuf.head())? {
                     each(&mut self.missing, packet);
                 }
@@ -226,95 +217,6 @@ impl Bench {
         self.appliance.status()
     }
 
-    fn draw(&mut self, spread: Spread) -> u32 {
-        match (spread, &self.zipf) {
-            (Spread::Zipf, Some(zipf)) => zipf.sample(&mut self.rng) as u32 - 1,
-            _ => rand::Rng::random_range(&mut self.rng, 0..self.plan.flows),
-        }
-    }
-
-    /// The packets of a round, for one port. The first `warm` bursts begin no flow.
-    fn orders(&mut self, traffic: &Traffic, side: Side) -> Vec<Order> {
-        let warm = self.plan.warm * BURST_MAX;
-        // Flows begin at the client's side alone.
-        let new = match (side, traffic.directions) {
-            (Side::Client, Directions::Both) => 2.0 * traffic.new,
-            (Side::Client, _) => traffic.new,
-            (Side::Server, _) => 0.0,
-        };
-        let mut due = 0.0;
-        (0..self.plan.in_flight)
-            .map(|packet| {
-                due += if packet < warm { 0.0 } else { new };
-                let first = due >= 1.0;
-                if first {
-                    due -= 1.0;
-                    return Order { flow: self.flows.begin(), first };
-                }
-                Order { flow: self.draw(traffic.spread), first }
-            })
-            .collect()
-    }
-
-    /// Puts a round's packets into the rings of these wires.
-    fn fill(&mut self, traffic: &Traffic, to: Filled) -> Result<()> {
-        self.missing.clear();
-        self.missing.resize(self.plan.in_flight, [false; 2]);
-        for side in SIDES {
-            let port = side as usize;
-            let sends = match traffic.directions {
-                Directions::Both => true,
-                Directions::Forth => side == Side::Client,
-                Directions::Back => side == Side::Server,
-            };
-            if !sends {
-                continue;
-            }
-            let lengths = traffic.size.round();
-            let mut packets = Vec::with_capacity(self.plan.in_flight);
-            for (number, order) in self.orders(traffic, side).into_iter().enumerate() {
-                let flags = if order.first { flags::SYN } else { flags::ACK | flags::PSH };
-                let frame = match side {
-                    Side::Client => self.flows.forth(order.flow, number as u32, flags),
-                    Side::Server => self.flows.back(order.flow, number as u32, flags),
-                };
-                let length = usize::from(lengths[number % lengths.len()]);
-                packets.push(self.devices.make(length, |out| frame.write(out))?);
-                match to {
-                    Filled::Appliance if order.first => self.flows.await_first(order.flow),
-                    Filled::Appliance | Filled::Swap => self.missing[number][port] = true,
-                }
-            }
-            let wires = match to {
-                Filled::Appliance => &mut self.appliance.wires,
-                Filled::Swap => &mut self.devices.swap.wires,
-            };
-            send_all(&mut wires[port].tx, packets)?;
-        }
-        Ok(())
-    }
-
-    fn timed_packets(&self, traffic: &Traffic) -> usize {
-        let ways = if traffic.directions == Directions::Both { 2 } else { 1 };
-        ways * (self.plan.in_flight - (self.plan.warm * BURST_MAX).min(self.plan.in_flight))
-    }
-
-    fn turns(&self) -> usize {
-        self.plan.in_flight.div_ceil(BURST_MAX)
-    }
-
-    /// A round through the appliance.
-    fn round(&mut self, traffic: &Traffic, rounds: &mut Rounds) -> Result<()> {
-        self.fill(traffic, Filled::Appliance)?;
-        let before = Usage::now();
-        for _ in 0..self.plan.warm {
-            self.appliance.turn();
-        }
-        let ticks = self.window(self.turns() - self.plan.warm, traffic.new > 0.0)?;
-        rounds.push(Round { ticks, packets: self.timed_packets(traffic) }, before);
-        self.collect()
-    }
-
     /// So many turns at least, timed, in which the peer's answers are handled; with `changes`, one
     /// more when mirror frames that are not full are due, so that each round pays for its own.
     pub(super) fn window(&mut self, turns: usize, changes: bool) -> Result<u64> {
@@ -355,58 +257,5 @@ impl Bench {
         let held = if self.plan.mirroring == Mirroring::Hold { usize::MAX } else { 0 };
         ensure!(self.flows.awaited() <= held, "a first packet did not come out: {}", self.troubles());
         Ok(())
-    }
-
-    /// A round through the reference: link addresses swapped, out by the other port.
-    pub(super) fn swap_round(&mut self, traffic: &Traffic, rounds: &mut Rounds) -> Result<()> {
-        self.fill(&Traffic { new: 0.0, ..*traffic }, Filled::Swap)?;
-        let before = Usage::now();
-        let swap = &mut self.devices.swap;
-        for _ in 0..self.plan.warm {
-            swap.turn();
-        }
-        let turns = self.plan.in_flight.div_ceil(BURST_MAX) - self.plan.warm;
-        let begin = tsc();
-        for _ in 0..turns {
-            swap.turn();
-        }
-        let ticks = tsc() - begin;
-        rounds.push(Round { ticks, packets: self.timed_packets(traffic) }, before);
-        let came: usize = self.devices.swap.wires.iter_mut().map(drain).sum();
-        let sent = self.missing.iter().flatten().filter(|sent| **sent).count();
-        ensure!(came == sent, "{came} of {sent} packets came out of the reference");
-        Ok(())
-    }
-
-    /// A sample of both: cycles per packet through the appliance, and through the reference.
-    pub fn sample(&mut self, traffic: &Traffic, rounds: usize) -> Result<(f64, f64)> {
-        let (mut ours, mut swapped) = (Rounds::default(), Rounds::default());
-        for _ in 0..rounds {
-            self.round(traffic, &mut ours)?;
-        }
-        self.finish()?;
-        for _ in 0..rounds {
-            self.swap_round(traffic, &mut swapped)?;
-        }
-        ours.remarks();
-        Ok((ours.cost()?, swapped.cost()?))
-    }
-}
-
-/// Whose rings are filled.
-#[derive(Clone, Copy)]
-enum Filled {
-    Appliance,
-    Swap,
-}
-
-fn drain(wire: &mut Wire) -> usize {
-    let mut count = 0;
-    loop {
-        let burst = wire.take();
-        if burst.is_empty() {
-            return count;
-        }
-        count += burst.len();
     }
 }

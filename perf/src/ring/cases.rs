@@ -6,6 +6,7 @@ use clap::Args;
 use crate::case::{Case, Context};
 use crate::figure::{Figure, Place};
 use crate::ring::bench::Bench;
+use crate::ring::lines::Lines;
 use crate::ring::plan::{Directions, Forwarding, Mirroring, Plan, Protocol, Traffic};
 use crate::ring::{appliance, connections};
 use crate::traffic::{Spread, sizes::Size};
@@ -50,6 +51,8 @@ impl Wanted {
 #[derive(Clone, Debug)]
 pub struct Row {
     traffic: Traffic,
+    /// Whether random lines of memory under the reference are measured beside it.
+    lines: bool,
     /// Chart, series, place.
     at: Option<(String, String, Place)>,
 }
@@ -57,7 +60,11 @@ pub struct Row {
 impl Row {
     /// Not drawn.
     pub fn plain(traffic: Traffic) -> Row {
-        Row { traffic, at: None }
+        Row { traffic, lines: false, at: None }
+    }
+
+    fn with_lines(self) -> Row {
+        Row { lines: true, ..self }
     }
 
     fn at(self, chart: &str, series: impl Into<String>, x: Place) -> Row {
@@ -77,26 +84,44 @@ pub fn measure(case: &str, plan: &Plan, rows: &[Row], samples: usize) -> Result<
     bench.settle()?;
     let mut figures = Vec::new();
     for row in rows {
-        let (mut ours, mut swapped, mut beyond) = (Vec::new(), Vec::new(), Vec::new());
+        let mut lines = if row.lines { Some(Lines::new(plan.flows)?) } else { None };
+        let (mut ours, mut swapped, mut beyond, mut lined) = (vec![], vec![], vec![], vec![]);
         for number in 0..samples + WARM_UP {
             let (appliance, macswap) = bench.sample(&row.traffic, plan.rounds)?;
+            let with_lines = match &mut lines {
+                Some(lines) => bench.swap_sample(&row.traffic, plan.rounds, Some(lines))?,
+                None => macswap,
+            };
             if number >= WARM_UP {
                 ours.push(appliance);
                 swapped.push(macswap);
                 beyond.push(appliance - macswap);
+                lined.push(with_lines - macswap);
             }
         }
         let words = row.traffic.words();
         figures.push(Figure::of(case, &words, "cycles/packet", &ours).against("macswap", &swapped));
         let mut figure = Figure::of(case, format!("{words}, beyond macswap"), "cycles/packet", &beyond);
+        if row.lines {
+            figure = figure.against(LINES, &lined);
+        }
         if let Some((chart, series, x)) = &row.at {
             figure = figure.at(chart, series, x.clone());
+            if row.lines {
+                let lines = Figure::of(case, format!("{LINES}, beyond macswap"), "cycles/packet", &lined);
+                figures.push(lines.at(chart, LINES, x.clone()));
+            }
         }
         figures.push(figure);
     }
-    drop(bench);
     Ok(figures)
 }
+
+/// What the cost of flows in memory is compared with.
+const LINES: &str = "three random lines";
+
+/// The chart that shows how the cost grows.
+const BY_FLOWS: &str = "Cycles per packet beyond macswap, by flows";
 
 const FLOWS: [(u32, &str); 4] = [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1m"), (10_000_000, "10m")];
 
@@ -116,6 +141,7 @@ pub fn cases() -> Vec<Case> {
             cases.push(by_flows(forwarding, flows, short));
         }
     }
+    cases.push(idle());
     cases.extend([Protocol::Tcp, Protocol::Udp].map(by_protocol));
     cases.push(by_direction());
     cases.push(by_size());
@@ -125,6 +151,24 @@ pub fn cases() -> Vec<Case> {
     }
     cases
 }
+
+/// What a turn costs that finds no packet: every turn with packets has that in it.
+fn idle() -> Case {
+    let what = "a turn of the loop that finds nothing, full-nat, 1000 flows, a peer in sync";
+    Case::new("ring-idle", what, |context: &Context| {
+        let plan = plan(Forwarding::FullNat, 1000, Mirroring::Async);
+        let eal = appliance::start(&plan)?;
+        let mut bench = Bench::new(&eal, &plan, 0)?;
+        bench.settle()?;
+        let samples = (0..context.samples).map(|_| bench.idle_sample(IDLE_TURNS));
+        let (ours, swapped): (Vec<f64>, Vec<f64>) = samples.unzip();
+        Ok(vec![Figure::of("ring-idle", "empty turn", "cycles/turn", &ours).against("macswap", &swapped)])
+    })
+    .essential()
+}
+
+/// Empty turns of a sample.
+const IDLE_TURNS: u32 = 10_000;
 
 /// Settled flows, and some new ones.
 const NEW: [f64; 3] = [0.0, 0.01, 0.1];
@@ -196,14 +240,14 @@ fn by_mirroring(mirroring: Mirroring, flows: u32, short: &str) -> Case {
 /// How the cost grows with the number of flows: the headline.
 fn by_flows(forwarding: Forwarding, flows: u32, short: &str) -> Case {
     let name = forwarding.name();
-    let chart = "Cycles per packet beyond macswap, by flows";
     let row = |new: f64, spread: Spread| {
         let traffic = Traffic { spread, ..Traffic::PLAIN }.with_new(new);
         let spread = if spread == Spread::Zipf { ", Zipf" } else { "" };
         let series = format!("{name}, {} new{spread}", super::plan::percent(new));
-        Row::plain(traffic).at(chart, series, Place::Number(f64::from(flows)))
+        Row::plain(traffic).at(BY_FLOWS, series, Place::Number(f64::from(flows)))
     };
-    let mut rows = vec![row(0.0, Spread::Uniform), row(0.01, Spread::Uniform), row(0.1, Spread::Uniform)];
+    let mut rows =
+        vec![row(0.0, Spread::Uniform).with_lines(), row(0.01, Spread::Uniform), row(0.1, Spread::Uniform)];
     rows.push(row(0.0, Spread::Zipf));
     let case = case(
         format!("ring-{name}-{short}"),

@@ -150,17 +150,14 @@ pub fn measure(case: &str, plan: &Plan, samples: usize) -> Result<Vec<Figure>> {
     let (mut whole, mut rates, mut ends, mut swapped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for number in 0..samples + 1 {
         let (packet, end) = bench.connections()?;
-        let mut rounds = Rounds::default();
-        for _ in 0..plan.rounds {
-            bench.swap_round(&Traffic::PLAIN, &mut rounds)?;
-        }
+        let macswap = bench.swap_sample(&Traffic::PLAIN, plan.rounds, None)?;
         // The first sample is not taken: it touches the tables' memory for the first time.
         if number > 0 {
             let cycles = STEPS.len() as f64 * packet + end;
             whole.push(cycles);
             rates.push(TSC_HZ / cycles);
             ends.push(end);
-            swapped.push(STEPS.len() as f64 * rounds.cost()?);
+            swapped.push(STEPS.len() as f64 * macswap);
         }
     }
     let (name, forwarding) = (plan.mirroring.name(), plan.forwarding.name());

@@ -125,14 +125,20 @@ impl Flows {
         }
     }
 
-    /// Looks at a frame that came out on a side: the translation of every one, the checksums of
-    /// some. Gives the packet's number in its round; `None`: it was a flow's first.
-    pub fn check(&mut self, side: Side, bytes: &[u8]) -> Result<Option<u32>> {
-        let frame = Frame::read(bytes).with_context(|| format!("not a frame of ours: {bytes:02x?}"))?;
+    /// Looks at the lengths and checksums of a frame that came out, of one in so many.
+    pub fn check_sums(&mut self, bytes: &[u8]) -> Result<()> {
         self.checked = self.checked.wrapping_add(1);
         if self.checked % SUMMED_ONE_IN == 0 {
+            let frame = Frame::read(bytes).with_context(|| format!("not a frame of ours: {bytes:02x?}"))?;
             ensure!(frame.is_sound(bytes), "a wrong length or checksum: {frame:?}");
         }
+        Ok(())
+    }
+
+    /// Looks at the head of a frame that came out on a side: is it translated as it must be? Gives
+    /// the packet's number; `None`: it was a flow's first.
+    pub fn check(&mut self, side: Side, head: &[u8]) -> Result<Option<u32>> {
+        let frame = Frame::read(head).with_context(|| format!("not a frame of ours: {head:02x?}"))?;
         let (flow, packet) = ((frame.tag >> 32) as u32, frame.tag as u32);
         ensure!(frame.from_mac == VIRTUAL_MAC && frame.ttl == 63, "not forwarded: {frame:?}");
         match side {
@@ -179,4 +185,56 @@ impl Flows {
 
 const fn tag(flow: u32, packet: u32) -> u64 {
     (flow as u64) << 32 | packet as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::frames::FRAME_MIN;
+    use crate::ring::frames::flags::{ACK, SYN};
+
+    /// A frame as the appliance should send it on.
+    fn forwarded(frame: Frame) -> Frame {
+        Frame { from_mac: VIRTUAL_MAC, ttl: 63, ..frame }
+    }
+
+    fn bytes(frame: Frame) -> Vec<u8> {
+        let mut bytes = vec![0; FRAME_MIN];
+        frame.write(&mut bytes);
+        bytes
+    }
+
+    #[test]
+    fn both_sides_of_a_flow_are_known_once_its_first_packet_came_out() {
+        let mut flows = Flows::new(&Plan::plain(10));
+        flows.await_first(4);
+        let source = Endpoint { address: snat(3), port: 5000 };
+        let first = Frame { to_mac: server_mac(7), from: source, to: server(7), ..flows.forth(4, 0, SYN) };
+        let first = forwarded(first);
+        assert_eq!(flows.check(Side::Server, &bytes(first)).expect("right"), None);
+        assert_eq!(flows.awaited(), 0);
+        let answer = flows.back(4, 9, ACK);
+        assert_eq!((answer.from, answer.to), (server(7), source));
+        let out = Frame { to_mac: GATEWAY_MAC, from: VIRTUAL, to: flows.forth(4, 0, ACK).from, ..answer };
+        assert_eq!(flows.check(Side::Client, &bytes(forwarded(out))).expect("right"), Some(9));
+
+        // Whatever is not as it was then, or not forwarded, is found.
+        let again = Frame { tag: first.tag + 5, ..first };
+        assert_eq!(flows.check(Side::Server, &bytes(again)).expect("right"), Some(5));
+        let moved = Endpoint { port: 5001, ..source };
+        for wrong in [
+            Frame { from: moved, ..again },
+            Frame { to: server(8), ..again },
+            Frame { to_mac: GATEWAY_MAC, ..again },
+            Frame { ttl: 64, ..again },
+            Frame { from_mac: GATEWAY_MAC, ..again },
+            Frame { flags: None, ..again },
+            Frame { tag: 0, ..again },
+        ] {
+            assert!(flows.check(Side::Server, &bytes(wrong)).is_err(), "{wrong:?}");
+        }
+        for wrong in [Frame { to: moved, ..out }, Frame { from: server(7), ..out }] {
+            assert!(flows.check(Side::Client, &bytes(forwarded(wrong))).is_err(), "{wrong:?}");
+        }
+    }
 }

@@ -66,7 +66,14 @@ impl Frame {
     /// # Panics
     /// When `out` is shorter than [`FRAME_MIN`].
     pub fn write(&self, out: &mut [u8]) {
-        let len = out.len();
+        self.write_head(out, out.len());
+    }
+
+    /// As [`Frame::write`], of a frame of `len` bytes of which the first are in `out`.
+    ///
+    /// # Panics
+    /// As there.
+    pub fn write_head(&self, out: &mut [u8], len: usize) {
         let l4 = if self.flags.is_some() { TCP_LEN } else { UDP_LEN };
         out[0..6].copy_from_slice(&self.to_mac);
         out[6..12].copy_from_slice(&self.from_mac);

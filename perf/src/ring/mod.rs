@@ -3,8 +3,9 @@
 //!
 //! * [`plan`]: what is measured. * [`config`]: the members' configurations.
 //! * [`appliance`]: the member that is measured, and its devices. * [`member`]: the other one.
+//! * [`lines`]: the reference with random lines of memory.
 //! * [`flows`] and [`frames`]: the traffic, and whether what comes out is right.
-//! * [`bench`]: [`rounds`], timed. * `connections`: whole ones.
+//! * [`bench`]: the timed windows. * `script`: [`rounds`] of packets, written beforehand. * `connections`: whole ones.
 //! * `held`: how many flows there can be, and what each takes of memory. * `cases`: the cases.
 
 pub mod appliance;
@@ -15,9 +16,11 @@ mod connections;
 pub mod flows;
 pub mod frames;
 mod held;
+pub mod lines;
 pub mod member;
 pub mod plan;
 pub mod rounds;
+mod script;
 
 use crate::case::Case;
 pub use cases::{Wanted, measure};

@@ -71,3 +71,19 @@ impl Usage {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rounds(ticks: &[u64]) -> Rounds {
+        let rounds = ticks.iter().map(|ticks| Round { ticks: *ticks, packets: 10 }).collect();
+        Rounds { rounds, ..Rounds::default() }
+    }
+
+    #[test]
+    fn the_cost_is_the_mean_of_the_rounds_in_which_the_processor_was_there() {
+        assert_eq!(rounds(&[100, 120, 140, 900]).cost().expect("rounds"), 12.0);
+        assert!(rounds(&[]).cost().is_err());
+    }
+}

@@ -13,7 +13,7 @@ use crate::figure::{Figure, Place};
 use crate::{machine, regime};
 
 /// Lines that a packet touches: of the index, of the flow, of the times last seen.
-const LINES: usize = 3;
+pub const LINES: usize = 3;
 /// Packets of a batch.
 const BATCH: usize = 32;
 /// Batches of a pass.
@@ -21,7 +21,7 @@ const BATCHES: usize = 1024;
 /// Passes of a sample; their median counts.
 const PASSES: usize = 9;
 /// Bytes that a flow has in those places: its line, two slots of an index, a time.
-const FLOW_BYTES: usize = 64 + 2 * 64 / 6 + 4;
+pub const FLOW_BYTES: usize = 64 + 2 * 64 / 6 + 4;
 
 /// The case.
 pub fn case() -> Case {

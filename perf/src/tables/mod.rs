@@ -2,11 +2,11 @@
 //! bursts of 32, in huge pages. And what the machine itself takes for random lines.
 //!
 //! * [`contenders`]: the three tables behind one interface. * `compare`: what is done with them.
-//! * `lines`: random lines in batched prefetch, the reference of what a table may cost.
+//! * [`lines`]: random lines in batched prefetch, the reference of what a table may cost.
 
 mod compare;
 pub mod contenders;
-mod lines;
+pub mod lines;
 
 use crate::case::Case;
 
