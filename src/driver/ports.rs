@@ -2,7 +2,9 @@
 //! device can, started, with one handle for each queue.
 
 use core::fmt;
+use std::time::{Duration, Instant};
 
+use dpdk::descriptors::MemoryDescriptors;
 use dpdk::mbuf::HEADROOM;
 use dpdk::port::{Config, Configured, Mac, Offload, Offloads};
 use dpdk::{Mempool, Port, Running, RxQueue, TxQueue, mempool};
@@ -68,6 +70,51 @@ impl fmt::Display for OpenError {
 }
 
 impl core::error::Error for OpenError {}
+
+/// How long the peer of a memif port is waited for at the start.
+const PEER_WAIT: Duration = Duration::from_millis(200);
+/// Between two looks at its link.
+const PEER_LOOK: Duration = Duration::from_micros(100);
+
+/// What memif ports with `zero-copy` need one after the other when there are several: see
+/// [`dpdk::descriptors`].
+#[derive(Debug)]
+pub struct SharedMemory(Option<MemoryDescriptors>);
+
+impl SharedMemory {
+    /// Before any port is started.
+    pub fn of(running: &Running, ports: &[PortConfig]) -> SharedMemory {
+        if ports.iter().filter(|port| shares_memory(port)).count() < 2 {
+            return SharedMemory(None);
+        }
+        let kept = MemoryDescriptors::keep(running);
+        SharedMemory(kept.inspect_err(|error| log::warn!("memif ports may not connect: {error}")).ok())
+    }
+
+    /// A port was started: gives its peer time to connect, and the next port what this one closed.
+    pub fn started(&self, config: &PortConfig, port: &Port) {
+        let Some(memory) = self.0.as_ref().filter(|_| shares_memory(config)) else { return };
+        let begin = Instant::now();
+        while port.link().is_ok_and(|link| !link.up) {
+            if begin.elapsed() > PEER_WAIT {
+                log::warn!(
+                    "port {}: nobody connects to it; when somebody does later, DPDK's memif may close a file or \
+                     socket that is not its own: start the peer first",
+                    config.name
+                );
+                return;
+            }
+            std::thread::sleep(PEER_LOOK);
+        }
+        if let Err(error) = memory.restore() {
+            log::warn!("port {}: the next memif port may not connect: {error}", config.name);
+        }
+    }
+}
+
+fn shares_memory(port: &PortConfig) -> bool {
+    port.device.starts_with("net_memif") && port.device.contains("zero-copy=yes")
+}
 
 /// Ethernet header, two VLAN tags and frame check sequence, in bytes.
 const LINK_OVERHEAD: u16 = 14 + 2 * 4 + 4;

@@ -236,6 +236,7 @@ fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool) -> Result<Owned, Stri
         ports: Vec::new(),
         macs: Vec::new(),
     };
+    let memory = ports::SharedMemory::of(eal, &checked.ports);
     for (config, number) in checked.ports.iter().zip(0..) {
         let open = ports::open(eal, PortId(number), config, workers as u16, pool).map_err(sentence)?;
         let OpenPort { id, mut port, mac, receives_all, tx_abilities, configured, rx, tx } = open;
@@ -273,6 +274,7 @@ fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool) -> Result<Owned, Stri
             Outbox::of_owner(eal, &format!("inject-{id}"), RELAY_PACKETS, tx_abilities).map_err(sentence)?;
         owned.relays[0].push((id, relay));
         owned.master.push(outbox);
+        memory.started(config, &port);
         owned.ports.push(port);
         owned.macs.push(mac);
     }

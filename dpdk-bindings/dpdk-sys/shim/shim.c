@@ -2,8 +2,10 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "shim.h"
 
@@ -30,6 +32,11 @@ int dpdk_shim_errno(void)
 void dpdk_shim_set_errno(int value)
 {
 	rte_errno = value;
+}
+
+int dpdk_shim_duplicate_to(int from, int number)
+{
+	return dup3(from, number, O_CLOEXEC);
 }
 
 unsigned int dpdk_shim_lcore_id(void)

@@ -89,6 +89,9 @@ static const uint32_t DPDK_LCORE_ID_ANY = LCORE_ID_ANY;
 int dpdk_shim_errno(void);
 void dpdk_shim_set_errno(int value);
 
+/* Makes the descriptor `number` the same as `from`, as dup3() with close-on-exec does: negative on failure. */
+int dpdk_shim_duplicate_to(int from, int number);
+
 unsigned int dpdk_shim_lcore_id(void);
 /* The lowest CPU that the lcore may run on, or -1. */
 int dpdk_shim_lcore_cpu(unsigned int lcore);

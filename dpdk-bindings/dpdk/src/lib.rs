@@ -20,6 +20,7 @@
 //! ```
 
 pub mod clock;
+pub mod descriptors;
 pub mod eal;
 mod error;
 #[cfg(feature = "hash")]

@@ -2,7 +2,10 @@
 
 mod common;
 
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
 use common::with_eal;
+use dpdk::descriptors::MemoryDescriptors;
 use dpdk::mbuf::{Checksum, HEADROOM, L3_LEN_MAX, L4, NoRoom, TxOffload};
 use dpdk::{Burst, Eal, Mbuf, Mempool, mempool};
 
@@ -53,6 +56,30 @@ fn many_buffers_come_at_once_or_none() {
         assert!(pool.alloc_bulk(&mut more, 23));
         drop((taken, more));
         assert_eq!(pool.in_use(), 0);
+    });
+}
+
+#[test]
+fn a_descriptor_of_memory_that_a_driver_closed_comes_back() {
+    with_eal("a_descriptor_of_memory_that_a_driver_closed_comes_back", ONE_LCORE, |eal| {
+        let memory = |number: &i32| {
+            std::fs::read_link(format!("/proc/self/fd/{number}"))
+                .is_ok_and(|target| target.to_string_lossy().starts_with("/memfd:nohuge"))
+        };
+        let number = (0..256).find(memory).expect("the EAL's memory has a descriptor");
+        let kept = MemoryDescriptors::keep(&eal).expect("it can be copied");
+        assert_eq!(kept.restore().expect("nothing is wrong"), 0);
+        // SAFETY: as memif does, and nobody uses the descriptor until it is back.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+        assert!(!memory(&number));
+        assert_eq!(kept.restore().expect("the number is free"), 1);
+        assert!(memory(&number));
+        // SAFETY: as above.
+        drop(unsafe { OwnedFd::from_raw_fd(number) });
+        let other = std::fs::File::open("/dev/null").expect("it opens");
+        assert_eq!(other.as_raw_fd(), number, "the lowest free number");
+        let error = kept.restore().expect_err("it belongs to another");
+        assert_eq!(error.to_string(), format!("descriptor {number} is /dev/null now"));
     });
 }
 
