@@ -9,7 +9,7 @@ use crate::link::appliance::{Appliance, Settings};
 use crate::link::child::Child;
 use crate::link::engine::{Connect, Connections, Counted, Load, Pace};
 use crate::link::plan;
-use crate::link::rig::{GENERATOR_CPU, MEASURED_CPU, Pair, Rig};
+use crate::link::rig::{GENERATOR_CPU, LINK_LIMIT, MEASURED_CPU, Pair, Rig};
 use crate::link::testpmd::{self, Mode};
 use crate::regime::{self, Regime};
 use crate::traffic::sizes::Size;
@@ -94,8 +94,7 @@ impl Contender {
     /// The reference.
     pub fn testpmd(rig: &mut Rig, mode: Mode, traffic: &Traffic) -> Result<Contender> {
         let pair = rig.pair()?;
-        let mut child = testpmd::start(&pair.site, mode, &pair.devices, MEASURED_CPU)?;
-        pair.wait_up(&mut child)?;
+        let child = testpmd::start_connected(&pair, mode, MEASURED_CPU)?;
         let mut contender =
             Contender::new(pair, traffic, MacAddress([2, 0, 0, 0, 0, 1]), rig.hz, Kind::Reference(child));
         for _ in 0..100 {
@@ -124,7 +123,7 @@ impl Contender {
         } else {
             (Appliance::start(&pair.site, &settings)?, None)
         };
-        pair.wait_up(&mut appliance.child)?;
+        pair.wait_up(&mut appliance.child, LINK_LIMIT)?;
         let (gateway, address) = (plan::gateway(traffic.family), plan::virtual_address(traffic.family));
         let virtual_mac = pair.engine.resolve(gateway, address, 10 * rig.hz).with_context(|| {
             format!("the appliance does not answer for {address}:\n{}", appliance.child.log())

@@ -21,7 +21,7 @@ pub const GENERATOR_CPU: u32 = 0;
 pub const MEASURED_CPU: u32 = 1;
 
 /// How long a link may take to come up.
-const LINK_LIMIT: Duration = Duration::from_secs(20);
+pub const LINK_LIMIT: Duration = Duration::from_secs(20);
 
 /// Ports of the generator, and where what is measured connects.
 #[derive(Debug)]
@@ -157,15 +157,25 @@ impl Pair {
         Ok(())
     }
 
+    /// Waits until no link is up.
+    pub fn wait_down(&self, limit: Duration) -> Result<()> {
+        let begin = Instant::now();
+        while self.ports[0].link()?.up || self.ports[1].link()?.up {
+            ensure!(begin.elapsed() < limit, "the links stay up");
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        Ok(())
+    }
+
     /// Waits until both links are up; the other side must live meanwhile.
-    pub fn wait_up(&self, child: &mut Child) -> Result<()> {
+    pub fn wait_up(&self, child: &mut Child, limit: Duration) -> Result<()> {
         let begin = Instant::now();
         loop {
             child.must_live()?;
             if self.is_up()? {
                 return Ok(());
             }
-            ensure!(begin.elapsed() < LINK_LIMIT, "the links do not come up:\n{}", child.log());
+            ensure!(begin.elapsed() < limit, "the links do not come up:\n{}", child.log());
             std::thread::sleep(Duration::from_millis(1));
         }
     }

@@ -1,10 +1,12 @@
 //! `dpdk-testpmd`, the reference: it forwards between two ports and does next to nothing else.
 
 use std::path::Path;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::link::child::{Child, Site};
+use crate::link::rig::Pair;
 
 /// What it does to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,27 @@ impl Mode {
             Mode::Io => "io",
         }
     }
+}
+
+/// How long it may take to connect. With two ports that share its memory DPDK 22.11's memif sometimes
+/// fails to connect the second (a driver's flaw: the first closes the descriptor of both).
+const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+/// How often it is started before its failure is believed.
+const STARTS_MAX: usize = 5;
+
+/// Starts it on the other side of a pair of ports, and again when it does not connect.
+pub fn start_connected(pair: &Pair, mode: Mode, cpu: u32) -> Result<Child> {
+    let mut failed = None;
+    for _ in 0..STARTS_MAX {
+        let mut child = start(&pair.site, mode, &pair.devices, cpu)?;
+        match pair.wait_up(&mut child, CONNECT_LIMIT) {
+            Ok(()) => return Ok(child),
+            Err(error) => failed = Some(error),
+        }
+        drop(child);
+        pair.wait_down(CONNECT_LIMIT)?;
+    }
+    Err(failed.unwrap_or_else(|| anyhow!("it was not started")))
 }
 
 /// Starts it on two devices, its forwarding core on `cpu`.

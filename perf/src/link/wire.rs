@@ -1,8 +1,6 @@
 //! The generator alone, on any two ports: network cards on another machine, most of all. What
 //! forwards in between is not this program's business.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 use baton::wire::MacAddress;
 use clap::Args;
@@ -13,7 +11,7 @@ use crate::link::contender::Traffic;
 use crate::link::engine::{Connect, Engine, Pace};
 use crate::link::memif::PERCENTILES;
 use crate::link::plan;
-use crate::link::rig::{Pair, Rig};
+use crate::link::rig::{LINK_LIMIT, Pair, Rig};
 use crate::regime::Regime;
 use crate::traffic::sizes::Size;
 use crate::traffic::{Family, Protocol, Spread, connection};
@@ -77,7 +75,7 @@ impl Wire {
         let devices = [self.client_device.clone(), self.server_device.clone()];
         let mut rig = Rig::start(self.cpu, Folder::new()?, &[devices], &[Default::default()], &[])?;
         let mut pair = rig.pair()?;
-        pair.wait_link(Duration::from_secs(20))?;
+        pair.wait_link(LINK_LIMIT)?;
         // Whatever is in between may have any number of CPUs, on any machine.
         let figures = self.measure(&mut pair, rig.hz)?.into_iter();
         let figures: Vec<Figure> = figures.map(|figure| figure.in_regime(Regime::Mixed)).collect();
