@@ -116,9 +116,18 @@ pub struct Site {
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Makes one. Its path is short enough for sockets.
+    /// Makes one, and removes those of processes that were killed. Its path is short enough for sockets.
     pub fn new() -> Result<Folder> {
-        let path = std::env::temp_dir().join(format!("baton-perf-{}", std::process::id()));
+        const PREFIX: &str = "baton-perf-";
+        for entry in fs::read_dir(std::env::temp_dir())?.flatten() {
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| name.strip_prefix(PREFIX));
+            if id.is_some_and(|id| id.parse::<u32>().is_ok() && !Path::new("/proc").join(id).exists()) {
+                // Another harness may be doing the same.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = std::env::temp_dir().join(format!("{PREFIX}{}", std::process::id()));
         fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Folder(path))
     }
