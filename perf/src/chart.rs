@@ -63,7 +63,7 @@ pub fn draw(title: &str, figures: &[Figure]) -> String {
     let mut value = 0.0;
     while value <= ceiling + step / 2.0 {
         line(&mut out, [LEFT, y(value), WIDTH - RIGHT, y(value)], "#dddddd", 1.0);
-        text(&mut out, LEFT - 6.0, y(value) + 4.0, "end", &number(value));
+        text(&mut out, LEFT - 6.0, y(value) + 4.0, "end", &short(value));
         value += step;
     }
     if dots.iter().all(|dot| matches!(dot.place, Place::Number(_))) {
@@ -181,14 +181,16 @@ fn step_of(top: f64) -> f64 {
     steps.into_iter().rfind(|step| top / step >= 4.0).unwrap_or(decade)
 }
 
-/// 1 k, 100 k, 10 M.
+/// 0.5, 20, 1 k, 2.5 k, 10 M.
 fn short(value: f64) -> String {
+    let plain = |value: f64| {
+        let digits = format!("{value:.2}");
+        digits.trim_end_matches('0').trim_end_matches('.').to_owned()
+    };
     match value {
-        value if value >= 1e6 => format!("{} M", number(value / 1e6).trim_end_matches(".00")),
-        value if value >= 1e3 => {
-            format!("{} k", number(value / 1e3).trim_end_matches(".00").trim_end_matches(".0"))
-        }
-        value => number(value).trim_end_matches(".00").trim_end_matches(".0").to_owned(),
+        value if value >= 1e6 => plain(value / 1e6) + " M",
+        value if value >= 1e3 => plain(value / 1e3) + " k",
+        value => plain(value),
     }
 }
 

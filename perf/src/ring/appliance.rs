@@ -102,7 +102,8 @@ impl Swap {
     #[inline]
     pub fn turn(&mut self) {
         for from in 0..2 {
-            let mut burst = self.receive(from);
+            let mut burst = Burst::<BURST_MAX>::new();
+            self.ports[from].0.receive(&mut burst);
             swap_all(&mut burst);
             self.ports[1 - from].1.send(&mut burst);
         }
@@ -112,23 +113,17 @@ impl Swap {
     #[inline]
     pub fn turn_with(&mut self, lines: &mut Lines) {
         for from in 0..2 {
-            let mut burst = self.receive(from);
+            let mut burst = Burst::<BURST_MAX>::new();
+            self.ports[from].0.receive(&mut burst);
             let touched = lines.prefetch(burst.len());
             swap_all(&mut burst);
             lines.touch(&touched);
             self.ports[1 - from].1.send(&mut burst);
         }
     }
-
-    #[inline]
-    fn receive(&mut self, from: usize) -> Burst<BURST_MAX> {
-        let mut burst = Burst::new();
-        self.ports[from].0.receive(&mut burst);
-        burst
-    }
 }
 
-#[inline]
+#[inline(always)]
 fn swap_all(burst: &mut Burst<BURST_MAX>) {
     for mbuf in burst {
         if let Some((to, from)) = mbuf.head_mut().get_mut(..12).map(|both| both.split_at_mut(6)) {

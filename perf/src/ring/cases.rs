@@ -120,9 +120,6 @@ pub fn measure(case: &str, plan: &Plan, rows: &[Row], samples: usize) -> Result<
 /// What the cost of flows in memory is compared with.
 const LINES: &str = "three random lines";
 
-/// The chart that shows how the cost grows.
-const BY_FLOWS: &str = "Cycles per packet beyond macswap, by flows";
-
 const FLOWS: [(u32, &str); 4] = [(1_000, "1k"), (100_000, "100k"), (1_000_000, "1m"), (10_000_000, "10m")];
 
 fn plan(forwarding: Forwarding, flows: u32, mirroring: Mirroring) -> Plan {
@@ -240,11 +237,12 @@ fn by_mirroring(mirroring: Mirroring, flows: u32, short: &str) -> Case {
 /// How the cost grows with the number of flows: the headline.
 fn by_flows(forwarding: Forwarding, flows: u32, short: &str) -> Case {
     let name = forwarding.name();
+    let chart = format!("Cycles per packet beyond macswap, {name}, by flows");
     let row = |new: f64, spread: Spread| {
         let traffic = Traffic { spread, ..Traffic::PLAIN }.with_new(new);
         let spread = if spread == Spread::Zipf { ", Zipf" } else { "" };
-        let series = format!("{name}, {} new{spread}", super::plan::percent(new));
-        Row::plain(traffic).at(BY_FLOWS, series, Place::Number(f64::from(flows)))
+        let series = format!("{} new{spread}", super::plan::percent(new));
+        Row::plain(traffic).at(&chart, series, Place::Number(f64::from(flows)))
     };
     let mut rows =
         vec![row(0.0, Spread::Uniform).with_lines(), row(0.01, Spread::Uniform), row(0.1, Spread::Uniform)];
