@@ -94,7 +94,7 @@ impl Io for DpdkIo {
         packet
     }
 
-    #[inline]
+    #[inline(always)]
     fn send(&mut self, port: PortId, packet: Packet, class: TxClass) {
         let DpdkIoSetup { outboxes, clock, lease, counters, .. } = &mut self.setup;
         if let Some(outbox) = outboxes.get_mut(usize::from(port.0)) {
@@ -172,7 +172,12 @@ impl World for DpdkIo {
         if let Some((port, queue)) = self.setup.rx.get_mut(source) {
             let mut burst = Burst::<BURST_MAX>::new();
             queue.receive(&mut burst);
+            for mbuf in &burst {
+                mbuf.prefetch();
+            }
+            packets.reserve(burst.len());
             for mbuf in burst {
+                mbuf.prefetch_head();
                 match Packet::received(mbuf, *port) {
                     Some(packet) => packets.push(packet),
                     None => self.setup.counters.bump(Counter::DropNoBuffer),

@@ -69,8 +69,18 @@ impl Packet {
     }
 
     /// Does what was asked of the port, or asks it, and gives what the port's queue takes.
-    #[inline]
+    #[inline(always)]
     pub fn finish(mut self, port: &TxAbilities) -> Result<Outgoing, Unsendable> {
+        if self.tx == TxMeta::default() && (port.segments || self.mbuf.segment_count() == 1) {
+            self.mbuf.clear_tx_offload();
+            return Ok(Outgoing::from(self.mbuf));
+        }
+        self.finish_checksums(port)
+    }
+
+    /// With checksums to be filled in, or segments to be made one.
+    #[inline(never)]
+    fn finish_checksums(mut self, port: &TxAbilities) -> Result<Outgoing, Unsendable> {
         if !port.segments && self.mbuf.segment_count() > 1 {
             self.mbuf.linearize().map_err(|_| Unsendable::Segments)?;
         }

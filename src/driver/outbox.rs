@@ -34,8 +34,12 @@ enum Exit {
 pub struct Outbox {
     exit: Exit,
     abilities: TxAbilities,
-    waiting: ArrayVec<Departure, BURST_MAX>,
+    waiting: ArrayVec<Outgoing, BURST_MAX>,
+    /// Bit i: packet i is a service's.
+    service: u32,
 }
+
+const _: () = assert!(BURST_MAX <= u32::BITS as usize);
 
 /// The other end of an [`Outbox`] that passes packets on: the queue's owner has it.
 pub struct Relay(Consumer<Departure>);
@@ -43,7 +47,7 @@ pub struct Relay(Consumer<Departure>);
 impl Outbox {
     /// Sends by a queue that the worker owns.
     pub fn of_queue(queue: TxQueue, abilities: TxAbilities) -> Outbox {
-        Outbox { exit: Exit::Queue(queue), abilities, waiting: ArrayVec::new() }
+        Outbox { exit: Exit::Queue(queue), abilities, waiting: ArrayVec::new(), service: 0 }
     }
 
     /// Passes packets to the owner of a queue, who empties the relay into its own
@@ -55,12 +59,12 @@ impl Outbox {
         abilities: TxAbilities,
     ) -> Result<(Outbox, Relay), dpdk::Error> {
         let (producer, consumer) = ring::ring(running, name, capacity)?;
-        let outbox = Outbox { exit: Exit::Owner(producer), abilities, waiting: ArrayVec::new() };
+        let outbox = Outbox { exit: Exit::Owner(producer), abilities, waiting: ArrayVec::new(), service: 0 };
         Ok((outbox, Relay(consumer)))
     }
 
     /// Takes a packet for the next [`Outbox::flush`]; a full outbox is flushed first.
-    #[inline]
+    #[inline(always)]
     pub fn push(
         &mut self,
         packet: Packet,
@@ -84,7 +88,7 @@ impl Outbox {
         self.take(ready, class, may_serve, counters);
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(
         &mut self,
         ready: Result<Outgoing, Unsendable>,
@@ -93,18 +97,25 @@ impl Outbox {
         counters: &Counters,
     ) {
         match ready {
-            Ok(packet) => self.depart(Departure { packet, class }, may_serve, counters),
+            Ok(packet) => self.depart(packet, class, may_serve, counters),
             Err(unsendable) => counters.bump(unsendable.counter()),
         }
     }
 
-    #[inline]
-    fn depart(&mut self, departure: Departure, may_serve: impl FnOnce() -> bool, counters: &Counters) {
+    #[inline(always)]
+    fn depart(
+        &mut self,
+        packet: Outgoing,
+        class: TxClass,
+        may_serve: impl FnOnce() -> bool,
+        counters: &Counters,
+    ) {
         if self.waiting.is_full() {
             self.flush(may_serve, counters);
         }
         // A flush leaves the outbox empty.
-        self.waiting.push(departure);
+        self.service |= u32::from(class == TxClass::Service) << self.waiting.len();
+        self.waiting.push(packet);
     }
 
     /// Sends what waits, and leaves nothing waiting: what the port or the owner does
@@ -114,25 +125,37 @@ impl Outbox {
         if self.waiting.is_empty() {
             return;
         }
+        let service = core::mem::take(&mut self.service);
         match &mut self.exit {
             Exit::Queue(queue) => {
-                let service = self.waiting.iter().any(|departure| departure.class == TxClass::Service);
-                let refused = service && !may_serve();
-                let mut burst: ArrayVec<Outgoing, BURST_MAX> = ArrayVec::new();
-                for departure in self.waiting.drain(..) {
-                    if refused && departure.class == TxClass::Service {
-                        counters.bump(Counter::DropTxLease);
-                    } else {
-                        burst.push(departure.packet);
-                    }
+                if service != 0 && !may_serve() {
+                    let mut place = 0;
+                    self.waiting.retain(|_| {
+                        place += 1;
+                        service >> (place - 1) & 1 == 0
+                    });
+                    counters.add(Counter::DropTxLease, u64::from(service.count_ones()));
                 }
-                counters.add(Counter::TxPackets, queue.send(&mut burst) as u64);
-                counters.add(Counter::DropTxFull, burst.len() as u64);
+                counters.add(Counter::TxPackets, queue.send(&mut self.waiting) as u64);
+                if !self.waiting.is_empty() {
+                    counters.add(Counter::DropTxFull, self.waiting.len() as u64);
+                    self.waiting.clear();
+                }
             }
             Exit::Owner(ring) => {
-                ring.push(&mut self.waiting);
-                counters.add(Counter::DropTxRelayFull, self.waiting.len() as u64);
-                self.waiting.clear();
+                let class = |place: usize| match service >> place & 1 {
+                    0 => TxClass::Own,
+                    _ => TxClass::Service,
+                };
+                let mut burst: ArrayVec<Departure, BURST_MAX> = ArrayVec::new();
+                burst.extend(
+                    self.waiting
+                        .drain(..)
+                        .enumerate()
+                        .map(|(place, packet)| Departure { packet, class: class(place) }),
+                );
+                ring.push(&mut burst);
+                counters.add(Counter::DropTxRelayFull, burst.len() as u64);
             }
         }
     }
@@ -145,7 +168,7 @@ impl Relay {
         let mut burst: ArrayVec<Departure, BURST_MAX> = ArrayVec::new();
         let count = self.0.pop(&mut burst);
         for departure in burst {
-            outbox.depart(departure, &may_serve, counters);
+            outbox.depart(departure.packet, departure.class, &may_serve, counters);
         }
         count
     }

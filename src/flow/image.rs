@@ -55,6 +55,12 @@ impl Image {
         self.0 as u8 == 4
     }
 
+    /// The protocol.
+    #[inline(always)]
+    pub const fn v4_protocol(self) -> u8 {
+        (self.0 >> 8) as u8
+    }
+
     /// Source and destination as a packet's bytes hold them, read as little-endian words.
     #[inline(always)]
     pub const fn v4_endpoints(self) -> V4Endpoints {

@@ -20,8 +20,6 @@ pub const UDP: u8 = 17;
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, FromZeros)]
 pub struct Address([u8; 16]);
 
-const MAPPED: [u8; 12] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff];
-
 impl Address {
     /// `::`, which is no host's address.
     pub const UNSPECIFIED: Address = Address([0; 16]);
@@ -50,7 +48,20 @@ impl Address {
 
     /// Whether it is an IPv4 address.
     pub fn is_v4(self) -> bool {
-        self.0[..12] == MAPPED
+        // Two words instead of twelve bytes.
+        let [zeros, last] = self.words();
+        zeros == 0 && last as u32 == u32::from_le_bytes([0, 0, 0xff, 0xff])
+    }
+
+    /// Its halves, read as little-endian words.
+    fn words(self) -> [u64; 2] {
+        let word = |at: usize| self.0[at..].first_chunk().map_or(0, |half| u64::from_le_bytes(*half));
+        [word(0), word(8)]
+    }
+
+    /// An IPv4 address as a number, its first octet the highest; `None` for IPv6.
+    pub fn v4_bits(self) -> Option<u32> {
+        self.v4_octets().map(u32::from_be_bytes)
     }
 
     /// The four bytes of an IPv4 address; `None` for IPv6.

@@ -109,6 +109,10 @@ impl Hot {
         self.bytes += bytes;
     }
 
+    pub(super) const fn set_state(&mut self, state: TcpState) {
+        self.tcp = state.number();
+    }
+
     /// Takes over what changes in a flow's life.
     pub(super) fn change(&mut self, flow: &Flow) {
         self.adjacency = adjacencies(flow);
@@ -175,6 +179,12 @@ impl Cold {
         }
     }
 
+    pub(super) const fn set_changed(&mut self, stamp: Stamp) {
+        self.changed_node = stamp.term.node.0;
+        self.changed_version = narrow(stamp.version.0);
+        self.changed_counter = narrow(stamp.term.counter);
+    }
+
     pub(super) const fn changed(&self) -> Stamp {
         Stamp {
             term: Term { counter: wide(self.changed_counter), node: NodeId(self.changed_node) },
@@ -213,16 +223,21 @@ impl Wide {
 /// The parts of one flow; the last one only of an IPv6 flow.
 pub(super) fn split(flow: &Flow, imager: &Imager) -> (Hot, Cold, Option<Wide>) {
     let images = [imager.of(&flow.client), imager.of(&flow.server)];
-    let deltas = [Direction::FromClient, Direction::FromServer].map(|direction| {
-        let (old, new) = (flow.key(direction), flow.translated(direction));
-        let addresses = Delta::NONE.address(old.src.ip(), new.src.ip()).address(old.dst.ip(), new.dst.ip());
-        let ports = Delta::NONE.port(old.src_port, new.src_port).port(old.dst_port, new.dst_port);
-        (addresses.and(ports).folded(), addresses.and(ONE_HOP_LESS).folded())
-    });
+    let (client, server) = (&flow.client, &flow.server);
+    let addresses =
+        match (client.src.v4_bits(), client.dst.v4_bits(), server.src.v4_bits(), server.dst.v4_bits()) {
+            (Some(from), Some(to), Some(real), Some(nat)) => Delta::NONE.dword(from, nat).dword(to, real),
+            _ => Delta::NONE
+                .address(client.src.ip(), server.dst.ip())
+                .address(client.dst.ip(), server.src.ip()),
+        };
+    let all = addresses.port(client.src_port, server.dst_port).port(client.dst_port, server.src_port);
+    // The other direction undoes it all.
+    let (transport, network) = ([all, all.undone()], [addresses, addresses.undone()]);
     let hot = Hot {
         images,
-        transport: deltas.map(|delta| delta.0),
-        network: deltas.map(|delta| delta.1),
+        transport: transport.map(Delta::folded),
+        network: network.map(|addresses| addresses.and(ONE_HOP_LESS).folded()),
         adjacency: adjacencies(flow),
         tcp: flow.tcp.number(),
         flags: flow.flags,

@@ -14,6 +14,7 @@ use crate::flow::image::{Image, Imager};
 use crate::flow::index::{Index, Spot};
 use crate::flow::key::Key;
 use crate::flow::layout::{Cold, Hot, Wide, join, split};
+use crate::flow::tcp_state::TcpState;
 
 /// Flows of one table at most: one bit of an index slot tells the direction, and the
 /// highest value means none.
@@ -144,11 +145,12 @@ impl Table {
 
     /// The flow that a packet with this key belongs to, and which way it goes.
     pub fn lookup(&self, key: &Key) -> Option<(FlowIndex, Direction)> {
-        self.find(self.imager.of(key), key)
+        let image = self.imager.of(key);
+        self.find(self.spot(image), image, key)
     }
 
-    fn find(&self, image: Image, key: &Key) -> Option<(FlowIndex, Direction)> {
-        let value = self.index.find(self.spot(image), |value| self.is(Candidate(value), image, key))?;
+    fn find(&self, spot: Spot, image: Image, key: &Key) -> Option<(FlowIndex, Direction)> {
+        let value = self.index.find(spot, |value| self.is(Candidate(value), image, key))?;
         Some((Candidate(value).flow(), Candidate(value).direction()))
     }
 
@@ -162,10 +164,11 @@ impl Table {
     pub fn insert(&mut self, flow: &Flow) -> Insert {
         let (hot, cold, wide) = split(flow, &self.imager);
         let [client, server] = [Direction::FromClient, Direction::FromServer].map(|way| hot.image(way));
-        if self.find(client, &flow.client).is_some() {
+        let spots = [self.spot(client), self.spot(server)];
+        if self.find(spots[0], client, &flow.client).is_some() {
             return Insert::ClientKeyTaken;
         }
-        if flow.client == flow.server || self.find(server, &flow.server).is_some() {
+        if flow.client == flow.server || self.find(spots[1], server, &flow.server).is_some() {
             return Insert::ServerKeyTaken;
         }
         let place = match self.free {
@@ -173,7 +176,6 @@ impl Table {
             NONE => FlowIndex(self.used),
             free => FlowIndex(free),
         };
-        let spots = [self.spot(client), self.spot(server)];
         if !self.index.insert(spots[0], Candidate::new(place, Direction::FromClient).0) {
             return Insert::Full;
         }
@@ -221,6 +223,20 @@ impl Table {
         self.hot.get(place.slot()).filter(|hot| hot.is_occupied())
     }
 
+    /// As [`Table::hot`], to be changed.
+    #[inline(always)]
+    pub fn hot_mut(&mut self, place: FlowIndex) -> Option<&mut Hot> {
+        self.hot.get_mut(place.slot()).filter(|hot| hot.is_occupied())
+    }
+
+    /// The flow at a place has come further.
+    pub fn set_state(&mut self, place: FlowIndex, state: TcpState, changed: Stamp) {
+        if let Some(hot) = self.hot_mut(place) {
+            hot.set_state(state);
+            self.cold[place.slot()].set_changed(changed);
+        }
+    }
+
     /// Changes the flow at a place: anything but its keys and its shard, which stay as they are. A flow whose
     /// keys change is removed and inserted. `None` if there is none.
     pub fn update<T>(&mut self, place: FlowIndex, change: impl FnOnce(&mut Flow) -> T) -> Option<T> {
@@ -232,7 +248,7 @@ impl Table {
 
     /// As [`Table::update`], with what [`Table::get`] gave, changed.
     pub fn put(&mut self, place: FlowIndex, flow: &Flow) {
-        if let Some(hot) = self.hot.get_mut(place.slot()).filter(|hot| hot.is_occupied()) {
+        if let Some(hot) = self.hot_mut(place) {
             hot.change(flow);
             self.cold[place.slot()] = Cold::of(flow);
         }
@@ -240,7 +256,7 @@ impl Table {
 
     /// Sets or clears a fact of the flow at a place, if there is one.
     pub fn set_flag(&mut self, place: FlowIndex, flag: FlowFlags, set: bool) {
-        if let Some(hot) = self.hot.get_mut(place.slot()).filter(|hot| hot.is_occupied()) {
+        if let Some(hot) = self.hot_mut(place) {
             hot.set_flags(if set { hot.flags().with(flag) } else { hot.flags().without(flag) });
         }
     }

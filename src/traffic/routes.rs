@@ -18,8 +18,17 @@ pub struct NextHop {
 /// The routes of a configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    /// Longest prefix first.
-    routes: Vec<(Cidr, PortId, Option<IpAddr>)>,
+    v4: Vec<Route<u32>>,
+    v6: Vec<Route<u128>>,
+}
+
+/// One route; of all, the longest prefix comes first.
+#[derive(Clone, Copy, Debug)]
+struct Route<A> {
+    network: A,
+    mask: A,
+    port: PortId,
+    gateway: Option<IpAddr>,
 }
 
 impl Routes {
@@ -32,26 +41,45 @@ impl Routes {
             }
         }
         routes.extend(config.routes.iter().map(|route| (route.destination, route.port, Some(route.gateway))));
+        Routes::of(routes)
+    }
+
+    fn of(mut routes: Vec<(Cidr, PortId, Option<IpAddr>)>) -> Routes {
         // A stable sort: at equal length a port's own network comes before a gateway.
         routes.sort_by_key(|(network, ..)| core::cmp::Reverse(network.prefix_len));
-        Routes { routes }
+        let mut sorted = Routes::default();
+        for (cidr, port, gateway) in routes {
+            let host_bits = |bits: u32| bits.saturating_sub(u32::from(cidr.prefix_len));
+            match cidr.address {
+                IpAddr::V4(address) => {
+                    let mask = u32::MAX.checked_shl(host_bits(32)).unwrap_or(0);
+                    let network = address.to_bits() & mask;
+                    sorted.v4.push(Route { network, mask, port, gateway });
+                }
+                IpAddr::V6(address) => {
+                    let mask = u128::MAX.checked_shl(host_bits(128)).unwrap_or(0);
+                    let network = address.to_bits() & mask;
+                    sorted.v6.push(Route { network, mask, port, gateway });
+                }
+            }
+        }
+        sorted
     }
 
     /// The next hop towards an address; `None`: there is no route.
     pub fn next_hop(&self, address: IpAddr) -> Option<NextHop> {
-        let (_, port, gateway) = self.routes.iter().find(|(network, ..)| contains(network, address))?;
-        Some(NextHop { port: *port, address: gateway.unwrap_or(address) })
+        let (port, gateway) = match address {
+            IpAddr::V4(to) => {
+                let route = self.v4.iter().find(|route| to.to_bits() & route.mask == route.network)?;
+                (route.port, route.gateway)
+            }
+            IpAddr::V6(to) => {
+                let route = self.v6.iter().find(|route| to.to_bits() & route.mask == route.network)?;
+                (route.port, route.gateway)
+            }
+        };
+        Some(NextHop { port, address: gateway.unwrap_or(address) })
     }
-}
-
-fn contains(network: &Cidr, address: IpAddr) -> bool {
-    let (net, host, bits) = match (network.address, address) {
-        (IpAddr::V4(net), IpAddr::V4(host)) => (u128::from(net.to_bits()), u128::from(host.to_bits()), 32),
-        (IpAddr::V6(net), IpAddr::V6(host)) => (net.to_bits(), host.to_bits(), 128),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
-    };
-    let shift = bits - u32::from(network.prefix_len).min(bits);
-    net.checked_shr(shift).unwrap_or(0) == host.checked_shr(shift).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -59,15 +87,14 @@ mod tests {
     use super::*;
 
     fn routes(list: &[(&str, u8, u16, Option<&str>)]) -> Routes {
-        let mut routes: Vec<_> = list
+        let routes = list
             .iter()
             .map(|(net, len, port, gateway)| {
                 let network = Cidr { address: net.parse().unwrap(), prefix_len: *len };
                 (network, PortId(*port), gateway.map(|g| g.parse().unwrap()))
             })
             .collect();
-        routes.sort_by_key(|(network, ..)| core::cmp::Reverse(network.prefix_len));
-        Routes { routes }
+        Routes::of(routes)
     }
 
     #[test]

@@ -131,6 +131,7 @@ impl Delta {
     }
 
     /// A delta from its stored number.
+    #[inline(always)]
     pub const fn from_folded(folded: u16) -> Delta {
         Delta(folded)
     }
@@ -189,13 +190,23 @@ impl Delta {
         }
     }
 
+    /// What undoes these changes.
+    #[must_use]
+    pub const fn undone(self) -> Delta {
+        Delta(!self.0)
+    }
+
     /// The checksum after the change: IPv4 header, TCP, ICMP.
+    #[inline(always)]
     pub const fn apply(self, checksum: u16) -> u16 {
-        !fold(!checksum as u64 + self.0 as u64)
+        // Both below 2^16: one carry at most, and none after it.
+        let sum = !checksum as u32 + self.0 as u32;
+        !((sum >> 16) + sum) as u16
     }
 
     /// The checksum after the change, for UDP: zero (none) stays zero, and a
     /// checksum never becomes zero.
+    #[inline(always)]
     pub const fn apply_udp(self, checksum: u16) -> u16 {
         if checksum == 0 { 0 } else { never_zero(self.apply(checksum)) }
     }

@@ -2,36 +2,39 @@
 //! memory together and not packet by packet; every other packet as [`Worker::handle_packet`] does it, in its
 //! turn, so that no packet overtakes another one of its flow.
 //!
-//! 1. *Note*: which packets may be of a settled flow: IPv4 without options, fragments or tags, TCP with an
-//!    acknowledgement and without SYN, FIN or RST, or UDP, and sound in all that
-//!    [`parse_head`](crate::wire::parse::parse_head) asks for. The key's image is read and hashed,
-//!    its bucket asked for.
+//! 1. *Note*: which packets may be of a known flow: TCP or UDP over IPv4 without options, fragments or tags, and
+//!    sound in all that [`parse_head`](crate::wire::parse::parse_head) asks for. The key's image is read and
+//!    hashed, its bucket asked for.
 //! 2. *Find*: the bucket names a flow; the flow's lines are asked for.
-//! 3. *Forward*: if it is the packet's flow and in a state that such a packet does not change, the packet is
+//! 3. *Forward*: if it is the packet's flow, the packet changes the flow's state as its flags say, is
 //!    rewritten from what the flow's line holds, and sent.
 //!
-//! What a stage is not sure of it leaves to `handle_packet`; so this file decides nothing about
-//! packets, and without it only time would be lost.
+//! What a stage is not sure of it leaves to `handle_packet`, which would do the same to
+//! every packet that is forwarded here.
+
+use arrayvec::ArrayVec;
 
 use crate::base::buffer::{Buffer, ChecksumStatus};
 use crate::base::counters::Counter;
 use crate::base::io::{Io, TxClass};
 use crate::base::limits::{BURST_MAX, PORTS_MAX};
 use crate::base::time::Instant;
+use crate::flow::Stamp;
 use crate::flow::aging::Mark;
 use crate::flow::entry::FlowFlags;
-use crate::flow::image::{Image, V4_OFFSET};
+use crate::flow::image::{Image, V4_OFFSET, V4Endpoints};
 use crate::flow::index::Spot;
 use crate::flow::key::{TCP, UDP};
 use crate::flow::table::Candidate;
-use crate::flow::tcp_state::TcpState;
-use crate::wire::ethernet;
+use crate::flow::tcp_state::{Segment, TcpState, Transition};
+use crate::wire::checksum::Delta;
+use crate::wire::{ethernet, tcp};
 use crate::worker::Worker;
 use crate::worker::message::Role;
 
-/// Bytes of headers that a note looks at: Ethernet, IPv4, and UDP or TCP without options.
-const UDP_HEADERS: usize = ethernet::HEADER_LEN + 20 + 8;
-const TCP_HEADERS: usize = ethernet::HEADER_LEN + 20 + 20;
+/// Bytes of headers that a note looks at: Ethernet, IPv4, and TCP without options. A datagram in a frame that is
+/// shorter, which an Ethernet never is, goes the other way.
+const HEADERS: usize = ethernet::HEADER_LEN + 20 + 20;
 
 /// The lower six bytes of a word.
 const MAC_BITS: u64 = 0xffff_ffff_ffff;
@@ -44,14 +47,21 @@ const SETTLED_FROM: u8 = TcpState::Established.number();
 const UNUSUAL: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD);
 
 /// What is known of a packet between the stages.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Note {
     image: Image,
     spot: Spot,
-    candidate: Option<Candidate>,
-    /// Bytes of the IP packet; 0: not noted.
+    /// Bytes of the IP packet.
     ip_len: u16,
+    /// Its TCP flags, as far as they say something of a flow's state; [`PLAIN`] of a datagram.
+    flags: u8,
 }
+
+/// Finish, synchronize, reset and acknowledge (RFC 9293 section 3.1).
+const FLAGS: u8 = 0x17;
+
+/// An acknowledgement and nothing else that matters.
+const PLAIN: u8 = 0x10;
 
 /// What a worker compares packets with, made when its addresses are known.
 #[derive(Clone, Debug)]
@@ -76,7 +86,7 @@ impl Doors {
 /// A word at a constant place; the compiler sees that it lies within.
 #[inline(always)]
 fn word<const N: usize, const LEN: usize>(bytes: &[u8; LEN], at: usize) -> [u8; N] {
-    core::array::from_fn(|i| bytes[at + i])
+    <[u8; N]>::try_from(&bytes[at..at + N]).unwrap_or([0; N])
 }
 
 #[inline(always)]
@@ -84,34 +94,34 @@ fn be16<const LEN: usize>(bytes: &[u8; LEN], at: usize) -> u16 {
     u16::from_be_bytes(word(bytes, at))
 }
 
-/// Whether the header of an IPv4 packet without options adds up (RFC 1071).
+/// Whether the header of an IPv4 packet without options adds up (RFC 1071): a sum of 16-bit words in ones'
+/// complement is the sum of longer ones modulo 2^16 - 1, whose multiples it has to be.
 #[inline(always)]
 fn header_adds_up<const LEN: usize>(bytes: &[u8; LEN]) -> bool {
     let at = ethernet::HEADER_LEN;
     let (a, b) = (u64::from_ne_bytes(word(bytes, at)), u64::from_ne_bytes(word(bytes, at + 8)));
-    let c = u32::from_ne_bytes(word(bytes, at + 16));
-    let sum = (a >> 32) + (a & 0xffff_ffff) + (b >> 32) + (b & 0xffff_ffff) + u64::from(c);
-    // Below 2^35: three words of 16 bits and a little.
-    let sum = (sum >> 32) + (sum >> 16 & 0xffff) + (sum & 0xffff);
-    let sum = (sum >> 16) + (sum & 0xffff);
-    sum == 0xffff
+    let (sum, carry) = a.overflowing_add(b);
+    // With its carry a sum is never full, so the next two additions have one carry between them.
+    let (sum, more) =
+        (sum + u64::from(carry)).overflowing_add(u64::from(u32::from_ne_bytes(word(bytes, at + 16))));
+    (sum + u64::from(more)) % 0xffff == 0
 }
 
-/// Notes a packet, if it may be of a settled flow: its key's image and the bytes of its IP packet.
+/// Notes a packet, if it may be of a known flow.
 #[inline(always)]
-fn note<B: Buffer>(packet: &B, doors: &Doors) -> Option<(Image, u16)> {
-    let head: &[u8; UDP_HEADERS] = packet.head().first_chunk()?;
+fn note<B: Buffer>(packet: &B, doors: &Doors) -> Option<Note> {
+    let head: &[u8; HEADERS] = packet.head().first_chunk()?;
     let rx = packet.rx();
     let to = u64::from_le_bytes(word(head, 0)) & MAC_BITS;
     if to != doors.virtual_v4 && to != doors.own[usize::from(rx.port.0) % PORTS_MAX] {
         return None;
     }
     // EtherType, version and header length; flags and fragment offset, but for "do not fragment".
-    let kind = u32::from_be_bytes(word(head, 12)) >> 8;
+    let kind = u32::from_le_bytes(word(head, 12)) & 0xff_ffff;
+    let fragment = u16::from_le_bytes(word(head, 20)) & 0xffbf;
     let ip_len = be16(head, 16);
     let available = packet.total_len() - ethernet::HEADER_LEN;
-    if kind != 0x0008_0045 || be16(head, 20) & 0xbfff != 0 || usize::from(ip_len) > available || head[22] <= 1
-    {
+    if kind != 0x45_0008 || fragment != 0 || usize::from(ip_len) > available || head[22] <= 1 {
         return None;
     }
     match rx.ip_checksum {
@@ -122,19 +132,16 @@ fn note<B: Buffer>(packet: &B, doors: &Doors) -> Option<(Image, u16)> {
     if rx.l4_checksum == ChecksumStatus::Bad {
         return None;
     }
-    let sound = match head[23] {
-        UDP => {
-            let len = be16(head, 38);
-            len >= 8 && len.checked_add(20).is_some_and(|len| len <= ip_len)
-        }
-        TCP => {
-            let head: &[u8; TCP_HEADERS] = packet.head().first_chunk()?;
-            let header_len = u16::from(head[46] >> 4) * 4;
-            header_len >= 20 && header_len + 20 <= ip_len && head[47] & 0x17 == 0x10
-        }
-        _ => false,
-    };
-    sound.then(|| (Image::of_v4_packet(&word(head, V4_OFFSET)), ip_len))
+    // Both protocols in one, by choices and not by branches: in mixed traffic every other branch is foretold wrongly.
+    let is_udp = head[23] == UDP;
+    let (len, len_min) = if is_udp { (be16(head, 38), 8) } else { (u16::from(head[46] >> 4) * 4, 20) };
+    let flags = if is_udp { PLAIN } else { head[47] & FLAGS };
+    let known = is_udp | (head[23] == TCP);
+    let fits = (len >= len_min) & (u32::from(len) + 20 <= u32::from(ip_len));
+    if !(known & fits) || (flags != PLAIN && !tcp::Flags(flags).are_sane()) {
+        return None;
+    }
+    Some(Note { image: Image::of_v4_packet(&word(head, V4_OFFSET)), spot: Spot::default(), ip_len, flags })
 }
 
 impl<B: Buffer> Worker<B> {
@@ -147,30 +154,38 @@ impl<B: Buffer> Worker<B> {
             }
             return;
         }
-        let marks = marks(now);
+        let turn = Turn { now, marks: marks(now) };
         while !packets.is_empty() {
             let count = packets.len().min(BURST_MAX);
-            let mut notes = [Note::default(); BURST_MAX];
-            for (note, packet) in notes.iter_mut().zip(&packets[..count]) {
-                if let Some((image, ip_len)) = self::note(packet, &self.doors) {
-                    let spot = self.flows.table.spot(image);
-                    self.flows.table.prefetch(spot);
-                    *note = Note { image, spot, candidate: None, ip_len };
+            let mut notes = ArrayVec::<Option<Note>, BURST_MAX>::new();
+            for packet in &packets[..count] {
+                let mut note = self::note(packet, &self.doors);
+                if let Some(note) = &mut note {
+                    note.spot = self.flows.table.spot(note.image);
+                    self.flows.table.prefetch(note.spot);
                 }
+                notes.push(note);
             }
-            for note in &mut notes[..count] {
-                if note.ip_len != 0 {
-                    note.candidate = self.flows.table.candidate(note.spot);
-                    if let Some(candidate) = note.candidate {
-                        self.flows.table.prefetch_flow(candidate.flow());
-                        self.flows.last_seen.prefetch(candidate.flow());
+            let mut candidates = ArrayVec::<Option<Candidate>, BURST_MAX>::new();
+            for note in &notes {
+                let candidate = note.and_then(|note| self.flows.table.candidate(note.spot));
+                if let Some(candidate) = candidate {
+                    self.flows.table.prefetch_flow(candidate.flow());
+                    self.flows.last_seen.prefetch(candidate.flow());
+                }
+                candidates.push(candidate);
+            }
+            for ((packet, note), candidate) in packets.drain(..count).zip(&notes).zip(&candidates) {
+                let packet = match (note, candidate) {
+                    (Some(note), Some(candidate)) => {
+                        match self.forward_noted(&turn, note, *candidate, packet, io) {
+                            Some(packet) => packet,
+                            None => continue,
+                        }
                     }
-                }
-            }
-            for (note, packet) in notes.iter().zip(packets.drain(..count)) {
-                if let Some(packet) = self.forward_noted(note, packet, &marks, io) {
-                    self.handle_packet(now, packet, io);
-                }
+                    _ => packet,
+                };
+                self.handle_packet(now, packet, io);
             }
         }
     }
@@ -179,50 +194,69 @@ impl<B: Buffer> Worker<B> {
     #[inline(always)]
     fn forward_noted<I: Io<Buf = B>>(
         &mut self,
+        turn: &Turn,
         note: &Note,
+        candidate: Candidate,
         mut packet: B,
-        marks: &[Mark; TcpState::ALL.len() + 1],
         io: &mut I,
     ) -> Option<B> {
-        let Some(candidate) = note.candidate else { return Some(packet) };
+        let (flow, direction) = (candidate.flow(), candidate.direction());
         let Some(hot) = self.flows.table.hot_at(candidate, note.image) else { return Some(packet) };
-        let direction = candidate.direction();
-        let state = usize::from(hot.tcp_number());
-        if hot.tcp_number() < SETTLED_FROM || hot.flags().has_any(UNUSUAL) || state >= marks.len() {
+        let Some(link) = self.adjacencies.link(hot.adjacency(direction)) else { return Some(packet) };
+        let mut state = hot.tcp_number();
+        if hot.flags().has_any(UNUSUAL) {
             return Some(packet);
         }
-        let Some(link) = self.adjacencies.link(hot.adjacency(direction)) else { return Some(packet) };
+        if note.flags != PLAIN || state < SETTLED_FROM {
+            let Some(before) = TcpState::from_number(state) else { return Some(packet) };
+            match before.on_segment(direction, Segment::from_flags(note.flags)) {
+                Transition::Unchanged => {}
+                Transition::To(after) => {
+                    state = after.number();
+                    let (shard, mirrored) = (hot.shard(), hot.flags().contains(FlowFlags::MIRRORED));
+                    let version = self.flows.next_version(shard);
+                    let stamp = Stamp { term: self.mirror.standing().term, version };
+                    self.flows.table.set_state(flow, after, stamp);
+                    if mirrored {
+                        self.mirror.flow_changed(turn.now, shard, flow, false);
+                    }
+                }
+                Transition::Reopen => return Some(packet),
+            }
+        }
+        let hot = self.flows.table.hot_mut(flow)?;
         let head = packet.head_mut();
         // It goes out as the answer's reverse.
         let ends = hot.answer(direction).v4_endpoints();
         let (network, transport) = (hot.network(direction), hot.transport(direction));
-        if head.len() >= TCP_HEADERS && head[23] == TCP {
-            let Some(head) = head.first_chunk_mut::<TCP_HEADERS>() else { return Some(packet) };
-            let checksum = transport.apply(be16(head, 50));
-            head[50..52].copy_from_slice(&checksum.to_be_bytes());
-            rewrite(head, &link.addresses, network, ends);
-        } else {
-            let Some(head) = head.first_chunk_mut::<UDP_HEADERS>() else { return Some(packet) };
-            let checksum = transport.apply_udp(be16(head, 40));
-            head[40..42].copy_from_slice(&checksum.to_be_bytes());
-            rewrite(head, &link.addresses, network, ends);
-        }
-        let port = link.port;
         hot.count(u64::from(note.ip_len));
-        self.flows.last_seen.mark(candidate.flow(), marks[state]);
+        let head = head.first_chunk_mut::<HEADERS>()?;
+        let is_udp = note.image.v4_protocol() == UDP;
+        let at = if is_udp { 40 } else { 50 };
+        let old = be16(head, at);
+        let new = transport.apply(old);
+        // UDP's zero is no checksum, and stays none (RFC 768).
+        let new = if is_udp & (new == 0) { 0xffff } else { new };
+        let new = if is_udp & (old == 0) { 0 } else { new };
+        head[at..at + 2].copy_from_slice(&new.to_be_bytes());
+        rewrite(head, &link.addresses, network, ends);
+        let port = link.port;
+        self.flows.last_seen.mark(flow, turn.marks[usize::from(state) % turn.marks.len()]);
         io.send(port, packet, TxClass::Service);
         None
     }
 }
 
+/// The same for all packets of a burst.
+struct Turn {
+    now: Instant,
+    /// What a packet leaves at a flow of each state, by its number.
+    marks: [Mark; 16],
+}
+
 /// Writes link addresses, a hop less, the header's checksum, and the endpoints: of the answer, reversed.
 #[inline(always)]
-fn rewrite<const LEN: usize>(
-    head: &mut [u8; LEN],
-    link: &[u8; 12],
-    network: crate::wire::checksum::Delta,
-    answer: crate::flow::image::V4Endpoints,
-) {
+fn rewrite(head: &mut [u8; HEADERS], link: &[u8; 12], network: Delta, answer: V4Endpoints) {
     head[..12].copy_from_slice(link);
     head[22] -= 1;
     let checksum = network.apply(be16(head, 24));
@@ -234,8 +268,8 @@ fn rewrite<const LEN: usize>(
 }
 
 /// What packets of this moment leave at flows of each state, by its number.
-fn marks(now: Instant) -> [Mark; TcpState::ALL.len() + 1] {
-    let mut marks = [Mark::default(); TcpState::ALL.len() + 1];
+fn marks(now: Instant) -> [Mark; 16] {
+    let mut marks = [Mark::default(); 16];
     for state in TcpState::ALL {
         marks[usize::from(state.number())] = Mark::new(state.timeout_class(), now);
     }

@@ -39,8 +39,7 @@ impl<B: Buffer> Worker<B> {
             return self.counters.bump(Counter::DropHopsExceeded);
         }
         match self.make_flow(now, key, shard, segment, ip_len(parsed)) {
-            Ok((index, place)) => {
-                let Some(flow) = self.flows.table.get(index) else { return };
+            Ok((index, place, flow)) => {
                 let (translated, adjacency) = (flow.server.reversed(), flow.server_adjacency);
                 let holds = flow.is_mirrored() && self.holds_first(place);
                 if flow.is_mirrored() {
@@ -69,7 +68,7 @@ impl<B: Buffer> Worker<B> {
             && !self.in_sync.is_empty()
     }
 
-    /// Makes the flow of a first packet; its place, and that of its virtual server.
+    /// Makes the flow of a first packet; its place, that of its virtual server, and the flow.
     fn make_flow(
         &mut self,
         now: Instant,
@@ -77,7 +76,7 @@ impl<B: Buffer> Worker<B> {
         id: ShardId,
         segment: Option<Segment>,
         bytes: u64,
-    ) -> Result<(FlowIndex, usize), Counter> {
+    ) -> Result<(FlowIndex, usize, Flow), Counter> {
         let listener = self.tables.services.listener(client.dst, client.dst_port, client.protocol);
         let Some(place) = listener else {
             let ours = self.tables.services.whose(&client.dst).is_some();
@@ -96,10 +95,11 @@ impl<B: Buffer> Worker<B> {
         let hash = client.shared_hash(&self.balance_secret);
         let chosen = self.tables.balancers[pool].choose(hash).ok_or(Counter::DropNoServer)?;
         let config = &self.tables.snapshot.checked;
-        let (pool_id, server) = (config.pools[pool].id, config.pools[pool].servers[chosen].clone());
+        let (pool_id, server) = (config.pools[pool].id, &config.pools[pool].servers[chosen]);
+        let (server_id, server_address, server_port) = (server.id, server.address, server.port);
         let to_client = self.tables.routes.next_hop(client.src.ip()).ok_or(Counter::DropNoRoute)?;
-        let to_server = self.tables.routes.next_hop(server.address).ok_or(Counter::DropNoRoute)?;
-        let server_key = self.server_key(now, &client, id, place, server.address.into(), server.port)?;
+        let to_server = self.tables.routes.next_hop(server_address).ok_or(Counter::DropNoRoute)?;
+        let server_key = self.server_key(now, &client, id, place, server_address.into(), server_port)?;
         let mut flow = Flow::new(
             client,
             server_key,
@@ -113,7 +113,7 @@ impl<B: Buffer> Worker<B> {
         }
         flow.virtual_server = virtual_id;
         flow.pool = pool_id;
-        flow.server_id = server.id;
+        flow.server_id = server_id;
         (flow.packets, flow.bytes) = (1, bytes);
         if self.tables.is_mirrored(place) {
             flow.flags = flow.flags.with(FlowFlags::MIRRORED);
@@ -132,7 +132,7 @@ impl<B: Buffer> Worker<B> {
                 self.adjacencies.acquire(flow.client_adjacency);
                 self.adjacencies.acquire(flow.server_adjacency);
                 self.counters.bump(Counter::FlowsMade);
-                Ok((index, place))
+                Ok((index, place, flow))
             }
             Insert::Full => Err(Counter::DropTableFull),
             Insert::ClientKeyTaken | Insert::ServerKeyTaken => Err(Counter::DropKeyTaken),
