@@ -1,7 +1,7 @@
 //! A worker's world on DPDK: its queues of the ports, and its ends of the rings.
 //!
 //! What is to be sent is gathered for each port and sent at the turn's end. Right before
-//! each transmit the clock is read again and compared with the lease; service packets
+//! the transmits the clock is read again and compared with the lease; service packets
 //! that it does not cover are dropped and counted (DESIGN "Lease").
 
 use std::sync::Arc;
@@ -216,8 +216,10 @@ impl World for DpdkIo {
             }
         }
         let DpdkIoSetup { outboxes, clock, lease, counters, .. } = &mut self.setup;
+        // Asked right before the first transmit that needs it, for one burst of each queue.
+        let mut covered = None;
         for outbox in outboxes {
-            outbox.flush(|| lease.covers(clock.now()), counters);
+            outbox.flush(|| *covered.get_or_insert_with(|| lease.covers(clock.now())), counters);
         }
     }
 

@@ -6,7 +6,7 @@
 
 use dpdk::mbuf::{self, Checksum, Outgoing, TxOffload};
 use dpdk::port::{Offload, Offloads};
-use dpdk::{Mbuf, Mempool};
+use dpdk::{Mbuf, Mempool, Unique};
 
 use crate::base::buffer::{Buffer, ChecksumStatus, NoRoom, RxMeta, TxMeta};
 use crate::base::ids::PortId;
@@ -40,7 +40,7 @@ impl TxAbilities {
 /// A packet.
 #[derive(Debug)]
 pub struct Packet {
-    mbuf: Mbuf,
+    mbuf: Unique,
     tx: TxMeta,
 }
 
@@ -48,17 +48,15 @@ impl Packet {
     /// An empty packet; `None` when the pool is exhausted.
     #[inline]
     pub fn alloc(pool: &Mempool) -> Option<Packet> {
-        Some(Packet { mbuf: pool.alloc()?, tx: TxMeta::default() })
+        Some(Packet { mbuf: Unique::new(pool.alloc()?).ok()?, tx: TxMeta::default() })
     }
 
     /// A packet that a port received. One whose bytes another packet shares (a
     /// device that passes buffers on within the process) is copied; `None` when the
     /// pool has no buffer for that.
-    #[inline]
-    pub fn received(mut mbuf: Mbuf, port: PortId) -> Option<Packet> {
-        if mbuf.is_shared() {
-            mbuf.make_unique().ok()?;
-        }
+    #[inline(always)]
+    pub fn received(mbuf: Mbuf, port: PortId) -> Option<Packet> {
+        let mut mbuf = Unique::new(mbuf).ok()?;
         mbuf.set_port(port.0);
         Some(Packet { mbuf, tx: TxMeta::default() })
     }
@@ -108,6 +106,7 @@ impl Packet {
     }
 }
 
+#[inline(always)]
 fn status(checksum: Checksum) -> ChecksumStatus {
     match checksum {
         Checksum::Good => ChecksumStatus::Good,
@@ -119,37 +118,37 @@ fn status(checksum: Checksum) -> ChecksumStatus {
 }
 
 impl Buffer for Packet {
-    #[inline]
+    #[inline(always)]
     fn head(&self) -> &[u8] {
         self.mbuf.head()
     }
 
-    #[inline]
+    #[inline(always)]
     fn head_mut(&mut self) -> &mut [u8] {
         self.mbuf.head_mut()
     }
 
-    #[inline]
+    #[inline(always)]
     fn total_len(&self) -> usize {
         self.mbuf.total_len()
     }
 
-    #[inline]
+    #[inline(always)]
     fn prepend(&mut self, len: usize) -> Result<(), NoRoom> {
         self.mbuf.prepend(len).map_err(|mbuf::NoRoom| NoRoom)
     }
 
-    #[inline]
+    #[inline(always)]
     fn trim_front(&mut self, len: usize) -> Result<(), NoRoom> {
         self.mbuf.trim_front(len).map_err(|mbuf::NoRoom| NoRoom)
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_len(&mut self, len: usize) -> Result<(), NoRoom> {
         self.mbuf.set_len(len).map_err(|mbuf::NoRoom| NoRoom)
     }
 
-    #[inline]
+    #[inline(always)]
     fn rx(&self) -> RxMeta {
         RxMeta {
             port: PortId(self.mbuf.port()),
@@ -158,7 +157,7 @@ impl Buffer for Packet {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_tx(&mut self, tx: TxMeta) {
         self.tx = tx;
     }

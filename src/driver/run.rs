@@ -331,6 +331,7 @@ fn assemble(
             variant: mirror::Variant::default(),
         })
         .map_err(|error| error.to_string())?;
+        worker.flows().populate();
         last_seen.push((id, worker.flows().last_seen.clone()));
         let world = DpdkIo::new(DpdkIoSetup {
             worker: id,

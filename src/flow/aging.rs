@@ -128,6 +128,11 @@ impl LastSeen {
         Ok(LastSeen(Arc::new(Shared { words, not_before: AtomicU64::new(0) })))
     }
 
+    /// Has memory put behind it.
+    pub fn populate(&self) {
+        self.0.words.populate();
+    }
+
     /// Asks for the line of a flow's word.
     #[inline(always)]
     pub fn prefetch(&self, flow: FlowIndex) {

@@ -57,10 +57,15 @@ impl Bucket {
 }
 
 /// Where a hash belongs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spot {
     bucket: u32,
     tag: u16,
+}
+
+impl Spot {
+    /// Of no hash.
+    pub const NONE: Spot = Spot { bucket: 0, tag: 0 };
 }
 
 /// The index of one table.
@@ -161,6 +166,11 @@ impl Index {
             let at = spot.bucket as usize + step;
             if at < len { at } else { at - len }
         })
+    }
+
+    /// Has memory put behind it.
+    pub fn populate(&self) {
+        self.buckets.populate();
     }
 
     /// Bytes of it.

@@ -91,6 +91,13 @@ impl Table {
         })
     }
 
+    /// Has memory put behind all that IPv4 flows need, so that no packet waits for it.
+    pub fn populate(&self) {
+        self.hot.populate();
+        self.cold.populate();
+        self.index.populate();
+    }
+
     /// Flows at most.
     pub fn capacity(&self) -> u32 {
         self.hot.len() as u32

@@ -12,8 +12,6 @@
 //! What a stage is not sure of it leaves to `handle_packet`, which would do the same to
 //! every packet that is forwarded here.
 
-use arrayvec::ArrayVec;
-
 use crate::base::buffer::{Buffer, ChecksumStatus};
 use crate::base::counters::Counter;
 use crate::base::io::{Io, TxClass};
@@ -51,11 +49,13 @@ const UNUSUAL: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD);
 struct Note {
     image: Image,
     spot: Spot,
-    /// Bytes of the IP packet.
+    /// Bytes of the IP packet; 0: none of a known flow.
     ip_len: u16,
     /// Its TCP flags, as far as they say something of a flow's state; [`PLAIN`] of a datagram.
     flags: u8,
 }
+
+const NOTHING: Note = Note { image: Image(0, 0), spot: Spot::NONE, ip_len: 0, flags: 0 };
 
 /// Finish, synchronize, reset and acknowledge (RFC 9293 section 3.1).
 const FLAGS: u8 = 0x17;
@@ -107,14 +107,14 @@ fn header_adds_up<const LEN: usize>(bytes: &[u8; LEN]) -> bool {
     (sum + u64::from(more)) % 0xffff == 0
 }
 
-/// Notes a packet, if it may be of a known flow.
+/// Notes a packet, if it may be of a known flow; whether it did.
 #[inline(always)]
-fn note<B: Buffer>(packet: &B, doors: &Doors) -> Option<Note> {
-    let head: &[u8; HEADERS] = packet.head().first_chunk()?;
+fn note<B: Buffer>(packet: &B, doors: &Doors, note: &mut Note) -> bool {
+    let Some(head): Option<&[u8; HEADERS]> = packet.head().first_chunk() else { return false };
     let rx = packet.rx();
     let to = u64::from_le_bytes(word(head, 0)) & MAC_BITS;
     if to != doors.virtual_v4 && to != doors.own[usize::from(rx.port.0) % PORTS_MAX] {
-        return None;
+        return false;
     }
     // EtherType, version and header length; flags and fragment offset, but for "do not fragment".
     let kind = u32::from_le_bytes(word(head, 12)) & 0xff_ffff;
@@ -122,15 +122,15 @@ fn note<B: Buffer>(packet: &B, doors: &Doors) -> Option<Note> {
     let ip_len = be16(head, 16);
     let available = packet.total_len() - ethernet::HEADER_LEN;
     if kind != 0x45_0008 || fragment != 0 || usize::from(ip_len) > available || head[22] <= 1 {
-        return None;
+        return false;
     }
     match rx.ip_checksum {
         ChecksumStatus::Good => {}
         ChecksumStatus::Unknown if header_adds_up(head) => {}
-        ChecksumStatus::Unknown | ChecksumStatus::Bad => return None,
+        ChecksumStatus::Unknown | ChecksumStatus::Bad => return false,
     }
     if rx.l4_checksum == ChecksumStatus::Bad {
-        return None;
+        return false;
     }
     // Both protocols in one, by choices and not by branches: in mixed traffic every other branch is foretold wrongly.
     let is_udp = head[23] == UDP;
@@ -139,9 +139,12 @@ fn note<B: Buffer>(packet: &B, doors: &Doors) -> Option<Note> {
     let known = is_udp | (head[23] == TCP);
     let fits = (len >= len_min) & (u32::from(len) + 20 <= u32::from(ip_len));
     if !(known & fits) || (flags != PLAIN && !tcp::Flags(flags).are_sane()) {
-        return None;
+        return false;
     }
-    Some(Note { image: Image::of_v4_packet(&word(head, V4_OFFSET)), spot: Spot::default(), ip_len, flags })
+    note.image = Image::of_v4_packet(&word(head, V4_OFFSET));
+    note.ip_len = ip_len;
+    note.flags = flags;
+    true
 }
 
 impl<B: Buffer> Worker<B> {
@@ -157,33 +160,30 @@ impl<B: Buffer> Worker<B> {
         let turn = Turn { now, marks: marks(now) };
         while !packets.is_empty() {
             let count = packets.len().min(BURST_MAX);
-            let mut notes = ArrayVec::<Option<Note>, BURST_MAX>::new();
-            for packet in &packets[..count] {
-                let mut note = self::note(packet, &self.doors);
-                if let Some(note) = &mut note {
+            let mut notes = [NOTHING; BURST_MAX];
+            for (note, packet) in notes.iter_mut().zip(&packets[..count]) {
+                if self::note(packet, &self.doors, note) {
                     note.spot = self.flows.table.spot(note.image);
                     self.flows.table.prefetch(note.spot);
                 }
-                notes.push(note);
             }
-            let mut candidates = ArrayVec::<Option<Candidate>, BURST_MAX>::new();
-            for note in &notes {
-                let candidate = note.and_then(|note| self.flows.table.candidate(note.spot));
-                if let Some(candidate) = candidate {
-                    self.flows.table.prefetch_flow(candidate.flow());
-                    self.flows.last_seen.prefetch(candidate.flow());
+            let mut candidates = [None; BURST_MAX];
+            for (candidate, note) in candidates.iter_mut().zip(&notes[..count]) {
+                if note.ip_len != 0
+                    && let Some(found) = self.flows.table.candidate(note.spot)
+                {
+                    self.flows.table.prefetch_flow(found.flow());
+                    self.flows.last_seen.prefetch(found.flow());
+                    *candidate = Some(found);
                 }
-                candidates.push(candidate);
             }
             for ((packet, note), candidate) in packets.drain(..count).zip(&notes).zip(&candidates) {
-                let packet = match (note, candidate) {
-                    (Some(note), Some(candidate)) => {
-                        match self.forward_noted(&turn, note, *candidate, packet, io) {
-                            Some(packet) => packet,
-                            None => continue,
-                        }
-                    }
-                    _ => packet,
+                let packet = match candidate {
+                    Some(candidate) => match self.forward_noted(&turn, note, *candidate, packet, io) {
+                        Some(packet) => packet,
+                        None => continue,
+                    },
+                    None => packet,
                 };
                 self.handle_packet(now, packet, io);
             }

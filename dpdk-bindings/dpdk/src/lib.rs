@@ -32,12 +32,14 @@ pub mod mempool;
 mod offload;
 pub mod port;
 pub mod ring;
+mod unique;
 
 pub use eal::{Eal, Running};
 pub use error::Error;
 pub use mbuf::{Mbuf, SharedMbuf};
 pub use mempool::Mempool;
 pub use port::{Port, RxQueue, TxQueue};
+pub use unique::Unique;
 
 /// Packets of one poll, at most `N`, in order.
 pub type Burst<const N: usize> = arrayvec::ArrayVec<Mbuf, N>;

@@ -111,8 +111,8 @@ macro_rules! field {
 }
 
 /// The bytes of one segment: where they begin and how many they are.
-#[inline]
-fn bytes_of(segment: NonNull<sys::rte_mbuf>) -> (*mut u8, usize) {
+#[inline(always)]
+pub(crate) fn bytes_of(segment: NonNull<sys::rte_mbuf>) -> (*mut u8, usize) {
     // SAFETY: the callers own a reference to the segment, so its fields can be read; the data
     // lies within the segment's buffer.
     unsafe {
@@ -146,6 +146,11 @@ impl Mbuf {
     }
 
     /// Gives ownership up.
+    #[inline(always)]
+    pub(crate) fn raw(&self) -> NonNull<sys::rte_mbuf> {
+        self.raw
+    }
+
     #[inline]
     pub(crate) fn into_raw(self) -> NonNull<sys::rte_mbuf> {
         ManuallyDrop::new(self).raw
@@ -164,7 +169,7 @@ impl Mbuf {
     }
 
     /// The bytes of the first segment.
-    #[inline]
+    #[inline(always)]
     pub fn head(&self) -> &[u8] {
         let (data, len) = bytes_of(self.raw);
         // SAFETY: the bytes live as long as the packet, and nobody writes them meanwhile: only
@@ -192,14 +197,14 @@ impl Mbuf {
     }
 
     /// The length of the packet over all segments, in bytes.
-    #[inline]
+    #[inline(always)]
     pub fn total_len(&self) -> usize {
         // SAFETY: the packet is ours.
         unsafe { field!(self.raw, DPDK_MBUF_PKT_LEN: u32).read() as usize }
     }
 
     /// The number of segments, at least one.
-    #[inline]
+    #[inline(always)]
     pub fn segment_count(&self) -> u16 {
         // SAFETY: the packet is ours.
         unsafe { field!(self.raw, DPDK_MBUF_NB_SEGS: u16).read() }
@@ -260,27 +265,27 @@ impl Mbuf {
     }
 
     /// DPDK's number of the port that the packet came in by, or what was set since.
-    #[inline]
+    #[inline(always)]
     pub fn port(&self) -> u16 {
         // SAFETY: the packet is ours.
         unsafe { field!(self.raw, DPDK_MBUF_PORT: u16).read() }
     }
 
     /// Puts another number in the port's place. Ports do not look at it.
-    #[inline]
+    #[inline(always)]
     pub fn set_port(&mut self, port: u16) {
         // SAFETY: the packet is ours.
         unsafe { field!(self.raw, DPDK_MBUF_PORT: u16).write(port) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn flags(&self) -> u64 {
         // SAFETY: the packet is ours.
         unsafe { field!(self.raw, DPDK_MBUF_OL_FLAGS: u64).read() }
     }
 
     /// What the port said of the IPv4 header checksum.
-    #[inline]
+    #[inline(always)]
     pub fn rx_ip_checksum(&self) -> Checksum {
         match self.flags() & sys::DPDK_RX_IP_CKSUM_MASK {
             0 => Checksum::Unknown,
@@ -291,7 +296,7 @@ impl Mbuf {
     }
 
     /// What the port said of the TCP or UDP checksum.
-    #[inline]
+    #[inline(always)]
     pub fn rx_l4_checksum(&self) -> Checksum {
         match self.flags() & sys::DPDK_RX_L4_CKSUM_MASK {
             0 => Checksum::Unknown,
@@ -330,7 +335,7 @@ impl Mbuf {
     }
 
     /// Asks nothing of the port, whatever was asked before.
-    #[inline]
+    #[inline(always)]
     pub fn clear_tx_offload(&mut self) {
         let flags = self.flags();
         if flags & sys::DPDK_TX_OFFLOAD_MASK != 0 {
@@ -348,7 +353,7 @@ impl Mbuf {
     }
 
     /// Whether a second reference to the bytes of the first segment lives.
-    #[inline]
+    #[inline(always)]
     pub fn is_shared(&self) -> bool {
         if self.flags() & (sys::DPDK_MBUF_F_INDIRECT | sys::DPDK_MBUF_F_EXTERNAL) != 0 {
             // SAFETY: the packet is ours.
@@ -379,10 +384,13 @@ impl Mbuf {
 
     /// Makes the packet's bytes its own, copying them (into the pool that it came
     /// from) if a second reference lives. Fails when that pool is exhausted.
+    #[inline(always)]
     pub fn make_unique(&mut self) -> Result<(), NoRoom> {
-        if !self.is_shared() {
-            return Ok(());
-        }
+        if self.is_shared() { self.become_copy() } else { Ok(()) }
+    }
+
+    #[cold]
+    fn become_copy(&mut self) -> Result<(), NoRoom> {
         // SAFETY: the packet is ours, and its pool lives as long as any of its buffers is out.
         let copy = unsafe {
             let pool = sys::dpdk_shim_mbuf_pool(self.raw.as_ptr());
@@ -465,7 +473,7 @@ pub struct SharedMbuf(Mbuf);
 
 impl SharedMbuf {
     /// The bytes of the first segment.
-    #[inline]
+    #[inline(always)]
     pub fn head(&self) -> &[u8] {
         self.0.head()
     }
@@ -476,7 +484,7 @@ impl SharedMbuf {
     }
 
     /// The length of the packet over all segments, in bytes.
-    #[inline]
+    #[inline(always)]
     pub fn total_len(&self) -> usize {
         self.0.total_len()
     }
@@ -494,7 +502,7 @@ pub struct Outgoing(Mbuf);
 
 impl Outgoing {
     /// The length of the packet over all segments, in bytes.
-    #[inline]
+    #[inline(always)]
     pub fn total_len(&self) -> usize {
         self.0.total_len()
     }

@@ -277,6 +277,7 @@ impl Appliance {
         let counters = Arc::new(Counters::default());
         let mut ends = rings::make(eal, 1)?;
         let worker = Worker::<Packet>::new(worker_setup(checked, 1, clock.now(), &counters)?)?;
+        worker.flows().populate();
         let last_seen = vec![(WorkerId(0), worker.flows().last_seen.clone())];
         let lease = Arc::new(Lease::default());
         lease.publish(clock.now() + Duration::from_secs(24 * 3600));

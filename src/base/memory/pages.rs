@@ -108,6 +108,11 @@ impl Mapping {
         Ok(Mapping { start, bytes: rounded, size: PageSize::Small4K })
     }
 
+    /// Puts memory behind every page.
+    pub(super) fn populate(&self) {
+        system::populate(self.start, self.bytes);
+    }
+
     /// The first byte.
     pub(super) fn start(&self) -> NonNull<u8> {
         self.start
@@ -193,6 +198,12 @@ mod system {
         // SAFETY: the pages are ours, and this advice changes nothing of what is in them.
         unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxHugepage) }.is_ok()
             && transparent_enabled()
+    }
+
+    /// Puts memory behind pages (Linux 5.14); an older kernel refuses, and they get it when they are touched.
+    pub(super) fn populate(start: NonNull<u8>, bytes: usize) {
+        // SAFETY: the pages are ours, and what is in them stays as it is.
+        let _ = unsafe { madvise(start.as_ptr().cast(), bytes, Advice::LinuxPopulateWrite) };
     }
 
     /// Gives pages back.
