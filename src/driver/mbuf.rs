@@ -41,14 +41,36 @@ impl TxAbilities {
 #[derive(Debug)]
 pub struct Packet {
     mbuf: Unique,
-    tx: TxMeta,
+    tx: Asked,
+}
+
+/// A [`TxMeta`] in one word, of which a packet that asks for nothing has only to compare one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked(u32);
+
+impl Asked {
+    const NOTHING: Asked = Asked(0);
+
+    fn of(tx: TxMeta) -> Asked {
+        let sums = u32::from(tx.ip_checksum) << 24 | u32::from(tx.l4_checksum) << 25;
+        Asked(u32::from(tx.l2_len) | u32::from(tx.l3_len) << 8 | sums)
+    }
+
+    fn meta(self) -> TxMeta {
+        TxMeta {
+            l2_len: self.0 as u8,
+            l3_len: (self.0 >> 8) as u16,
+            ip_checksum: self.0 >> 24 & 1 == 1,
+            l4_checksum: self.0 >> 25 & 1 == 1,
+        }
+    }
 }
 
 impl Packet {
     /// An empty packet; `None` when the pool is exhausted.
     #[inline]
     pub fn alloc(pool: &Mempool) -> Option<Packet> {
-        Some(Packet { mbuf: Unique::new(pool.alloc()?).ok()?, tx: TxMeta::default() })
+        Some(Packet { mbuf: Unique::new(pool.alloc()?).ok()?, tx: Asked::NOTHING })
     }
 
     /// A packet that a port received. One whose bytes another packet shares (a
@@ -58,7 +80,7 @@ impl Packet {
     pub fn received(mbuf: Mbuf, port: PortId) -> Option<Packet> {
         let mut mbuf = Unique::new(mbuf).ok()?;
         mbuf.set_port(port.0);
-        Some(Packet { mbuf, tx: TxMeta::default() })
+        Some(Packet { mbuf, tx: Asked::NOTHING })
     }
 
     /// A copy that cannot be written; `None` when the pool is exhausted.
@@ -69,7 +91,7 @@ impl Packet {
     /// Does what was asked of the port, or asks it, and gives what the port's queue takes.
     #[inline(always)]
     pub fn finish(mut self, port: &TxAbilities) -> Result<Outgoing, Unsendable> {
-        if self.tx == TxMeta::default() && (port.segments || self.mbuf.segment_count() == 1) {
+        if self.tx == Asked::NOTHING && (port.segments || self.mbuf.segment_count() == 1) {
             self.mbuf.clear_tx_offload();
             return Ok(Outgoing::from(self.mbuf));
         }
@@ -82,12 +104,12 @@ impl Packet {
         if !port.segments && self.mbuf.segment_count() > 1 {
             self.mbuf.linearize().map_err(|_| Unsendable::Segments)?;
         }
-        let mut offload =
-            TxOffload { l2_len: self.tx.l2_len, l3_len: self.tx.l3_len, ..TxOffload::default() };
-        if self.tx.ip_checksum || self.tx.l4_checksum {
+        let tx = self.tx.meta();
+        let mut offload = TxOffload { l2_len: tx.l2_len, l3_len: tx.l3_len, ..TxOffload::default() };
+        if tx.ip_checksum || tx.l4_checksum {
             let total_len = self.mbuf.total_len();
             let tail = self.mbuf.segments().skip(1);
-            let plan = plan(self.mbuf.head(), tail, total_len, &self.tx, &port.checksums)?;
+            let plan = plan(self.mbuf.head(), tail, total_len, &tx, &port.checksums)?;
             plan.apply(self.mbuf.head_mut());
             offload.ipv6 = plan.ask.ipv6;
             offload.ip_checksum = plan.ask.ip;
@@ -159,7 +181,7 @@ impl Buffer for Packet {
 
     #[inline(always)]
     fn set_tx(&mut self, tx: TxMeta) {
-        self.tx = tx;
+        self.tx = Asked::of(tx);
     }
 }
 

@@ -11,6 +11,7 @@
 use zerocopy::FromZeros;
 
 use crate::base::ids::{NodeId, PoolId, ServerId, ShardId, Term, Version, VirtualServerId};
+use crate::base::limits::NEIGHBOURS_MAX;
 use crate::flow::entry::{ADJACENCY_UNKNOWN, Direction, Flow, FlowFlags, Stamp};
 use crate::flow::image::{Image, Imager};
 use crate::flow::key::{Address, Key};
@@ -19,6 +20,7 @@ use crate::wire::checksum::Delta;
 
 /// An adjacency that is not known, in a hot line.
 const UNKNOWN: u16 = u16::MAX;
+const _: () = assert!(NEIGHBOURS_MAX < UNKNOWN as usize);
 
 /// What forwarding a packet of a flow reads and writes: one line.
 #[derive(Clone, Copy, Debug, FromZeros)]
@@ -26,7 +28,7 @@ const UNKNOWN: u16 = u16::MAX;
 pub struct Hot {
     /// What packets of each direction carry; none: there is no flow.
     images: [Image; 2],
-    /// What translating a packet of each direction does to its transport checksum ([`Delta::folded`]).
+    /// What translating a packet of each direction does to its transport checksum ([`Delta::swapped`]).
     transport: [u16; 2],
     /// And to its IPv4 header's, with one hop less.
     network: [u16; 2],
@@ -59,13 +61,14 @@ impl Hot {
         self.images[1 - direction as usize]
     }
 
-    /// What translating a packet of a direction does to its transport checksum.
+    /// What translating a packet of a direction does to its transport checksum ([`Delta::swapped`]).
     #[inline(always)]
     pub const fn transport(&self, direction: Direction) -> Delta {
         Delta::from_folded(self.transport[direction as usize])
     }
 
-    /// What translating an IPv4 packet of a direction, and taking a hop from it, does to its header's checksum.
+    /// What translating an IPv4 packet of a direction, and taking a hop from it, does to its header's checksum
+    /// ([`Delta::swapped`]).
     #[inline(always)]
     pub const fn network(&self, direction: Direction) -> Delta {
         Delta::from_folded(self.network[direction as usize])
@@ -78,6 +81,12 @@ impl Hot {
             UNKNOWN => ADJACENCY_UNKNOWN,
             index => index as u32,
         }
+    }
+
+    /// As [`Hot::adjacency`], with an index that no neighbour has for one that is not known.
+    #[inline(always)]
+    pub const fn adjacency_slot(&self, direction: Direction) -> u32 {
+        self.adjacency[direction as usize] as u32
     }
 
     /// [`TcpState::number`].
@@ -236,8 +245,8 @@ pub(super) fn split(flow: &Flow, imager: &Imager) -> (Hot, Cold, Option<Wide>) {
     let (transport, network) = ([all, all.undone()], [addresses, addresses.undone()]);
     let hot = Hot {
         images,
-        transport: transport.map(Delta::folded),
-        network: network.map(|addresses| addresses.and(ONE_HOP_LESS).folded()),
+        transport: transport.map(|all| all.swapped().folded()),
+        network: network.map(|addresses| addresses.and(ONE_HOP_LESS).swapped().folded()),
         adjacency: adjacencies(flow),
         tcp: flow.tcp.number(),
         flags: flow.flags,
@@ -338,9 +347,12 @@ mod tests {
                     Delta::NONE.address(old.src.ip(), new.src.ip()).address(old.dst.ip(), new.dst.ip());
                 let (checksum, hops) = (rng.u16(..0xffff), rng.u16(2..=255) << 8);
                 let header = addresses.word(hops, hops - 0x100).apply(checksum);
-                assert_eq!(hot.network(direction).apply(checksum), header);
+                assert_eq!(hot.network(direction).apply_swapped(checksum.to_be()).to_be(), header);
                 let all = addresses.port(old.src_port, new.src_port).port(old.dst_port, new.dst_port);
-                assert_eq!(hot.transport(direction).apply(checksum), all.apply(checksum));
+                assert_eq!(
+                    hot.transport(direction).apply_swapped(checksum.to_be()).to_be(),
+                    all.apply(checksum)
+                );
             }
         }
     }

@@ -190,6 +190,19 @@ impl Delta {
         }
     }
 
+    /// For [`Delta::apply_swapped`]: the same changes to a checksum that was read in the machine's own byte order.
+    #[must_use]
+    pub const fn swapped(self) -> Delta {
+        Delta(u16::from_be(self.0))
+    }
+
+    /// As [`Delta::apply`] for a [`Delta::swapped`] one: a sum in ones' complement does not care for the order of
+    /// bytes (RFC 1071 section 2 (B)), so nothing has to be turned around for each packet.
+    #[inline(always)]
+    pub const fn apply_swapped(self, checksum: u16) -> u16 {
+        self.apply(checksum)
+    }
+
     /// What undoes these changes.
     #[must_use]
     pub const fn undone(self) -> Delta {

@@ -132,10 +132,12 @@ fn note<B: Buffer>(packet: &B, doors: &Doors, note: &mut Note) -> bool {
     if rx.l4_checksum == ChecksumStatus::Bad {
         return false;
     }
-    // Both protocols in one, by choices and not by branches: in mixed traffic every other branch is foretold wrongly.
+    // Both protocols in one and without a branch: in mixed traffic every other one is foretold wrongly.
     let is_udp = head[23] == UDP;
-    let (len, len_min) = if is_udp { (be16(head, 38), 8) } else { (u16::from(head[46] >> 4) * 4, 20) };
-    let flags = if is_udp { PLAIN } else { head[47] & FLAGS };
+    let (of_udp, of_tcp) = (0_u16.wrapping_sub(u16::from(is_udp)), u16::from(is_udp).wrapping_sub(1));
+    let len = (be16(head, 38) & of_udp) | ((u16::from(head[46] >> 4) * 4) & of_tcp);
+    let len_min = (8 & of_udp) | (20 & of_tcp);
+    let flags = (PLAIN & of_udp as u8) | (head[47] & FLAGS & of_tcp as u8);
     let known = is_udp | (head[23] == TCP);
     let fits = (len >= len_min) & (u32::from(len) + 20 <= u32::from(ip_len));
     if !(known & fits) || (flags != PLAIN && !tcp::Flags(flags).are_sane()) {
@@ -202,29 +204,30 @@ impl<B: Buffer> Worker<B> {
     ) -> Option<B> {
         let (flow, direction) = (candidate.flow(), candidate.direction());
         let Some(hot) = self.flows.table.hot_at(candidate, note.image) else { return Some(packet) };
-        let Some(link) = self.adjacencies.link(hot.adjacency(direction)) else { return Some(packet) };
-        let mut state = hot.tcp_number();
+        let Some(link) = self.adjacencies.link(hot.adjacency_slot(direction)) else { return Some(packet) };
         if hot.flags().has_any(UNUSUAL) {
             return Some(packet);
         }
-        if note.flags != PLAIN || state < SETTLED_FROM {
-            let Some(before) = TcpState::from_number(state) else { return Some(packet) };
+        let hot = if note.flags == PLAIN && hot.tcp_number() >= SETTLED_FROM {
+            hot
+        } else {
+            let (before, shard, facts) = (TcpState::from_number(hot.tcp_number()), hot.shard(), hot.flags());
+            let Some(before) = before else { return Some(packet) };
             match before.on_segment(direction, Segment::from_flags(note.flags)) {
                 Transition::Unchanged => {}
                 Transition::To(after) => {
-                    state = after.number();
-                    let (shard, mirrored) = (hot.shard(), hot.flags().contains(FlowFlags::MIRRORED));
                     let version = self.flows.next_version(shard);
                     let stamp = Stamp { term: self.mirror.standing().term, version };
                     self.flows.table.set_state(flow, after, stamp);
-                    if mirrored {
+                    if facts.contains(FlowFlags::MIRRORED) {
                         self.mirror.flow_changed(turn.now, shard, flow, false);
                     }
                 }
                 Transition::Reopen => return Some(packet),
             }
-        }
-        let hot = self.flows.table.hot_mut(flow)?;
+            self.flows.table.hot_mut(flow)?
+        };
+        let state = hot.tcp_number();
         let head = packet.head_mut();
         // It goes out as the answer's reverse.
         let ends = hot.answer(direction).v4_endpoints();
@@ -233,12 +236,12 @@ impl<B: Buffer> Worker<B> {
         let head = head.first_chunk_mut::<HEADERS>()?;
         let is_udp = note.image.v4_protocol() == UDP;
         let at = if is_udp { 40 } else { 50 };
-        let old = be16(head, at);
-        let new = transport.apply(old);
+        let old = u16::from_ne_bytes([head[at], head[at + 1]]);
+        let new = transport.apply_swapped(old);
         // UDP's zero is no checksum, and stays none (RFC 768).
         let new = if is_udp & (new == 0) { 0xffff } else { new };
         let new = if is_udp & (old == 0) { 0 } else { new };
-        head[at..at + 2].copy_from_slice(&new.to_be_bytes());
+        head[at..at + 2].copy_from_slice(&new.to_ne_bytes());
         rewrite(head, &link.addresses, network, ends);
         let port = link.port;
         self.flows.last_seen.mark(flow, turn.marks[usize::from(state) % turn.marks.len()]);
@@ -259,8 +262,8 @@ struct Turn {
 fn rewrite(head: &mut [u8; HEADERS], link: &[u8; 12], network: Delta, answer: V4Endpoints) {
     head[..12].copy_from_slice(link);
     head[22] -= 1;
-    let checksum = network.apply(be16(head, 24));
-    head[24..26].copy_from_slice(&checksum.to_be_bytes());
+    let checksum = network.apply_swapped(u16::from_ne_bytes(word(head, 24)));
+    head[24..26].copy_from_slice(&checksum.to_ne_bytes());
     head[26..30].copy_from_slice(&answer.dst.to_le_bytes());
     head[30..34].copy_from_slice(&answer.src.to_le_bytes());
     head[34..36].copy_from_slice(&answer.dst_port.to_le_bytes());
