@@ -1,7 +1,7 @@
 //! Every limit, by name, with what happens at it.
 
 /// Packets taken from a port at a time. More wait in the port's queue.
-pub const BURST_MAX: usize = 32;
+pub const BURST_MAX: usize = 64;
 
 /// Shards that divide all flows. Part of the mirror format: peers must agree.
 pub const SHARDS: usize = 256;

@@ -36,10 +36,10 @@ pub struct Outbox {
     abilities: TxAbilities,
     waiting: ArrayVec<Outgoing, BURST_MAX>,
     /// Bit i: packet i is a service's.
-    service: u32,
+    service: u64,
 }
 
-const _: () = assert!(BURST_MAX <= u32::BITS as usize);
+const _: () = assert!(BURST_MAX <= u64::BITS as usize);
 
 /// The other end of an [`Outbox`] that passes packets on: the queue's owner has it.
 pub struct Relay(Consumer<Departure>);
@@ -114,7 +114,7 @@ impl Outbox {
             self.flush(may_serve, counters);
         }
         // A flush leaves the outbox empty.
-        self.service |= u32::from(class == TxClass::Service) << self.waiting.len();
+        self.service |= u64::from(class == TxClass::Service) << self.waiting.len();
         self.waiting.push(packet);
     }
 

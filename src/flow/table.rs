@@ -42,6 +42,9 @@ pub enum Insert {
 pub struct Candidate(u32);
 
 impl Candidate {
+    /// None: beyond every place.
+    pub const NONE: Candidate = Candidate(u32::MAX);
+
     const fn new(flow: FlowIndex, direction: Direction) -> Candidate {
         Candidate(flow.0 << 1 | direction as u32)
     }
@@ -131,11 +134,11 @@ impl Table {
         self.index.prefetch(spot);
     }
 
-    /// The flow that is probably the one of a key: for one in a thousand keys another one, and for
-    /// one key in 23 of a full table none though there is one. [`Table::lookup`] is sure.
+    /// The flow that is probably the one of a key, or [`Candidate::NONE`]: for one in a thousand keys another one, and
+    /// for one key in 23 of a full table none though there is one. [`Table::lookup`] is sure.
     #[inline(always)]
-    pub fn candidate(&self, spot: Spot) -> Option<Candidate> {
-        self.index.candidate(spot).map(Candidate)
+    pub fn candidate(&self, spot: Spot) -> Candidate {
+        self.index.candidate(spot).map_or(Candidate::NONE, Candidate)
     }
 
     /// Asks for the line of a flow.
@@ -493,7 +496,7 @@ mod tests {
                 let image = table.imager().of(&key);
                 let spot = table.spot(image);
                 table.prefetch(spot);
-                let Some(candidate) = table.candidate(spot) else { continue };
+                let candidate = table.candidate(spot);
                 table.prefetch_flow(candidate.flow());
                 let Some(hot) = table.hot_at(candidate, image) else { continue };
                 assert_eq!(

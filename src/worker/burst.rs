@@ -49,13 +49,15 @@ const UNUSUAL: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD);
 struct Note {
     image: Image,
     spot: Spot,
+    candidate: Candidate,
     /// Bytes of the IP packet; 0: none of a known flow.
     ip_len: u16,
     /// Its TCP flags, as far as they say something of a flow's state; [`PLAIN`] of a datagram.
     flags: u8,
 }
 
-const NOTHING: Note = Note { image: Image(0, 0), spot: Spot::NONE, ip_len: 0, flags: 0 };
+const NOTHING: Note =
+    Note { image: Image(0, 0), spot: Spot::NONE, candidate: Candidate::NONE, ip_len: 0, flags: 0 };
 
 /// Finish, synchronize, reset and acknowledge (RFC 9293 section 3.1).
 const FLAGS: u8 = 0x17;
@@ -169,24 +171,16 @@ impl<B: Buffer> Worker<B> {
                     self.flows.table.prefetch(note.spot);
                 }
             }
-            let mut candidates = [None; BURST_MAX];
-            for (candidate, note) in candidates.iter_mut().zip(&notes[..count]) {
-                if note.ip_len != 0
-                    && let Some(found) = self.flows.table.candidate(note.spot)
-                {
-                    self.flows.table.prefetch_flow(found.flow());
-                    self.flows.last_seen.prefetch(found.flow());
-                    *candidate = Some(found);
+            for note in &mut notes[..count] {
+                if note.ip_len != 0 {
+                    note.candidate = self.flows.table.candidate(note.spot);
+                    // A hint needs no place that there is.
+                    self.flows.table.prefetch_flow(note.candidate.flow());
+                    self.flows.last_seen.prefetch(note.candidate.flow());
                 }
             }
-            for ((packet, note), candidate) in packets.drain(..count).zip(&notes).zip(&candidates) {
-                let packet = match candidate {
-                    Some(candidate) => match self.forward_noted(&turn, note, *candidate, packet, io) {
-                        Some(packet) => packet,
-                        None => continue,
-                    },
-                    None => packet,
-                };
+            for (packet, note) in packets.drain(..count).zip(&notes) {
+                let Some(packet) = self.forward_noted(&turn, note, packet, io) else { continue };
                 self.handle_packet(now, packet, io);
             }
         }
@@ -198,12 +192,11 @@ impl<B: Buffer> Worker<B> {
         &mut self,
         turn: &Turn,
         note: &Note,
-        candidate: Candidate,
         mut packet: B,
         io: &mut I,
     ) -> Option<B> {
-        let (flow, direction) = (candidate.flow(), candidate.direction());
-        let Some(hot) = self.flows.table.hot_at(candidate, note.image) else { return Some(packet) };
+        let (flow, direction) = (note.candidate.flow(), note.candidate.direction());
+        let Some(hot) = self.flows.table.hot_at(note.candidate, note.image) else { return Some(packet) };
         let Some(link) = self.adjacencies.link(hot.adjacency_slot(direction)) else { return Some(packet) };
         if hot.flags().has_any(UNUSUAL) {
             return Some(packet);
