@@ -93,13 +93,15 @@ impl Index {
         self.buckets.prefetch(spot.bucket as usize);
     }
 
-    /// The first value in a spot's own bucket that may be the wanted one: what a burst's
-    /// look-up takes for it until it has seen the flow. `None` says nothing yet, if the bucket has passed
-    /// something on.
+    /// The first value in a spot that may be the wanted one: what a burst's look-up takes for it until it has seen
+    /// the flow.
     #[inline(always)]
     pub fn candidate(&self, spot: Spot) -> Option<u32> {
         let bucket = &self.buckets[spot.bucket as usize];
         let matching = bucket.matching(spot.tag);
+        if matching == 0 && bucket.lanes[PASSED] != 0 {
+            return self.find(spot, |_| true);
+        }
         (matching != 0).then(|| bucket.value(matching.trailing_zeros() as usize))
     }
 

@@ -134,8 +134,8 @@ impl Table {
         self.index.prefetch(spot);
     }
 
-    /// The flow that is probably the one of a key, or [`Candidate::NONE`]: for one in a thousand keys another one, and
-    /// for one key in 23 of a full table none though there is one. [`Table::lookup`] is sure.
+    /// The flow that is probably the one of a key, or [`Candidate::NONE`]: for one key in some thousands another flow
+    /// has the same tag. [`Table::lookup`] is sure.
     #[inline(always)]
     pub fn candidate(&self, spot: Spot) -> Candidate {
         self.index.candidate(spot).map_or(Candidate::NONE, Candidate)
@@ -507,7 +507,7 @@ mod tests {
                 sure += 1;
             }
         }
-        assert!((1800..=2000).contains(&sure), "{sure} of 2000 in the first place looked at");
+        assert!((1990..=2000).contains(&sure), "{sure} of 2000 in the first place looked at");
     }
 
     #[test]
