@@ -98,9 +98,10 @@ impl Resting {
     /// Every in-sync member knows that the key's flow ended: its quarantine begins.
     /// A key that does not wait (because there was no room) is left alone.
     pub fn acknowledged(&mut self, now: Instant, key: &Key) {
-        let waits = self.find(key).is_some_and(|slot| self.slots[slot as usize].queue == Queue::Waiting);
-        if waits {
-            self.put(now, *key, Queue::Quarantined);
+        if let Some(place) = self.find(key)
+            && self.slots[place as usize].queue == Queue::Waiting
+        {
+            self.queue(now, place, Queue::Quarantined);
         }
     }
 
@@ -124,10 +125,10 @@ impl Resting {
     }
 
     fn put(&mut self, now: Instant, key: Key, queue: Queue) {
-        if let Some(known) = self.find(&key) {
-            self.forget(known);
-        }
         self.clear_ended(now);
+        if let Some(known) = self.find(&key) {
+            return self.queue(now, known, queue);
+        }
         if self.len() == self.capacity {
             let [waiting, quarantined] = self.queues;
             let oldest = if quarantined.oldest == NONE { waiting.oldest } else { quarantined.oldest };
@@ -148,6 +149,15 @@ impl Resting {
         self.link(place);
         let (slots, hash) = (&self.slots, &self.hash);
         self.index.insert_unique(hash.of(&key), place, |slot| hash.of(&slots[*slot as usize].key));
+    }
+
+    /// Moves a key that rests already to the new end of a queue.
+    fn queue(&mut self, now: Instant, place: u32, queue: Queue) {
+        self.unlink(place);
+        let slot = &mut self.slots[place as usize];
+        (slot.queue, slot.until) = (queue, now + self.quarantine);
+        (slot.older, slot.newer) = (NONE, NONE);
+        self.link(place);
     }
 
     fn forget(&mut self, place: u32) {
