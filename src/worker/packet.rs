@@ -15,8 +15,8 @@ use crate::mirror::hold::Held;
 use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::forward::translate::{Translated, translate};
 use crate::traffic::routes::Routes;
-use crate::wire::parse::{Parsed, parse_head};
-use crate::wire::tcp;
+use crate::wire::parse::{Network, Parsed, parse_head};
+use crate::wire::{ipv4, tcp};
 use crate::worker::message::Role;
 use crate::worker::{HeldPacket, Worker};
 
@@ -36,6 +36,13 @@ impl<B: Buffer> Worker<B> {
             return self.counters.bump(Counter::DropOtherHost);
         }
         if rx.ip_checksum == ChecksumStatus::Bad || rx.l4_checksum == ChecksumStatus::Bad {
+            return self.counters.bump(Counter::DropChecksum);
+        }
+        // RFC 1812 section 5.2.2: what the port has not verified is verified here. The transport's is its ends' affair.
+        if rx.ip_checksum == ChecksumStatus::Unknown
+            && parsed.network == Network::Ipv4
+            && !ipv4::Packet::new_unchecked(&head[parsed.l3_offset()..]).checksum_is_valid()
+        {
             return self.counters.bump(Counter::DropChecksum);
         }
         let tables = &self.tables;

@@ -6,6 +6,7 @@ use baton::base::buffer::{Buffer, TxMeta};
 use baton::base::counters::{Counter, Counters};
 use baton::base::ids::PortId;
 use baton::base::io::TxClass;
+use baton::base::limits::BURST_MAX;
 use baton::driver::mbuf::{Packet, TxAbilities};
 use baton::driver::outbox::Outbox;
 use baton::driver::ports::{self, OpenPort};
@@ -37,6 +38,9 @@ fn arrived(rx: &mut RxQueue) -> Vec<u8> {
     numbers
 }
 
+/// Packets that an outbox holds.
+const FULL: u8 = BURST_MAX as u8;
+
 #[test]
 fn packets_leave_at_the_flush_in_order() {
     with_eal("outbox::packets_leave_at_the_flush_in_order", RING, |eal| {
@@ -57,12 +61,12 @@ fn a_full_outbox_flushes_itself() {
     with_eal("outbox::a_full_outbox_flushes_itself", RING, |eal| {
         let (pool, _port, _, mut rx, mut outbox) = set_up(&eal);
         let counters = Counters::default();
-        for number in 0..33 {
+        for number in 0..=FULL {
             outbox.push(numbered(&pool, number), TxClass::Own, || true, &counters);
         }
-        assert_eq!(arrived(&mut rx), (0..32).collect::<Vec<_>>());
+        assert_eq!(arrived(&mut rx), (0..FULL).collect::<Vec<_>>());
         outbox.flush(|| true, &counters);
-        assert_eq!(arrived(&mut rx), [32]);
+        assert_eq!(arrived(&mut rx), [FULL]);
     });
 }
 
@@ -111,20 +115,22 @@ fn what_a_full_port_does_not_take_is_dropped_and_counted() {
 fn a_worker_without_a_queue_passes_packets_to_its_owner() {
     with_eal("outbox::a_worker_without_a_queue_passes_packets_to_its_owner", RING, |eal| {
         let (pool, _port, abilities, mut rx, mut owners) = set_up(&eal);
-        let (mut outbox, mut relay) = Outbox::of_owner(&eal, "relay", 40, abilities).unwrap();
+        let (mut outbox, mut relay) =
+            Outbox::of_owner(&eal, "relay", u32::from(FULL) + 8, abilities).unwrap();
+        const HALF: u64 = (FULL as u64 + 8) / 2;
         let (owner, other) = (Counters::default(), Counters::default());
-        for number in 0..50 {
+        for number in 0..FULL + 18 {
             let class = if number % 2 == 0 { TxClass::Service } else { TxClass::Own };
             outbox.push(numbered(&pool, number), class, || true, &other);
         }
         outbox.flush(|| true, &other);
         assert_eq!((other.value(Counter::DropTxRelayFull), other.value(Counter::TxPackets)), (10, 0));
 
-        assert_eq!(relay.relay(&mut owners, || false, &owner), 32);
+        assert_eq!(relay.relay(&mut owners, || false, &owner), usize::from(FULL));
         assert_eq!(relay.relay(&mut owners, || false, &owner), 8);
         owners.flush(|| false, &owner);
-        assert_eq!(arrived(&mut rx), (0..40).filter(|number| number % 2 == 1).collect::<Vec<_>>());
-        assert_eq!((owner.value(Counter::TxPackets), owner.value(Counter::DropTxLease)), (20, 20));
+        assert_eq!(arrived(&mut rx), (0..FULL + 8).filter(|number| number % 2 == 1).collect::<Vec<_>>());
+        assert_eq!((owner.value(Counter::TxPackets), owner.value(Counter::DropTxLease)), (HALF, HALF));
         assert_eq!((relay.relay(&mut owners, || true, &owner), pool.in_use()), (0, 0));
     });
 }

@@ -130,8 +130,11 @@ impl Io for Kept {
     }
 }
 
+/// As a port gives it: an Ethernet frame is never shorter than 60 bytes (IEEE 802.3 section 3.2.8).
 fn received(port: PortId, packet: &Packet) -> PlainBuffer {
-    frame_received(port, &packet.bytes())
+    let mut frame = packet.bytes();
+    frame.resize(frame.len().max(60), 0);
+    frame_received(port, &frame)
 }
 
 /// Does a turn, and gives back what left, as it is on the wire.

@@ -1,6 +1,7 @@
 //! A worker, packet in and packet out, on plain buffers: no EAL, no clock.
 
 mod bench;
+mod bursts;
 mod mirrored;
 mod pair;
 mod translated;

@@ -3,6 +3,7 @@
 use baton::base::counters::Counter;
 use baton::base::io::{Punt, TxClass};
 use baton::traffic::routes::NextHop;
+use baton::wire::ipv4;
 use baton::worker::message::{Command, Event, Role};
 
 use crate::bench::*;
@@ -87,6 +88,9 @@ fn each_packet_that_cannot_be_served_is_dropped_for_its_own_reason() {
     let fragment_len = fragment.len();
     fragment[16..18].copy_from_slice(&((fragment_len - 14) as u16 / 8 * 8 + 4).to_be_bytes());
     fragment.resize(14 + (fragment_len - 14) / 8 * 8 + 4, 0);
+    ipv4::Packet::new_unchecked(&mut fragment[14..]).fill_checksum();
+    let mut broken = from_client(40002, "10.1.0.100", 80, Some(SYN)).bytes();
+    broken[24] ^= 0x55; // the header's checksum
     let own = from_client(40000, "10.1.0.21", 80, Some(SYN));
     for (frame, counter) in [
         (closed.bytes(), Counter::DropNoListener),
@@ -95,6 +99,7 @@ fn each_packet_that_cannot_be_served_is_dropped_for_its_own_reason() {
         (far.bytes(), Counter::DropNoRoute),
         (own.bytes(), Counter::DropNoListener),
         (fragment, Counter::DropFragment),
+        (broken, Counter::DropChecksum),
         (vec![0; 9], Counter::DropEthernetTruncated),
     ] {
         let before = bench.count(counter);
