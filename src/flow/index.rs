@@ -175,11 +175,6 @@ impl Index {
         self.buckets.populate();
     }
 
-    /// Bytes of it.
-    pub fn bytes(&self) -> usize {
-        self.buckets.bytes_mapped()
-    }
-
     /// Slots there are.
     pub fn slots(&self) -> usize {
         self.buckets.len() * SLOTS

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use baton::base::limits::BURST_MAX;
 
 use crate::link::child::{Child, Site};
 use crate::link::rig::Pair;
@@ -61,9 +62,10 @@ pub fn start(site: &Site, mode: Mode, devices: &[String; 2], cpu: u32) -> Result
     ];
     arguments.extend(devices.iter().map(|device| format!("--vdev={device}")));
     arguments.extend(
-        ["--", "--nb-cores=1", "--total-num-mbufs=16384", "--burst=32", "--rxd=1024", "--txd=1024"]
-            .map(String::from),
+        ["--", "--nb-cores=1", "--total-num-mbufs=16384", "--rxd=1024", "--txd=1024"].map(String::from),
     );
+    // As many at a time as the appliance takes.
+    arguments.push(format!("--burst={BURST_MAX}"));
     arguments.push(format!("--forward-mode={}", mode.name()));
     Child::start(site, mode.name(), Path::new("dpdk-testpmd"), &arguments)
 }
