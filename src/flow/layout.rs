@@ -118,7 +118,8 @@ impl Hot {
         self.bytes += bytes;
     }
 
-    pub(super) const fn set_state(&mut self, state: TcpState) {
+    /// The flow has come further.
+    pub const fn set_state(&mut self, state: TcpState) {
         self.tcp = state.number();
     }
 

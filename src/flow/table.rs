@@ -14,7 +14,6 @@ use crate::flow::image::{Image, Imager};
 use crate::flow::index::{Index, Spot};
 use crate::flow::key::Key;
 use crate::flow::layout::{Cold, Hot, Wide, join, split};
-use crate::flow::tcp_state::TcpState;
 
 /// Flows of one table at most: one bit of an index slot tells the direction, and the
 /// highest value means none.
@@ -239,11 +238,10 @@ impl Table {
         self.hot.get_mut(place.slot()).filter(|hot| hot.is_occupied())
     }
 
-    /// The flow at a place has come further.
-    pub fn set_state(&mut self, place: FlowIndex, state: TcpState, changed: Stamp) {
-        if let Some(hot) = self.hot_mut(place) {
-            hot.set_state(state);
-            self.cold[place.slot()].set_changed(changed);
+    /// When the state of the flow at a place changed, as peers are told.
+    pub fn set_changed(&mut self, place: FlowIndex, changed: Stamp) {
+        if let Some(cold) = self.cold.get_mut(place.slot()) {
+            cold.set_changed(changed);
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Sequence numbers are not looked at, so a forged or stale flag can shorten a
 //! flow's idle time-out but never ends it at once: segments pass in every state,
-//! and the end points judge them (RFC 9293, RFC 5961). Only changes make a flow
-//! dirty; a usual connection changes four times after its SYN.
+//! and the end points judge them (RFC 9293, RFC 5961). A usual connection changes four
+//! times after its SYN, and of these a peer is told two: only what it would do
+//! otherwise after a takeover makes a flow dirty ([`TcpState::is_same_to_peers`]).
 
 use crate::flow::aging::TimeoutClass;
 use crate::flow::entry::Direction;
@@ -49,7 +50,7 @@ pub enum Segment {
 /// What a segment does to a flow's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
-    /// Nothing: the flow does not become dirty.
+    /// Nothing.
     Unchanged,
     /// The flow has a new state.
     To(TcpState),
@@ -172,6 +173,11 @@ impl TcpState {
             | TcpState::Closed
             | TcpState::Datagram => self,
         }
+    }
+
+    /// Whether a peer would go on alike with a flow in either state: then it need not hear of the change.
+    pub const fn is_same_to_peers(self, other: TcpState) -> bool {
+        self.after_takeover().number() == other.after_takeover().number()
     }
 
     /// Which idle time-out applies. A half-closed connection may be in use for long
@@ -307,6 +313,15 @@ mod tests {
         for state in TcpState::ALL {
             let expected = if matches!(state, SynSeen | SynAckSeen) { Established } else { state };
             assert_eq!(state.after_takeover(), expected);
+        }
+    }
+
+    /// The same at once after the takeover, and the same whatever segments follow.
+    #[test]
+    fn states_that_are_the_same_to_peers_lead_to_the_same_ones_after_a_takeover() {
+        for (a, b) in TcpState::ALL.into_iter().flat_map(|a| TcpState::ALL.map(|b| (a, b))) {
+            let handshake = |state| matches!(state, SynSeen | SynAckSeen | Established);
+            assert_eq!(a.is_same_to_peers(b), a == b || (handshake(a) && handshake(b)), "{a:?}, {b:?}");
         }
     }
 

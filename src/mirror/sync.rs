@@ -382,7 +382,7 @@ fn current(flows: &Flows, shard: ShardId, flow: u32, version: Version) -> bool {
     flows.table.tenant(FlowIndex(flow)).is_some_and(|(of, created)| of == shard && created <= version)
 }
 
-/// A flow's state as a peer needs it.
+/// A flow's state as a peer needs it: as it is to go on with it.
 pub fn state(flow: &Flow) -> FlowState {
     FlowState {
         stamp: flow.changed,
@@ -391,7 +391,7 @@ pub fn state(flow: &Flow) -> FlowState {
         virtual_server: flow.virtual_server,
         pool: flow.pool,
         server_id: flow.server_id,
-        tcp: flow.tcp,
+        tcp: flow.tcp.after_takeover(),
         full_nat: flow.is_full_nat(),
     }
 }

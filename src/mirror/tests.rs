@@ -241,9 +241,10 @@ impl World {
         }
     }
 
+    /// As either side would go on with them.
     fn flows(&self, side: usize) -> BTreeMap<Key, (Key, TcpState, Stamp)> {
         let all = self.sides[side].iter().flat_map(|worker| worker.flows.table.iter());
-        all.map(|(_, flow)| (flow.client, (flow.server, flow.tcp, flow.changed))).collect()
+        all.map(|(_, flow)| (flow.client, (flow.server, flow.tcp.after_takeover(), flow.changed))).collect()
     }
 
     /// What the leader says that the follower knows, the follower has.

@@ -225,11 +225,14 @@ impl<B: Buffer> Worker<B> {
             match before.on_segment(direction, Segment::from_flags(note.flags)) {
                 Transition::Unchanged => {}
                 Transition::To(after) => {
-                    let version = self.flows.next_version(shard);
-                    let stamp = Stamp { term: self.mirror.standing().term, version };
-                    self.flows.table.set_state(flow, after, stamp);
-                    if facts.contains(FlowFlags::MIRRORED) {
-                        self.mirror.flow_changed(turn.now, shard, flow, false);
+                    hot.set_state(after);
+                    if !before.is_same_to_peers(after) {
+                        let version = self.flows.next_version(shard);
+                        let stamp = Stamp { term: self.mirror.standing().term, version };
+                        self.flows.table.set_changed(flow, stamp);
+                        if facts.contains(FlowFlags::MIRRORED) {
+                            self.mirror.flow_changed(turn.now, shard, flow, false);
+                        }
                     }
                 }
                 Transition::Reopen => return Some(packet),

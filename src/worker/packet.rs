@@ -111,14 +111,17 @@ impl<B: Buffer> Worker<B> {
             Some(segment) => flow.tcp.on_segment(direction, segment),
             None => Transition::Unchanged,
         };
+        let mut is_news = false;
         match transition {
             Transition::Reopen => {
                 self.counters.bump(Counter::FlowsReopened);
                 self.end_flow(now, index);
                 return Seen::Reopened;
             }
+            Transition::To(state) if flow.tcp.is_same_to_peers(state) => flow.tcp = state,
             Transition::To(state) => {
                 flow.tcp = state;
+                is_news = true;
                 flow.changed = Stamp { term, version: self.flows.next_version(flow.shard) };
             }
             Transition::Unchanged => {}
@@ -138,7 +141,7 @@ impl<B: Buffer> Worker<B> {
         let adjacency = *adjacency;
         self.flows.table.put(index, &flow);
         self.flows.last_seen.touch(index, flow.tcp.timeout_class(), now);
-        if matches!(transition, Transition::To(_)) && flow.is_mirrored() {
+        if is_news && flow.is_mirrored() {
             self.mirror.flow_changed(now, flow.shard, index, false);
         }
         Seen::Forward { adjacency, translated, held: flow.flags.contains(FlowFlags::HELD) }

@@ -53,7 +53,7 @@ pub const BURSTS: [StandardBurst; 6] = [
     StandardBurst { name: "first", what: "a new flow with every packet, full NAT, not mirrored", run: first },
     StandardBurst {
         name: "mirrored",
-        what: "handshakes, full NAT: each packet changes a flow, which is sealed, sent and acknowledged",
+        what: "SYNs and FINs, full NAT: each packet changes a flow, which is sealed, sent and acknowledged",
         run: mirrored,
     },
 ];
@@ -64,7 +64,7 @@ const FLOWS: u16 = 1000;
 const FIRST_PORT: u16 = 20_000;
 /// Turns of settled flows and of first packets.
 const TURNS: usize = 64;
-/// Rounds of handshakes: three turns each.
+/// Rounds of connections: three turns each, those of the packets that the standby is told of.
 const ROUNDS: u16 = 16;
 /// From one turn to the next.
 const TURN: Duration = Duration::from_micros(10);
@@ -235,9 +235,12 @@ fn mirrored() -> u64 {
                 .collect::<Vec<_>>()
         };
         let there = go(&mut pair, CLIENT_PORT, &with(SYN));
-        let back: Vec<Packet> = there.iter().map(|packet| packet.answer(Some(SYN_ACK))).collect();
-        go(&mut pair, SERVER_PORT, &back);
-        go(&mut pair, CLIENT_PORT, &with(ACK));
+        let back = |flags| there.iter().map(|packet| packet.answer(Some(flags))).collect::<Vec<_>>();
+        for (port, packets) in [(SERVER_PORT, back(SYN_ACK)), (CLIENT_PORT, with(ACK))] {
+            packets.iter().for_each(|packet| drop(pair.active.handle(port, &packet.bytes())));
+        }
+        go(&mut pair, SERVER_PORT, &back(FIN_ACK));
+        go(&mut pair, CLIENT_PORT, &with(FIN_ACK));
     }
     assert_eq!(carried, 3 * usize::from(ROUNDS) * BURST_MAX, "every packet went on");
     pair.exchange(5);

@@ -3,6 +3,7 @@
 use baton::base::counters::Counter;
 use baton::base::ids::{NodeId, Term};
 use baton::base::io::TxClass;
+use baton::flow::TcpState;
 use baton::worker::message::{Command, Event, Role};
 
 use crate::bench::*;
@@ -45,11 +46,36 @@ fn lost_frames_are_made_good_by_the_newest_state() {
     let out = only(&pair.active.handle(CLIENT_PORT, &syn.bytes()), SERVER_PORT, TxClass::Service);
     pair.exchange_but(5, |active, _| !active);
     pair.active.handle(SERVER_PORT, &out.answer(Some(SYN_ACK)).bytes());
-    pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.101", 80, Some(ACK)).bytes());
+    pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.101", 80, Some(FIN_ACK)).bytes());
     pair.exchange(200);
     let flow = |bench: &Bench| bench.worker.flows().table.iter().next().expect("a flow").1;
     let (ours, theirs) = (flow(&pair.active), flow(&pair.standby));
     assert_eq!((ours.tcp, ours.changed, ours.server), (theirs.tcp, theirs.changed, theirs.server));
+}
+
+#[test]
+fn a_standby_is_told_of_a_flows_beginning_and_of_its_ends_but_not_of_the_handshake_between() {
+    let mut pair = Pair::in_sync();
+    let client = |flags| from_client(40000, "10.1.0.101", 80, Some(flags)).bytes();
+    let out = only(&pair.active.handle(CLIENT_PORT, &client(SYN)), SERVER_PORT, TxClass::Service);
+    pair.exchange(20);
+    let told =
+        |pair: &mut Pair| pair.active.status().streams.iter().map(|s| s.statistics.records_sent).sum::<u64>();
+    let begun = told(&mut pair);
+    assert_eq!(the_flow(&pair.standby).tcp, TcpState::Established, "as it would go on with it");
+    let server = |flags| out.answer(Some(flags)).bytes();
+    let steps = [
+        (SERVER_PORT, server(SYN_ACK), TcpState::SynAckSeen, 0),
+        (CLIENT_PORT, client(ACK), TcpState::Established, 0),
+        (SERVER_PORT, server(FIN_ACK), TcpState::FinFromServer, 1),
+        (CLIENT_PORT, client(FIN_ACK), TcpState::Closing, 2),
+    ];
+    for (port, packet, state, records) in steps {
+        pair.active.handle(port, &packet);
+        pair.exchange(20);
+        assert_eq!((the_flow(&pair.active).tcp, told(&mut pair) - begun), (state, records));
+        assert_eq!(the_flow(&pair.standby).tcp, state.after_takeover());
+    }
 }
 
 #[test]
@@ -168,9 +194,11 @@ fn a_former_active_keeps_a_flow_whose_last_change_it_told_nobody() {
     let mut pair = Pair::in_sync();
     let syn = from_client(40000, "10.1.0.101", 80, Some(SYN));
     let out = only(&pair.active.handle(CLIENT_PORT, &syn.bytes()), SERVER_PORT, TxClass::Service);
-    pair.exchange(20);
-    // The answer changes the flow, and the active stands still before it can say so.
     pair.active.handle(SERVER_PORT, &out.answer(Some(SYN_ACK)).bytes());
+    pair.exchange(20);
+    // The server's end changes the flow, and the active stands still before it can say so.
+    pair.active.handle(SERVER_PORT, &out.answer(Some(FIN_ACK)).bytes());
+    assert!(the_flow(&pair.active).changed > the_flow(&pair.standby).changed);
     pair.change_roles();
     pair.exchange(500);
     assert_eq!((pair.active.status().flows, pair.standby.status().flows), (1, 1));
@@ -193,7 +221,7 @@ fn a_flow_that_comes_back_to_its_first_owner_is_taken_for_established() {
     pair.standby.command(Command::Role { epoch: 9, role: Role::Active, term });
     let ack = from_client(40000, "10.1.0.101", 80, Some(ACK));
     only(&pair.standby.handle(CLIENT_PORT, &ack.bytes()), SERVER_PORT, TxClass::Service);
-    assert_eq!(the_flow(&pair.standby).tcp, baton::flow::TcpState::Established);
+    assert_eq!(the_flow(&pair.standby).tcp, TcpState::Established);
 }
 
 #[test]
