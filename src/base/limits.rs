@@ -18,6 +18,10 @@ pub const PORTS_MAX: usize = 16;
 /// Packets that wait for one unresolved neighbour. The oldest is dropped for a newer one.
 pub const NEIGHBOUR_QUEUE_MAX: usize = 8;
 
+/// Places of a table that its flows have left lately and that are remembered in order, so that the next flow's memory can
+/// be asked for ahead. Further ones are found one through the other.
+pub const TABLE_PLACES_LEFT_MAX: usize = 1 << 14;
+
 /// Neighbours known at a time. A new one takes the place of one that is not in use, if a bounded search
 /// finds one; else it is refused.
 pub const NEIGHBOURS_MAX: usize = 4096;

@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 
 use crate::base::ids::{PortId, VirtualServerId};
 use crate::config::checked::{Checked, Forwarding, Protocol};
+use crate::flow::image::V4Endpoints;
 use crate::flow::key::{Address, TCP, UDP};
 
 /// Whose an address is.
@@ -27,6 +28,8 @@ pub enum Whose {
 pub struct Services {
     addresses: HashMap<Address, Whose>,
     listeners: HashMap<(Address, u16, u8), usize>,
+    /// The same over IPv4, by the bytes of a packet.
+    listeners_v4: HashMap<u64, usize>,
     by_id: HashMap<VirtualServerId, usize>,
 }
 
@@ -53,6 +56,10 @@ impl Services {
             let protocol = number(server.protocol);
             services.addresses.insert(server.address.into(), Whose::Virtual);
             services.listeners.insert((server.address.into(), server.port, protocol), i);
+            if let IpAddr::V4(address) = server.address {
+                let key = key_v4(u32::from_le_bytes(address.octets()), server.port.to_be(), protocol);
+                services.listeners_v4.insert(key, i);
+            }
             services.by_id.insert(server.id, i);
         }
         services
@@ -68,10 +75,21 @@ impl Services {
         self.listeners.get(&(address, port, protocol)).copied()
     }
 
+    /// As [`Services::listener`], for the destination of an IPv4 packet as [`V4Endpoints`] has it.
+    #[inline]
+    pub fn listener_v4(&self, to: V4Endpoints, protocol: u8) -> Option<usize> {
+        self.listeners_v4.get(&key_v4(to.dst, to.dst_port, protocol)).copied()
+    }
+
     /// A virtual server's place in the configuration.
     pub fn by_id(&self, id: VirtualServerId) -> Option<usize> {
         self.by_id.get(&id).copied()
     }
+}
+
+/// Address and port as little-endian loads of the packet's bytes.
+const fn key_v4(address: u32, port: u16, protocol: u8) -> u64 {
+    address as u64 | (port as u64) << 32 | (protocol as u64) << 48
 }
 
 /// The number of a transport protocol in an IP header.

@@ -103,7 +103,7 @@ mod tests {
     use crate::base::time::{Duration, Instant};
     use crate::flow::aging::{Age, TimeoutClass, Timeouts};
     use crate::flow::key::{Address, TCP};
-    use crate::flow::ports::{Allocation, Wanted};
+    use crate::flow::ports::{Allocation, Draw, Wanted};
     use crate::flow::table::Insert;
     use crate::flow::toeplitz::MICROSOFT_KEY;
     use crate::flow::{Flow, FlowIndex, Key, TcpState};
@@ -170,7 +170,7 @@ mod tests {
             let in_use = |key: &Key| table.lookup(key).is_some();
             let shard = flows.shard(id).expect("the worker owns all");
             let Allocation::Port(address, port) =
-                shard.ports.allocate(Instant::ZERO, &mut rng, &wanted, in_use)
+                shard.ports.allocate(Instant::ZERO, Draw::new(&mut rng), &wanted, in_use)
             else {
                 panic!("all ports are free");
             };

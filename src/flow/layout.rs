@@ -13,7 +13,7 @@ use zerocopy::FromZeros;
 use crate::base::ids::{NodeId, PoolId, ServerId, ShardId, Term, Version, VirtualServerId};
 use crate::base::limits::NEIGHBOURS_MAX;
 use crate::flow::entry::{ADJACENCY_UNKNOWN, Direction, Flow, FlowFlags, Stamp};
-use crate::flow::image::{Image, Imager};
+use crate::flow::image::Image;
 use crate::flow::key::{Address, Key};
 use crate::flow::tcp_state::TcpState;
 use crate::wire::checksum::Delta;
@@ -230,9 +230,8 @@ impl Wide {
     }
 }
 
-/// The parts of one flow; the last one only of an IPv6 flow.
-pub(super) fn split(flow: &Flow, imager: &Imager) -> (Hot, Cold, Option<Wide>) {
-    let images = [imager.of(&flow.client), imager.of(&flow.server)];
+/// The parts of one flow, whose keys have these images; the last one only of an IPv6 flow.
+pub(super) fn split(flow: &Flow, images: [Image; 2]) -> (Hot, Cold, Option<Wide>) {
     let (client, server) = (&flow.client, &flow.server);
     let addresses =
         match (client.src.v4_bits(), client.dst.v4_bits(), server.src.v4_bits(), server.dst.v4_bits()) {
@@ -298,6 +297,11 @@ pub(super) fn join(hot: &Hot, cold: &Cold, wide: impl FnOnce() -> Wide) -> Flow 
 mod tests {
     use super::*;
     use crate::base::rng::Rng;
+    use crate::flow::image::Imager;
+
+    fn images(flow: &Flow, imager: &Imager) -> [Image; 2] {
+        [imager.of(&flow.client), imager.of(&flow.server)]
+    }
 
     fn flow(rng: &mut Rng) -> Flow {
         let v4 = rng.bool();
@@ -330,7 +334,7 @@ mod tests {
         let mut rng = Rng::with_seed(2);
         for round in 0..1000 {
             let flow = flow(&mut rng);
-            let (hot, cold, wide) = split(&flow, &imager);
+            let (hot, cold, wide) = split(&flow, images(&flow, &imager));
             assert_eq!(wide.is_none(), flow.client.src.is_v4());
             assert_eq!(join(&hot, &cold, || wide.expect("its addresses")), flow, "round {round}");
         }
@@ -341,7 +345,7 @@ mod tests {
         let mut rng = Rng::with_seed(3);
         for _ in 0..1000 {
             let flow = flow(&mut rng);
-            let (hot, ..) = split(&flow, &Imager::with_seed(1));
+            let (hot, ..) = split(&flow, images(&flow, &Imager::with_seed(1)));
             for direction in [Direction::FromClient, Direction::FromServer] {
                 let (old, new) = (flow.key(direction), flow.translated(direction));
                 let addresses =

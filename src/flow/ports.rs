@@ -79,6 +79,28 @@ pub enum Allocation {
     Exhausted,
 }
 
+/// Where the search for a free port begins: anywhere, with equal chance.
+#[derive(Clone, Copy, Debug)]
+pub struct Draw(u32);
+
+impl Draw {
+    /// A new one.
+    pub fn new(rng: &mut Rng) -> Draw {
+        Draw(rng.u32(..))
+    }
+
+    /// As a number below another one; `None`: there is none.
+    fn below(self, total: u32) -> Option<u32> {
+        (total > 0).then_some(((u64::from(self.0) * u64::from(total)) >> 32) as u32)
+    }
+}
+
+/// How many candidates there are: each of these indices at each address.
+const fn candidates(indices: &[u8], wanted: &Wanted<'_>) -> u32 {
+    // At most 256 by the addresses that a configuration can name: far below the limit.
+    (indices.len() * wanted.snat.len()) as u32
+}
+
 /// The source-NAT ports of one shard.
 pub struct PortAllocator {
     shard: ShardId,
@@ -109,19 +131,27 @@ impl PortAllocator {
         PortAllocator { shard, toeplitz, preferred, other, other_rests_until, members, rank, resting }
     }
 
-    /// Finds a free port, from a random place on. `in_use` says whether the table
+    /// The key that [`PortAllocator::allocate`] looks at first with this draw: so that whoever makes many flows can
+    /// ask for what the look will need. `None`: there is no such candidate.
+    pub fn first_choice(&self, draw: Draw, wanted: &Wanted<'_>) -> Option<Key> {
+        let total = candidates(&self.preferred, wanted);
+        let (address, port) = self.candidate(&self.preferred, draw.below(total)?, wanted)?;
+        Some(wanted.server_key(address, port))
+    }
+
+    /// Finds a free port, from the drawn place on. `in_use` says whether the table
     /// has a flow with a server-side key. Looks at [`SNAT_PROBES_MAX`] candidates of
     /// each half at most.
     pub fn allocate(
         &self,
         now: Instant,
-        rng: &mut Rng,
+        draw: Draw,
         wanted: &Wanted<'_>,
         in_use: impl Fn(&Key) -> bool,
     ) -> Allocation {
-        let found = self.probe(&self.preferred, now, rng, wanted, &in_use);
+        let found = self.probe(&self.preferred, now, draw, wanted, &in_use);
         let found = match found {
-            None if now >= self.other_rests_until => self.probe(&self.other, now, rng, wanted, &in_use),
+            None if now >= self.other_rests_until => self.probe(&self.other, now, draw, wanted, &in_use),
             found => found,
         };
         found.map_or(Allocation::Exhausted, |(address, port)| Allocation::Port(address, port))
@@ -129,32 +159,37 @@ impl PortAllocator {
 
     fn probe(
         &self,
-        candidates: &[u8],
+        indices: &[u8],
         now: Instant,
-        rng: &mut Rng,
+        draw: Draw,
         wanted: &Wanted<'_>,
         in_use: &impl Fn(&Key) -> bool,
     ) -> Option<(Address, u16)> {
-        let total = candidates.len() * wanted.snat.len();
-        if total == 0 {
-            return None;
-        }
-        let start = rng.usize(0..total);
-        for step in 0..total.min(SNAT_PROBES_MAX) {
-            let number = (start + step) % total;
-            // Neighbouring numbers are at different addresses.
-            let address = wanted.snat[number % wanted.snat.len()];
-            let index = candidates[number / wanted.snat.len()];
-            if address.is_v4() != wanted.server.is_v4() {
-                continue;
+        let total = candidates(indices, wanted);
+        let mut number = draw.below(total)?;
+        for _ in 0..total.min(SNAT_PROBES_MAX as u32) {
+            if let Some((address, port)) = self.candidate(indices, number, wanted) {
+                let key = wanted.server_key(address, port);
+                if !in_use(&key) && !self.resting.contains(now, &key) {
+                    return Some((address, port));
+                }
             }
-            let port = self.toeplitz.ports_of(address, self.shard).at(index);
-            let key = wanted.server_key(address, port);
-            if port >= SNAT_PORT_MIN && !in_use(&key) && !self.resting.contains(now, &key) {
-                return Some((address, port));
-            }
+            number = if number + 1 == total { 0 } else { number + 1 };
         }
         None
+    }
+
+    /// A candidate by its number; neighbouring numbers are at different addresses. `None`: it is of the other family,
+    /// or a well-known port.
+    fn candidate(&self, indices: &[u8], number: u32, wanted: &Wanted<'_>) -> Option<(Address, u16)> {
+        let addresses = wanted.snat.len() as u32;
+        let address = *wanted.snat.get((number % addresses) as usize)?;
+        let index = *indices.get((number / addresses) as usize)?;
+        if address.is_v4() != wanted.server.is_v4() {
+            return None;
+        }
+        let port = self.toeplitz.ports_of(address, self.shard).at(index);
+        (port >= SNAT_PORT_MIN).then_some((address, port))
     }
 
     /// Whether a source-NAT address and port belong to this shard and to this
@@ -239,7 +274,7 @@ mod tests {
         let used = RefCell::new(HashSet::new());
         let mut rng = Rng::with_seed(1);
         while let Allocation::Port(address, port) =
-            ports.allocate(now, &mut rng, wanted, |key| used.borrow().contains(key))
+            ports.allocate(now, Draw::new(&mut rng), wanted, |key| used.borrow().contains(key))
         {
             assert!(used.borrow_mut().insert(wanted.server_key(address, port)), "given out twice");
         }
@@ -284,9 +319,9 @@ mod tests {
         let full = |key: &Key| one.contains(key);
         let mut rng = Rng::with_seed(2);
         let same = wanted(&SNAT[..1]);
-        assert_eq!(ports.allocate(at(2000), &mut rng, &same, full), Allocation::Exhausted);
+        assert_eq!(ports.allocate(at(2000), Draw::new(&mut rng), &same, full), Allocation::Exhausted);
         let other = Wanted { server_port: 81, ..same };
-        assert!(matches!(ports.allocate(at(2000), &mut rng, &other, full), Allocation::Port(..)));
+        assert!(matches!(ports.allocate(at(2000), Draw::new(&mut rng), &other, full), Allocation::Port(..)));
     }
 
     #[test]
@@ -374,7 +409,8 @@ mod tests {
         let mut rng = Rng::with_seed(3);
         for _ in 0..1000 {
             // Long after the boot's quarantine, all ports free.
-            let Allocation::Port(address, port) = resting.allocate(at(9000), &mut rng, &wanted, |_| false)
+            let Allocation::Port(address, port) =
+                resting.allocate(at(9000), Draw::new(&mut rng), &wanted, |_| false)
             else {
                 panic!("all ports are free");
             };
@@ -387,7 +423,7 @@ mod tests {
         let ports = allocator(&setup());
         let mut rng = Rng::with_seed(4);
         let seen: HashSet<_> = (0..200)
-            .map(|_| match ports.allocate(at(2000), &mut rng, &wanted(&SNAT), |_| false) {
+            .map(|_| match ports.allocate(at(2000), Draw::new(&mut rng), &wanted(&SNAT), |_| false) {
                 Allocation::Port(address, port) => (address, port),
                 Allocation::Exhausted => panic!("all ports are free"),
             })

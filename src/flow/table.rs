@@ -8,6 +8,7 @@
 //! is the flow: so the burst waits for memory together.
 
 use crate::base::ids::{ShardId, Version};
+use crate::base::limits::TABLE_PLACES_LEFT_MAX;
 use crate::base::memory::{NoMemory, PageSize, Slab};
 use crate::flow::entry::{Direction, Flow, FlowFlags, FlowIndex, Stamp};
 use crate::flow::image::{Image, Imager};
@@ -44,7 +45,8 @@ impl Candidate {
     /// None: beyond every place.
     pub const NONE: Candidate = Candidate(u32::MAX);
 
-    const fn new(flow: FlowIndex, direction: Direction) -> Candidate {
+    /// The flow at a place, for packets that go this way.
+    pub const fn new(flow: FlowIndex, direction: Direction) -> Candidate {
         Candidate(flow.0 << 1 | direction as u32)
     }
 
@@ -61,6 +63,27 @@ impl Candidate {
     }
 }
 
+/// A key on its way into the table: its image and where that belongs, made once.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    image: Image,
+    spot: Spot,
+}
+
+impl Probe {
+    /// Of an image and its spot.
+    #[inline(always)]
+    pub const fn at(image: Image, spot: Spot) -> Probe {
+        Probe { image, spot }
+    }
+
+    /// Where it belongs.
+    #[inline(always)]
+    pub const fn spot(&self) -> Spot {
+        self.spot
+    }
+}
+
 /// The flows of one worker.
 pub struct Table {
     hot: Slab<Hot>,
@@ -71,7 +94,9 @@ pub struct Table {
     imager: Imager,
     /// Places below this have been in use.
     used: u32,
-    /// The empty place that was left last; each names the one before.
+    /// Places that were left lately, the last one at the end: the next flows' places, known ahead.
+    left: Vec<u32>,
+    /// The empty place that was left last among those that found no room there; each names the one before.
     free: u32,
     len: u32,
 }
@@ -88,6 +113,7 @@ impl Table {
             index: Index::new(2 * places)?,
             imager: Imager::with_seed(hash_seed),
             used: 0,
+            left: Vec::with_capacity(TABLE_PLACES_LEFT_MAX.min(places)),
             free: NONE,
             len: 0,
         })
@@ -169,34 +195,69 @@ impl Table {
             && (image.is_v4() || self.wide[slot].key(direction, image) == *key)
     }
 
+    /// What the table needs of a key to take it in.
+    #[inline]
+    pub fn probe(&self, key: &Key) -> Probe {
+        let image = self.imager.of(key);
+        Probe { image, spot: self.spot(image) }
+    }
+
+    /// Whether a flow has this key.
+    #[inline]
+    pub fn has(&self, probe: &Probe, key: &Key) -> bool {
+        self.find(probe.spot, probe.image, key).is_some()
+    }
+
+    /// Asks for the lines of the place that a flow will get after `ahead` others, as far as it is known.
+    #[inline]
+    pub fn prefetch_new(&self, ahead: usize) -> FlowIndex {
+        let place = match self.left.len().checked_sub(ahead + 1) {
+            Some(at) => self.left[at],
+            None if self.free != NONE => self.free,
+            None => self.used + (ahead - self.left.len()) as u32,
+        };
+        self.hot.prefetch_write(place as usize);
+        self.cold.prefetch_write(place as usize);
+        FlowIndex(place)
+    }
+
     /// Adds a flow, if both of its keys are free.
     pub fn insert(&mut self, flow: &Flow) -> Insert {
-        let (hot, cold, wide) = split(flow, &self.imager);
-        let [client, server] = [Direction::FromClient, Direction::FromServer].map(|way| hot.image(way));
-        let spots = [self.spot(client), self.spot(server)];
-        if self.find(spots[0], client, &flow.client).is_some() {
+        let probes = [self.probe(&flow.client), self.probe(&flow.server)];
+        self.insert_probed(flow, &probes)
+    }
+
+    /// As [`Table::insert`], with what was made of the client's and the server's key before.
+    pub fn insert_probed(&mut self, flow: &Flow, probes: &[Probe; 2]) -> Insert {
+        let [client, server] = probes;
+        if self.has(client, &flow.client) {
             return Insert::ClientKeyTaken;
         }
-        if flow.client == flow.server || self.find(spots[1], server, &flow.server).is_some() {
+        if flow.client == flow.server || self.has(server, &flow.server) {
             return Insert::ServerKeyTaken;
         }
-        let place = match self.free {
-            NONE if self.used == self.capacity() => return Insert::Full,
-            NONE => FlowIndex(self.used),
-            free => FlowIndex(free),
+        let place = match self.left.last() {
+            Some(place) => FlowIndex(*place),
+            None if self.free != NONE => FlowIndex(self.free),
+            None if self.used == self.capacity() => return Insert::Full,
+            None => FlowIndex(self.used),
         };
-        if !self.index.insert(spots[0], Candidate::new(place, Direction::FromClient).0) {
+        if !self.index.insert(client.spot, Candidate::new(place, Direction::FromClient).0) {
             return Insert::Full;
         }
-        if !self.index.insert(spots[1], Candidate::new(place, Direction::FromServer).0) {
-            self.index.remove(spots[0], Candidate::new(place, Direction::FromClient).0);
+        if !self.index.insert(server.spot, Candidate::new(place, Direction::FromServer).0) {
+            self.index.remove(client.spot, Candidate::new(place, Direction::FromClient).0);
             return Insert::Full;
         }
-        match self.free {
-            NONE => self.used += 1,
-            free => self.free = self.hot[free as usize].next_free(),
+        if self.left.pop().is_none() {
+            if self.free == NONE {
+                self.used += 1;
+            } else {
+                self.free = self.hot[place.slot()].next_free();
+            }
         }
         self.len += 1;
+        let (hot, cold, wide) = split(flow, [client.image, server.image]);
         self.hot[place.slot()] = hot;
         self.cold[place.slot()] = cold;
         if let Some(wide) = wide {
@@ -211,7 +272,11 @@ impl Table {
         let hot = &mut self.hot[place.slot()];
         let images = [Direction::FromClient, Direction::FromServer].map(|way| (way, hot.image(way)));
         hot.free(self.free);
-        self.free = place.0;
+        if self.left.len() < self.left.capacity() {
+            self.left.push(place.0);
+        } else {
+            self.free = place.0;
+        }
         self.len -= 1;
         for (direction, image) in images {
             let spot = self.spot(image);
@@ -312,239 +377,5 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::rng::Rng;
-    use crate::flow::key::{Address, TCP};
-    use crate::flow::tcp_state::TcpState;
-    use std::collections::HashMap;
-
-    fn client_key(n: u32) -> Key {
-        Key {
-            src: Address::v4(n.to_be_bytes()),
-            dst: Address::v4([198, 51, 100, 1]),
-            src_port: 40000,
-            dst_port: 80,
-            vlan: 0,
-            protocol: TCP,
-        }
-    }
-
-    fn server_key(n: u32) -> Key {
-        Key {
-            src: Address::v4([10, 0, 0, 10]),
-            dst: Address::v4(n.to_be_bytes()),
-            src_port: 80,
-            dst_port: 2000,
-            vlan: 0,
-            protocol: TCP,
-        }
-    }
-
-    fn flow(n: u32) -> Flow {
-        Flow::new(client_key(n), server_key(n), TcpState::SynSeen)
-    }
-
-    fn table(capacity: u32) -> Table {
-        Table::new(capacity, 1).expect("memory")
-    }
-
-    #[test]
-    fn both_directions_find_the_flow() {
-        let mut table = table(10);
-        let Insert::Done(place) = table.insert(&flow(1)) else { panic!("there is room") };
-        assert_eq!(table.lookup(&client_key(1)), Some((place, Direction::FromClient)));
-        assert_eq!(table.lookup(&server_key(1)), Some((place, Direction::FromServer)));
-        assert_eq!(table.lookup(&client_key(1).reversed()), None);
-        assert_eq!(table.lookup(&client_key(2)), None);
-        assert_eq!(table.get(place), Some(flow(1)));
-    }
-
-    #[test]
-    fn a_removed_flow_is_found_by_neither_key_and_its_place_is_used_again() {
-        let mut table = table(1);
-        let Insert::Done(place) = table.insert(&flow(1)) else { panic!("there is room") };
-        assert_eq!(table.remove(place), Some(flow(1)));
-        assert_eq!(table.remove(place), None);
-        assert_eq!((table.lookup(&client_key(1)), table.lookup(&server_key(1))), (None, None));
-        assert!(table.is_empty() && table.get(place).is_none());
-        assert_eq!(table.insert(&flow(2)), Insert::Done(place));
-    }
-
-    #[test]
-    fn a_full_table_refuses_and_keeps_what_it_has() {
-        let mut table = table(2);
-        assert!(matches!(table.insert(&flow(1)), Insert::Done(_)));
-        assert!(matches!(table.insert(&flow(2)), Insert::Done(_)));
-        assert_eq!(table.insert(&flow(3)), Insert::Full);
-        assert_eq!(table.lookup(&client_key(3)), None);
-        assert!(table.lookup(&client_key(1)).is_some() && table.lookup(&server_key(2)).is_some());
-        assert_eq!(self::table(0).insert(&flow(1)), Insert::Full);
-    }
-
-    #[test]
-    fn a_key_belongs_to_one_flow_in_one_direction() {
-        let mut table = table(10);
-        assert!(matches!(table.insert(&flow(1)), Insert::Done(_)));
-        let same_client = Flow::new(client_key(1), server_key(2), TcpState::SynSeen);
-        assert_eq!(table.insert(&same_client), Insert::ClientKeyTaken);
-        let same_server = Flow::new(client_key(2), server_key(1), TcpState::SynSeen);
-        assert_eq!(table.insert(&same_server), Insert::ServerKeyTaken);
-        let swapped = Flow::new(server_key(1), client_key(2), TcpState::SynSeen);
-        assert_eq!(table.insert(&swapped), Insert::ClientKeyTaken);
-        let twice = Flow::new(client_key(2), client_key(2), TcpState::SynSeen);
-        assert_eq!(table.insert(&twice), Insert::ServerKeyTaken);
-        assert_eq!(table.len(), 1);
-        assert!(table.lookup(&client_key(2)).is_none() && table.lookup(&server_key(2)).is_none());
-    }
-
-    #[test]
-    fn a_walk_in_slices_meets_every_flow_that_stays() {
-        let mut table = table(100);
-        for n in 0..100 {
-            assert!(matches!(table.insert(&flow(n)), Insert::Done(_)));
-        }
-        for n in (0..100).step_by(3) {
-            table.remove(FlowIndex(n));
-        }
-        let mut met = vec![];
-        let mut from = FlowIndex(0);
-        while let Some(place) = table.next_occupied(from) {
-            met.push(place);
-            table.remove(FlowIndex(place.0.saturating_sub(20)));
-            from = FlowIndex(place.0 + 1);
-        }
-        let expected: Vec<_> = (0..100).filter(|n| n % 3 != 0).map(FlowIndex).collect();
-        assert_eq!(met, expected);
-        assert_eq!(table.next_occupied(FlowIndex(u32::MAX)), None);
-        assert_eq!(table.places_end(), FlowIndex(100));
-        assert!(table.iter().all(|(place, flow)| flow == self::flow(place.0)));
-        assert_eq!(table.iter().count(), table.len());
-    }
-
-    #[test]
-    fn it_behaves_as_a_plain_map_over_many_random_steps() {
-        let mut rng = Rng::with_seed(4);
-        let mut table = table(64);
-        let mut model: HashMap<Key, (FlowIndex, Direction)> = HashMap::new();
-        for _ in 0..50_000 {
-            let n = rng.u32(0..100);
-            match table.lookup(&client_key(n)) {
-                Some((place, _)) => {
-                    assert!(table.remove(place).is_some());
-                    model.remove(&client_key(n));
-                    model.remove(&server_key(n));
-                }
-                None => match table.insert(&flow(n)) {
-                    Insert::Done(place) => {
-                        model.insert(client_key(n), (place, Direction::FromClient));
-                        model.insert(server_key(n), (place, Direction::FromServer));
-                    }
-                    Insert::Full => assert_eq!(table.len(), 64),
-                    taken => panic!("no key is used twice here: {taken:?}"),
-                },
-            }
-            assert_eq!(table.len() * 2, model.len());
-            let probe = rng.u32(0..100);
-            for key in [client_key(probe), server_key(probe)] {
-                assert_eq!(table.lookup(&key), model.get(&key).copied());
-            }
-        }
-    }
-
-    #[test]
-    fn a_flow_changes_in_everything_but_its_keys() {
-        let mut table = table(10);
-        let Insert::Done(place) = table.insert(&flow(1)) else { panic!("there is room") };
-        let changed = table.update(place, |flow| {
-            flow.tcp = TcpState::Closing;
-            flow.client_adjacency = 5;
-            flow.created = Version(7);
-            flow.packets = 9;
-            flow.client = client_key(2);
-            flow.flags
-        });
-        assert_eq!(changed, Some(FlowFlags::NONE));
-        table.set_flag(place, FlowFlags::HELD, true);
-        let expected = Flow {
-            tcp: TcpState::Closing,
-            client_adjacency: 5,
-            created: Version(7),
-            packets: 9,
-            flags: FlowFlags::HELD,
-            ..flow(1)
-        };
-        assert_eq!(table.get(place), Some(expected));
-        assert_eq!(table.tenant(place), Some((ShardId(0), Version(7))));
-        assert!(table.lookup(&client_key(2)).is_none() && table.lookup(&client_key(1)).is_some());
-        assert_eq!(table.update(FlowIndex(3), |_| ()), None);
-    }
-
-    #[test]
-    fn a_burst_finds_its_flows_by_the_bytes_of_its_packets() {
-        let mut table = table(1000);
-        for n in 0..1000 {
-            assert!(matches!(table.insert(&flow(n)), Insert::Done(_)));
-        }
-        let mut sure = 0;
-        for n in 0..2000 {
-            for (key, direction) in
-                [(client_key(n), Direction::FromClient), (server_key(n), Direction::FromServer)]
-            {
-                let image = table.imager().of(&key);
-                let spot = table.spot(image);
-                table.prefetch(spot);
-                let candidate = table.candidate(spot);
-                table.prefetch_flow(candidate.flow());
-                let Some(hot) = table.hot_at(candidate, image) else { continue };
-                assert_eq!(
-                    hot.answer(direction).v4_key().map(Key::reversed),
-                    Some(flow(n).translated(direction))
-                );
-                assert_eq!((candidate.flow(), candidate.direction()), (FlowIndex(n), direction));
-                sure += 1;
-            }
-        }
-        assert!((1990..=2000).contains(&sure), "{sure} of 2000 in the first place looked at");
-    }
-
-    #[test]
-    fn ipv6_flows_are_found_by_their_whole_keys() {
-        let mut table = table(100);
-        let key =
-            |n: u8| Key { src: Address::v6([0x20 + n; 16]), dst: Address::v6([0x10; 16]), ..client_key(1) };
-        for n in 0..50 {
-            let answers = Key { dst_port: 3000 + u16::from(n), ..key(n).reversed() };
-            assert!(matches!(table.insert(&Flow::new(key(n), answers, TcpState::SynSeen)), Insert::Done(_)));
-        }
-        for n in 0..100 {
-            assert_eq!(table.lookup(&key(n)).is_some(), n < 50);
-        }
-        let (place, _) = table.lookup(&key(7)).expect("a flow");
-        assert_eq!(table.remove(place).map(|flow| flow.client), Some(key(7)));
-        assert_eq!(table.lookup(&key(7)), None);
-    }
-
-    #[test]
-    fn comings_and_goings_at_the_brim_lose_nothing() {
-        for capacity in [1, 7, 1000, 4000] {
-            let mut table = table(capacity);
-            let mut there: Vec<u32> = (0..capacity).collect();
-            for n in 0..capacity {
-                assert_eq!(table.insert(&flow(n)), Insert::Done(FlowIndex(n)));
-            }
-            let mut rng = Rng::with_seed(5);
-            for n in capacity..capacity + 100_000 {
-                let place = rng.u32(0..capacity);
-                assert!(table.remove(FlowIndex(place)).is_some());
-                assert_eq!(table.insert(&flow(n)), Insert::Done(FlowIndex(place)));
-                there[place as usize] = n;
-            }
-            assert_eq!(table.insert(&flow(0)), Insert::Full);
-            for (place, n) in there.iter().enumerate() {
-                let found = table.lookup(&server_key(*n));
-                assert_eq!(found, Some((FlowIndex(place as u32), Direction::FromServer)));
-            }
-        }
-    }
-}
+#[path = "table_tests.rs"]
+mod tests;

@@ -63,6 +63,8 @@ pub struct Adjacencies<B> {
     /// In whose name packets of flows are sent, over IPv4 and IPv6.
     sources: [[u8; 6]; 2],
     by_hop: HashMap<NextHop, u32>,
+    /// What was looked up last: most clients come by one gateway.
+    recent: Option<(NextHop, u32)>,
     /// Where the search for an unused one goes on.
     search: usize,
 }
@@ -79,6 +81,7 @@ impl<B> Adjacencies<B> {
             links: Vec::with_capacity(NEIGHBOURS_MAX),
             sources,
             by_hop: HashMap::with_capacity(NEIGHBOURS_MAX),
+            recent: None,
             search: 0,
         }
     }
@@ -92,12 +95,25 @@ impl<B> Adjacencies<B> {
     /// The index of a neighbour, new or known. At [`NEIGHBOURS_MAX`] a new one takes the
     /// place of one that no flow uses; `None`: none was found among those looked at.
     pub fn index_of(&mut self, hop: NextHop) -> Option<u32> {
+        if let Some((recent, index)) = self.recent
+            && recent == hop
+        {
+            return Some(index);
+        }
+        let index = self.find_or_add(hop)?;
+        self.recent = Some((hop, index));
+        Some(index)
+    }
+
+    fn find_or_add(&mut self, hop: NextHop) -> Option<u32> {
         if let Some(index) = self.by_hop.get(&hop) {
             return Some(*index);
         }
         let adjacency = Adjacency { hop, link: None, asked: None, waiting: VecDeque::new(), uses: 0 };
         let index = if self.all.len() == NEIGHBOURS_MAX {
             let index = self.unused()?;
+            // It may be the neighbour that loses its place.
+            self.recent = None;
             self.by_hop.remove(&self.all[index].hop);
             self.all[index] = adjacency;
             self.links[index] = Link::default();
@@ -168,7 +184,7 @@ impl<B> Adjacencies<B> {
     /// waited for it, to be sent or dropped.
     pub fn learn(&mut self, hop: NextHop, link: Option<[u8; 6]>, mut each: impl FnMut(WaitingPacket<B>)) {
         // What another worker asked for is kept: it may be needed here next.
-        let known = if link.is_some() { self.index_of(hop) } else { self.by_hop.get(&hop).copied() };
+        let known = if link.is_some() { self.find_or_add(hop) } else { self.by_hop.get(&hop).copied() };
         let Some(index) = known else { return };
         let adjacency = &mut self.all[index as usize];
         adjacency.link = link;

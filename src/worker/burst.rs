@@ -9,6 +9,9 @@
 //! 3. *Forward*: if it is the packet's flow, the packet changes the flow's state as its flags say, is
 //!    rewritten from what the flow's line holds, and sent.
 //!
+//! Where no flow is found, a packet that may begin one has it decided in the second stage what that flow will be, the memory
+//! for it asked for, and the flow made in the third (see `first`).
+//!
 //! What a stage is not sure of it leaves to `handle_packet`, which would do the same to
 //! every packet that is forwarded here.
 
@@ -17,7 +20,6 @@ use crate::base::counters::Counter;
 use crate::base::io::{Io, TxClass};
 use crate::base::limits::{BURST_MAX, PORTS_MAX};
 use crate::base::time::Instant;
-use crate::flow::Stamp;
 use crate::flow::aging::Mark;
 use crate::flow::entry::FlowFlags;
 use crate::flow::image::{Image, V4_OFFSET, V4Endpoints};
@@ -25,6 +27,7 @@ use crate::flow::index::Spot;
 use crate::flow::key::{TCP, UDP};
 use crate::flow::table::Candidate;
 use crate::flow::tcp_state::{Segment, TcpState, Transition};
+use crate::flow::{Direction, Stamp};
 use crate::wire::checksum::Delta;
 use crate::wire::{ethernet, tcp};
 use crate::worker::Worker;
@@ -58,16 +61,21 @@ struct Note {
     ip_len: u16,
     /// Its TCP flags, as far as they say something of a flow's state; [`PLAIN`] of a datagram.
     flags: u8,
+    /// The number of the flow that it begins, among those of the burst; 0: none.
+    coming: u8,
 }
 
 const NOTHING: Note =
-    Note { image: Image(0, 0), spot: Spot::NONE, candidate: Candidate::NONE, ip_len: 0, flags: 0 };
+    Note { image: Image(0, 0), spot: Spot::NONE, candidate: Candidate::NONE, ip_len: 0, flags: 0, coming: 0 };
 
 /// Finish, synchronize, reset and acknowledge (RFC 9293 section 3.1).
 const FLAGS: u8 = 0x17;
 
 /// An acknowledgement and nothing else that matters.
 const PLAIN: u8 = 0x10;
+
+/// A segment that may begin a flow.
+const OPENING: u8 = 0x02;
 
 /// What a worker compares packets with, made when its addresses are known.
 #[derive(Clone, Debug)]
@@ -187,6 +195,9 @@ impl<B: Buffer> Worker<B> {
                             // A hint needs no place that there is.
                             self.flows.table.prefetch_flow(note.candidate.flow());
                             self.flows.last_seen.prefetch(note.candidate.flow());
+                            if note.candidate == Candidate::NONE {
+                                self.note_opening(note);
+                            }
                         }
                     }
                 }
@@ -194,11 +205,36 @@ impl<B: Buffer> Worker<B> {
                     for (note, packet) in notes.iter().skip((block - 2) * BLOCK).take(BLOCK).zip(&mut leaving)
                     {
                         if let Some(packet) = self.forward_noted(&turn, note, packet, io) {
-                            self.handle_packet(now, packet, io);
+                            self.handle_unusual(&turn, note, packet, io);
                         }
                     }
                 }
             }
+            self.coming.clear();
+        }
+    }
+
+    /// Takes note of a packet that no flow is known for, if it may begin one.
+    #[cold]
+    fn note_opening(&mut self, note: &mut Note) {
+        if note.flags == OPENING || note.image.v4_protocol() == UDP {
+            note.coming = self.note_first(note.image, note.spot).unwrap_or(0);
+        }
+    }
+
+    /// Forwards a packet that was noted to begin a flow, and any other one as all packets are.
+    #[cold]
+    fn handle_unusual<I: Io<Buf = B>>(&mut self, turn: &Turn, note: &Note, packet: B, io: &mut I) {
+        let packet = match self.make_noted(turn.now, note.coming) {
+            Some(Ok(flow)) => {
+                let note = Note { candidate: Candidate::new(flow, Direction::FromClient), ..*note };
+                self.forward_noted(turn, &note, packet, io)
+            }
+            Some(Err(counter)) => return self.counters.bump(counter),
+            None => Some(packet),
+        };
+        if let Some(packet) = packet {
+            self.handle_packet(turn.now, packet, io);
         }
     }
 

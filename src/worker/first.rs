@@ -1,22 +1,57 @@
 //! The first packet of a flow: virtual server, pool, real server, source-NAT
 //! port, new flow with both keys (REQ C1, C3, C4).
+//!
+//! In two steps. What the flow will be is decided from the configuration alone ([`Worker::decide`]); then it is made
+//! ([`Worker::make`]), which looks at the table, the ports and the neighbours. Between them a burst asks for the memory
+//! of all its new flows together ([`Worker::note_first`]).
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
 use crate::base::ids::ShardId;
 use crate::base::io::Io;
 use crate::base::time::Instant;
-use crate::config::checked::{Commit, MirrorMode};
 use crate::flow::entry::FlowFlags;
-use crate::flow::key::{Address, Key, UDP};
-use crate::flow::ports::{Allocation, Wanted};
-use crate::flow::table::Insert;
+use crate::flow::image::Image;
+use crate::flow::index::Spot;
+use crate::flow::key::{Key, UDP};
+use crate::flow::ports::{Allocation, Draw, Wanted};
+use crate::flow::shard::owner_of;
+use crate::flow::table::{Insert, Probe};
 use crate::flow::tcp_state::Segment;
 use crate::flow::{Flow, FlowIndex, Stamp, TcpState};
 use crate::traffic::forward::translate::{Translated, has_hops, translate};
 use crate::wire::parse::Parsed;
 use crate::worker::Worker;
 use crate::worker::packet::ip_len;
+use crate::worker::tables::{Backend, Listener, Tables};
+
+/// A flow to be: all that is decided before any memory of flows is touched.
+#[derive(Clone, Copy)]
+pub(super) struct Coming {
+    client: Key,
+    probe: Probe,
+    shard: ShardId,
+    /// The virtual server's place in the configuration.
+    listener: usize,
+    /// The real server's place in its pool.
+    server: usize,
+    draw: Draw,
+}
+
+impl Coming {
+    fn of<'a>(&self, tables: &'a Tables) -> (&'a Listener, &'a Backend) {
+        let listener = &tables.listeners[self.listener];
+        (listener, &tables.backends[listener.pool][self.server])
+    }
+}
+
+/// A flow that was made.
+struct Made {
+    index: FlowIndex,
+    flow: Flow,
+    /// Its first packet waits.
+    holds: bool,
+}
 
 impl<B: Buffer> Worker<B> {
     #[expect(clippy::too_many_arguments, reason = "a packet with all that is known of it")]
@@ -38,13 +73,18 @@ impl<B: Buffer> Worker<B> {
         if !has_hops(packet.head(), parsed) {
             return self.counters.bump(Counter::DropHopsExceeded);
         }
-        match self.make_flow(now, key, shard, segment, ip_len(parsed)) {
-            Ok((index, place, flow)) => {
+        let Some(listener) = self.tables.services.listener(key.dst, key.dst_port, key.protocol) else {
+            let ours = self.tables.services.whose(&key.dst).is_some();
+            return self.counters.bump(if ours { Counter::DropNoListener } else { Counter::DropNoFlow });
+        };
+        if segment.is_some_and(|segment| !segment.may_begin_flow()) {
+            return self.counters.bump(Counter::DropNoFlow);
+        }
+        let probe = self.flows.table.probe(&key);
+        let decided = self.decide(key, probe, shard, listener);
+        match decided.and_then(|coming| self.make(now, &coming, (1, ip_len(parsed)))) {
+            Ok(Made { index, flow, holds }) => {
                 let (translated, adjacency) = (flow.server.reversed(), flow.server_adjacency);
-                let holds = flow.is_mirrored() && self.holds_first(place);
-                if flow.is_mirrored() {
-                    self.mirror.flow_changed(now, shard, index, holds);
-                }
                 if holds {
                     let mut packet = packet;
                     match translate(packet.head_mut(), parsed, &key, &translated) {
@@ -61,78 +101,104 @@ impl<B: Buffer> Worker<B> {
         }
     }
 
-    /// Whether first packets of a virtual server wait for the in-sync members.
-    fn holds_first(&self, place: usize) -> bool {
-        self.tables.virtual_server(place).mirror == MirrorMode::Checkpoint(Commit::Hold)
-            && self.tables.is_mirrored(place)
-            && !self.in_sync.is_empty()
+    /// Notes a packet that may begin a flow, over IPv4, and asks for the memory that making it will touch; its number in
+    /// the burst, from 1. `None`: this packet goes the way of all others.
+    pub(super) fn note_first(&mut self, image: Image, spot: Spot) -> Option<u8> {
+        let ends = image.v4_endpoints();
+        let listener = self.tables.services.listener_v4(ends, image.v4_protocol())?;
+        if self.quiesce.is_some() || self.tables.listeners[listener].waits {
+            return None;
+        }
+        let key = image.v4_key()?;
+        let shard = self.toeplitz.shard_of(key.src, key.src_port);
+        if owner_of(shard, self.workers) != self.id {
+            return None;
+        }
+        let coming = self.decide(key, Probe::at(image, spot), shard, listener).ok()?;
+        let (listener, backend) = coming.of(&self.tables);
+        let wanted = wanted(&coming, listener, backend);
+        let answers = match self.flows.shard(shard) {
+            Some(shard) if !listener.source_nat.is_empty() => shard.ports.first_choice(coming.draw, &wanted),
+            _ => Some(wanted.server_key(key.src, key.src_port)),
+        };
+        if let Some(answers) = answers {
+            self.flows.table.prefetch(self.flows.table.probe(&answers).spot());
+        }
+        let place = self.flows.table.prefetch_new(self.coming.len());
+        self.flows.last_seen.prefetch(place);
+        self.coming.push(coming);
+        u8::try_from(self.coming.len()).ok()
     }
 
-    /// Makes the flow of a first packet; its place, that of its virtual server, and the flow.
-    fn make_flow(
-        &mut self,
-        now: Instant,
-        client: Key,
-        id: ShardId,
-        segment: Option<Segment>,
-        bytes: u64,
-    ) -> Result<(FlowIndex, usize, Flow), Counter> {
-        let listener = self.tables.services.listener(client.dst, client.dst_port, client.protocol);
-        let Some(place) = listener else {
-            let ours = self.tables.services.whose(&client.dst).is_some();
-            return Err(if ours { Counter::DropNoListener } else { Counter::DropNoFlow });
-        };
-        if segment.is_some_and(|segment| !segment.may_begin_flow()) {
-            return Err(Counter::DropNoFlow);
+    /// Makes the flow of a packet that was noted; the packet is then forwarded, and counted, as any of a known flow. `None`:
+    /// it goes the way of all others.
+    pub(super) fn make_noted(&mut self, now: Instant, number: u8) -> Option<Result<FlowIndex, Counter>> {
+        let coming = *self.coming.get(usize::from(number).checked_sub(1)?)?;
+        if self.flows.table.has(&coming.probe, &coming.client) {
+            return None; // An earlier packet of the burst made it.
         }
-        let (virtual_id, pool) = {
-            let server = self.tables.virtual_server(place);
-            (server.id, server.pool)
-        };
-        if self.holds_first(place) && !self.hold.has_room() {
+        Some(self.make(now, &coming, (0, 0)).map(|made| made.index))
+    }
+
+    /// Decides what a flow will be.
+    fn decide(
+        &mut self,
+        client: Key,
+        probe: Probe,
+        shard: ShardId,
+        listener: usize,
+    ) -> Result<Coming, Counter> {
+        let hash = client.shared_hash(&self.balance_secret);
+        let balancer = &mut self.tables.balancers[self.tables.listeners[listener].pool];
+        let server = balancer.choose(hash).ok_or(Counter::DropNoServer)?;
+        Ok(Coming { client, probe, shard, listener, server, draw: Draw::new(&mut self.rng) })
+    }
+
+    /// Makes a flow, of which so many packets and bytes were counted.
+    fn make(&mut self, now: Instant, coming: &Coming, counted: (u64, u64)) -> Result<Made, Counter> {
+        let (listener, backend) = coming.of(&self.tables);
+        let holds = listener.waits && !self.in_sync.is_empty();
+        if holds && !self.hold.has_room() {
             return Err(Counter::DropHoldFull);
         }
-        let hash = client.shared_hash(&self.balance_secret);
-        let chosen = self.tables.balancers[pool].choose(hash).ok_or(Counter::DropNoServer)?;
-        let config = &self.tables.snapshot.checked;
-        let (pool_id, server) = (config.pools[pool].id, &config.pools[pool].servers[chosen]);
-        let (server_id, server_address, server_port) = (server.id, server.address, server.port);
+        let client = coming.client;
         let to_client = self.tables.routes.next_hop(client.src.ip()).ok_or(Counter::DropNoRoute)?;
-        let to_server = self.tables.routes.next_hop(server_address).ok_or(Counter::DropNoRoute)?;
-        let server_key = self.server_key(now, &client, id, place, server_address.into(), server_port)?;
-        let mut flow = Flow::new(
-            client,
-            server_key,
-            if client.protocol == UDP { TcpState::Datagram } else { TcpState::SynSeen },
-        );
+        let answers = self.server_key(now, coming, listener, backend)?;
+        let tcp = if client.protocol == UDP { TcpState::Datagram } else { TcpState::SynSeen };
+        let mut flow = Flow::new(client, answers, tcp);
         flow.client_adjacency = self.adjacencies.index_of(to_client).ok_or(Counter::DropNeighbour)?;
-        flow.server_adjacency = self.adjacencies.index_of(to_server).ok_or(Counter::DropNeighbour)?;
+        flow.server_adjacency = match backend.adjacency {
+            Some(index) => index,
+            None => {
+                let hop = self.tables.routes.next_hop(backend.address.ip()).ok_or(Counter::DropNoRoute)?;
+                self.adjacencies.index_of(hop).ok_or(Counter::DropNeighbour)?
+            }
+        };
         if self.adjacencies.hop(flow.client_adjacency) != Some(to_client) {
             // No flow used it until now, and the server's hop took its place.
             return Err(Counter::DropNeighbour);
         }
-        flow.virtual_server = virtual_id;
-        flow.pool = pool_id;
-        flow.server_id = server_id;
-        (flow.packets, flow.bytes) = (1, bytes);
-        if self.tables.is_mirrored(place) {
-            flow.flags = flow.flags.with(FlowFlags::MIRRORED);
-        }
-        if !self.tables.source_nat[place].is_empty() {
-            flow.flags = flow.flags.with(FlowFlags::FULL_NAT);
-        }
-        flow.shard = id;
+        flow.virtual_server = listener.id;
+        flow.pool = listener.pool_id;
+        flow.server_id = backend.id;
+        flow.flags = listener.flags;
+        (flow.packets, flow.bytes) = counted;
+        flow.shard = coming.shard;
         let term = self.mirror.standing().term;
-        flow.created = self.flows.next_version(id);
+        flow.created = self.flows.next_version(coming.shard);
         flow.changed = Stamp { term, version: flow.created };
-        match self.flows.table.insert(&flow) {
+        let probes = [coming.probe, self.flows.table.probe(&answers)];
+        match self.flows.table.insert_probed(&flow, &probes) {
             Insert::Done(index) => {
                 self.flows.last_seen.touch(index, flow.tcp.timeout_class(), now);
                 self.counts.add(&flow);
                 self.adjacencies.acquire(flow.client_adjacency);
                 self.adjacencies.acquire(flow.server_adjacency);
                 self.counters.bump(Counter::FlowsMade);
-                Ok((index, place, flow))
+                if flow.flags.contains(FlowFlags::MIRRORED) {
+                    self.mirror.flow_changed(now, coming.shard, index, holds);
+                }
+                Ok(Made { index, flow, holds })
             }
             Insert::Full => Err(Counter::DropTableFull),
             Insert::ClientKeyTaken | Insert::ServerKeyTaken => Err(Counter::DropKeyTaken),
@@ -141,24 +207,33 @@ impl<B: Buffer> Worker<B> {
 
     /// The key that the server's packets will carry.
     fn server_key(
-        &mut self,
+        &self,
         now: Instant,
-        client: &Key,
-        id: ShardId,
-        place: usize,
-        server: Address,
-        server_port: u16,
+        coming: &Coming,
+        listener: &Listener,
+        backend: &Backend,
     ) -> Result<Key, Counter> {
-        let snat = &self.tables.source_nat[place];
-        let wanted = Wanted { snat, server, server_port, protocol: client.protocol, vlan: 0 };
-        if snat.is_empty() {
-            return Ok(wanted.server_key(client.src, client.src_port));
+        let wanted = wanted(coming, listener, backend);
+        if listener.source_nat.is_empty() {
+            return Ok(wanted.server_key(coming.client.src, coming.client.src_port));
         }
-        let shard = self.flows.shard(id).ok_or(Counter::DropNoFlow)?;
-        let in_use = |key: &Key| self.flows.table.lookup(key).is_some();
-        match shard.ports.allocate(now, &mut self.rng, &wanted, in_use) {
+        let shard = self.flows.shard(coming.shard).ok_or(Counter::DropNoFlow)?;
+        let table = &self.flows.table;
+        let in_use = |key: &Key| table.has(&table.probe(key), key);
+        match shard.ports.allocate(now, coming.draw, &wanted, in_use) {
             Allocation::Port(address, port) => Ok(wanted.server_key(address, port)),
             Allocation::Exhausted => Err(Counter::DropPortsExhausted),
         }
+    }
+}
+
+/// What a flow wants of source NAT.
+fn wanted<'a>(coming: &Coming, listener: &'a Listener, backend: &Backend) -> Wanted<'a> {
+    Wanted {
+        snat: &listener.source_nat,
+        server: backend.address,
+        server_port: backend.port,
+        protocol: coming.client.protocol,
+        vlan: 0,
     }
 }

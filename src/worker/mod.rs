@@ -32,7 +32,7 @@ use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, WorkerId};
 use crate::base::io::{Io, TxClass};
-use crate::base::limits::SHARDS;
+use crate::base::limits::{BURST_MAX, SHARDS};
 use crate::base::memory::NoMemory;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
@@ -47,6 +47,7 @@ use crate::traffic::counts::Counts;
 use crate::wire::ethernet::MacAddress;
 
 use burst::Doors;
+use first::Coming;
 use message::{Command, Event, Role};
 pub use setup::WorkerSetup;
 use tables::Tables;
@@ -81,6 +82,8 @@ pub struct Worker<B: Buffer> {
     flows: Flows,
     /// What packets are compared with, made of the link addresses.
     doors: Doors,
+    /// The flows that the packets of a burst begin; empty between bursts.
+    coming: Vec<Coming>,
     adjacencies: Adjacencies<B>,
     counts: Counts,
     mirror: Mirror,
@@ -148,6 +151,7 @@ impl<B: Buffer> Worker<B> {
             virtual_v4: MacAddress::virtual_router_v4(virtual_router).0,
             virtual_v6: MacAddress::virtual_router_v6(virtual_router).0,
             flows,
+            coming: Vec::with_capacity(BURST_MAX),
             adjacencies: Adjacencies::new(
                 [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6].map(|of| of(virtual_router).0),
             ),
@@ -165,25 +169,8 @@ impl<B: Buffer> Worker<B> {
             counters: setup.counters,
             rng: Rng::with_seed(setup.seed),
         };
-        worker.know_neighbours();
+        worker.tables.know_neighbours(&mut worker.adjacencies);
         Ok(worker)
-    }
-
-    /// Gateways, servers and peers get their index at once, so that traffic never
-    /// waits for the master to look them up.
-    fn know_neighbours(&mut self) {
-        let config = &self.tables.snapshot.checked;
-        let servers = config.pools.iter().flat_map(|pool| pool.servers.iter().map(|server| server.address));
-        let peers = config.mirror.iter().flat_map(|mirror| mirror.peers.iter().map(|peer| peer.address));
-        let gateways = config.routes.iter().map(|route| route.gateway);
-        let all: Vec<_> = servers.chain(peers).chain(gateways).collect();
-        for address in all {
-            if let Some(hop) = self.tables.routes.next_hop(address) {
-                if let Some(index) = self.adjacencies.index_of(hop) {
-                    self.adjacencies.acquire(index);
-                }
-            }
-        }
     }
 
     /// The flows of this worker: the master's sweep takes their last-seen array.
