@@ -198,7 +198,8 @@ impl Bench {
         (0..count).map(|round| SIDES.map(|side| self.script(traffic, side, round))).collect()
     }
 
-    /// The frames of one side. The first bursts, which are not timed, begin no flow.
+    /// The frames of one side. Where flows begin, the first packet of all, which is not timed, begins one too: it brings the
+    /// code for first packets back, as the others bring theirs.
     fn script(&mut self, traffic: &Traffic, side: Side, round: usize) -> Vec<Written> {
         let new = match (side, traffic.directions) {
             (Side::Client, Directions::Back) | (Side::Server, Directions::Forth) => return Vec::new(),
@@ -208,7 +209,7 @@ impl Bench {
             (Side::Server, _) => 0.0,
         };
         let (warm, lengths) = (self.plan.warm * BURST_MAX, traffic.size.round());
-        let mut due = 0.0;
+        let mut due = if new > 0.0 { 1.0 } else { 0.0 };
         let mut written = Vec::with_capacity(self.plan.in_flight);
         for packet in 0..self.plan.in_flight {
             let number = round * self.plan.in_flight + packet;
