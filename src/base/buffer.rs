@@ -61,6 +61,12 @@ pub trait Buffer: Sized {
     fn set_len(&mut self, len: usize) -> Result<(), NoRoom>;
     /// What the port found out when it received this packet.
     fn rx(&self) -> RxMeta;
+    /// What it found out about both checksums: `Bad` if one is wrong, else what it says of the IPv4 header's.
+    #[inline(always)]
+    fn rx_checksums(&self) -> ChecksumStatus {
+        let rx = self.rx();
+        if rx.l4_checksum == ChecksumStatus::Bad { ChecksumStatus::Bad } else { rx.ip_checksum }
+    }
     /// Asks the port for work when this packet is sent.
     fn set_tx(&mut self, tx: TxMeta);
 }

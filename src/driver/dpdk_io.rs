@@ -72,6 +72,14 @@ impl DpdkIo {
         self.handing[to].clear();
     }
 
+    #[inline(never)]
+    fn send_unready(&mut self, port: PortId, packet: Packet, class: TxClass) {
+        let DpdkIoSetup { outboxes, clock, lease, counters, .. } = &mut self.setup;
+        if let Some(outbox) = outboxes.get_mut(usize::from(port.0)) {
+            outbox.push(packet, class, || lease.covers(clock.now()), counters);
+        }
+    }
+
     fn send_frame(&mut self, frame: &Frame) {
         let Some(mut packet) = self.alloc() else { return };
         if packet.set_len(frame.bytes.len()).is_ok() {
@@ -96,9 +104,10 @@ impl Io for DpdkIo {
 
     #[inline(always)]
     fn send(&mut self, port: PortId, packet: Packet, class: TxClass) {
-        let DpdkIoSetup { outboxes, clock, lease, counters, .. } = &mut self.setup;
-        if let Some(outbox) = outboxes.get_mut(usize::from(port.0)) {
-            outbox.push(packet, class, || lease.covers(clock.now()), counters);
+        if let Some(outbox) = self.setup.outboxes.get_mut(usize::from(port.0))
+            && let Err(packet) = outbox.offer(packet, class)
+        {
+            self.send_unready(port, packet, class);
         }
     }
 

@@ -37,23 +37,23 @@ impl TxAbilities {
     }
 }
 
-/// A packet.
+/// A packet: a pointer. What is asked of the port that will send it is kept in the mbuf.
 #[derive(Debug)]
+#[repr(transparent)]
 pub struct Packet {
     mbuf: Unique,
-    tx: Asked,
 }
 
-/// A [`TxMeta`] in one word, of which a packet that asks for nothing has only to compare one.
+const _: () = assert!(size_of::<Option<Packet>>() == size_of::<usize>());
+
+/// A [`TxMeta`] in one word; zero asks for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Asked(u32);
+struct Asked(u64);
 
 impl Asked {
-    const NOTHING: Asked = Asked(0);
-
     fn of(tx: TxMeta) -> Asked {
-        let sums = u32::from(tx.ip_checksum) << 24 | u32::from(tx.l4_checksum) << 25;
-        Asked(u32::from(tx.l2_len) | u32::from(tx.l3_len) << 8 | sums)
+        let sums = u64::from(tx.ip_checksum) << 24 | u64::from(tx.l4_checksum) << 25;
+        Asked(u64::from(tx.l2_len) | u64::from(tx.l3_len) << 8 | sums)
     }
 
     fn meta(self) -> TxMeta {
@@ -70,7 +70,7 @@ impl Packet {
     /// An empty packet; `None` when the pool is exhausted.
     #[inline]
     pub fn alloc(pool: &Mempool) -> Option<Packet> {
-        Some(Packet { mbuf: Unique::new(pool.alloc()?).ok()?, tx: Asked::NOTHING })
+        Some(Packet { mbuf: Unique::new(pool.alloc()?).ok()? })
     }
 
     /// A packet that a port received. One whose bytes another packet shares (a
@@ -80,31 +80,36 @@ impl Packet {
     pub fn received(mbuf: Mbuf, port: PortId) -> Option<Packet> {
         let mut mbuf = Unique::new(mbuf).ok()?;
         mbuf.set_port(port.0);
-        Some(Packet { mbuf, tx: Asked::NOTHING })
+        Some(Packet { mbuf })
     }
 
     /// A copy that cannot be written; `None` when the pool is exhausted.
     pub fn share(&self, pool: &Mempool) -> Option<SharedPacket> {
-        Some(SharedPacket(Packet { mbuf: self.mbuf.copy(pool)?, tx: self.tx }))
+        Some(SharedPacket(Packet { mbuf: self.mbuf.copy(pool)? }))
+    }
+
+    /// Whether a port's queue can take it as it is.
+    #[inline(always)]
+    fn is_ready(&self, port: &TxAbilities) -> bool {
+        !self.mbuf.has_wish() && (port.segments || self.mbuf.segment_count() == 1)
+    }
+
+    /// What the port's queue takes, if nothing is to be done for that.
+    #[inline(always)]
+    pub fn ready(self, port: &TxAbilities) -> Result<Outgoing, Packet> {
+        if self.is_ready(port) { Ok(Outgoing::from(self.mbuf)) } else { Err(self) }
     }
 
     /// Does what was asked of the port, or asks it, and gives what the port's queue takes.
-    #[inline(always)]
+    #[inline(never)]
     pub fn finish(mut self, port: &TxAbilities) -> Result<Outgoing, Unsendable> {
-        if self.tx == Asked::NOTHING && (port.segments || self.mbuf.segment_count() == 1) {
-            self.mbuf.clear_tx_offload();
+        if self.is_ready(port) {
             return Ok(Outgoing::from(self.mbuf));
         }
-        self.finish_checksums(port)
-    }
-
-    /// With checksums to be filled in, or segments to be made one.
-    #[inline(never)]
-    fn finish_checksums(mut self, port: &TxAbilities) -> Result<Outgoing, Unsendable> {
         if !port.segments && self.mbuf.segment_count() > 1 {
             self.mbuf.linearize().map_err(|_| Unsendable::Segments)?;
         }
-        let tx = self.tx.meta();
+        let tx = Asked(self.mbuf.wish()).meta();
         let mut offload = TxOffload { l2_len: tx.l2_len, l3_len: tx.l3_len, ..TxOffload::default() };
         if tx.ip_checksum || tx.l4_checksum {
             let total_len = self.mbuf.total_len();
@@ -180,8 +185,12 @@ impl Buffer for Packet {
     }
 
     #[inline(always)]
+    fn rx_checksums(&self) -> ChecksumStatus {
+        status(self.mbuf.rx_checksums())
+    }
+
     fn set_tx(&mut self, tx: TxMeta) {
-        self.tx = Asked::of(tx);
+        self.mbuf.set_wish(Asked::of(tx).0);
     }
 }
 

@@ -35,8 +35,8 @@ pub struct Outbox {
     exit: Exit,
     abilities: TxAbilities,
     waiting: ArrayVec<Outgoing, BURST_MAX>,
-    /// Bit i: packet i is a service's.
-    service: u64,
+    /// Bit i: packet i is the appliance's own. The others, nearly all of them, are services'.
+    own: u64,
 }
 
 const _: () = assert!(BURST_MAX <= u64::BITS as usize);
@@ -47,7 +47,7 @@ pub struct Relay(Consumer<Departure>);
 impl Outbox {
     /// Sends by a queue that the worker owns.
     pub fn of_queue(queue: TxQueue, abilities: TxAbilities) -> Outbox {
-        Outbox { exit: Exit::Queue(queue), abilities, waiting: ArrayVec::new(), service: 0 }
+        Outbox { exit: Exit::Queue(queue), abilities, waiting: ArrayVec::new(), own: 0 }
     }
 
     /// Passes packets to the owner of a queue, who empties the relay into its own
@@ -59,12 +59,22 @@ impl Outbox {
         abilities: TxAbilities,
     ) -> Result<(Outbox, Relay), dpdk::Error> {
         let (producer, consumer) = ring::ring(running, name, capacity)?;
-        let outbox = Outbox { exit: Exit::Owner(producer), abilities, waiting: ArrayVec::new(), service: 0 };
+        let outbox = Outbox { exit: Exit::Owner(producer), abilities, waiting: ArrayVec::new(), own: 0 };
         Ok((outbox, Relay(consumer)))
     }
 
-    /// Takes a packet for the next [`Outbox::flush`]; a full outbox is flushed first.
+    /// Takes a packet for the next [`Outbox::flush`], or gives it back: it is not ready, or there is no room.
     #[inline(always)]
+    pub fn offer(&mut self, packet: Packet, class: TxClass) -> Result<(), Packet> {
+        if self.waiting.is_full() {
+            return Err(packet);
+        }
+        let packet = packet.ready(&self.abilities)?;
+        self.put(packet, class);
+        Ok(())
+    }
+
+    /// As [`Outbox::offer`], whatever has to be done for it: a full outbox is flushed first.
     pub fn push(
         &mut self,
         packet: Packet,
@@ -88,7 +98,6 @@ impl Outbox {
         self.take(ready, class, may_serve, counters);
     }
 
-    #[inline(always)]
     fn take(
         &mut self,
         ready: Result<Outgoing, Unsendable>,
@@ -102,7 +111,6 @@ impl Outbox {
         }
     }
 
-    #[inline(always)]
     fn depart(
         &mut self,
         packet: Outgoing,
@@ -111,10 +119,18 @@ impl Outbox {
         counters: &Counters,
     ) {
         if self.waiting.is_full() {
+            // That leaves the outbox empty.
             self.flush(may_serve, counters);
         }
-        // A flush leaves the outbox empty.
-        self.service |= u64::from(class == TxClass::Service) << self.waiting.len();
+        self.put(packet, class);
+    }
+
+    #[inline(always)]
+    fn put(&mut self, packet: Outgoing, class: TxClass) {
+        match class {
+            TxClass::Own => self.own |= 1 << self.waiting.len(),
+            TxClass::Service => {}
+        }
         self.waiting.push(packet);
     }
 
@@ -125,7 +141,8 @@ impl Outbox {
         if self.waiting.is_empty() {
             return;
         }
-        let service = core::mem::take(&mut self.service);
+        let waiting = u64::MAX >> (u64::BITS as usize - self.waiting.len());
+        let service = !core::mem::take(&mut self.own) & waiting;
         match &mut self.exit {
             Exit::Queue(queue) => {
                 if service != 0 && !may_serve() {

@@ -82,9 +82,9 @@ impl Index {
     /// Where a hash belongs.
     #[inline(always)]
     pub fn spot(&self, hash: u64) -> Spot {
-        let bucket = ((hash >> 32) * self.buckets.len() as u64) >> 32;
+        let bucket = (u128::from(hash) * self.buckets.len() as u128) >> 64;
         // 0 is no tag.
-        Spot { bucket: bucket as u32, tag: (hash as u16).max(1) }
+        Spot { bucket: bucket as u32, tag: hash as u16 | 1 }
     }
 
     /// Asks for the line that a look-up will need.
@@ -100,9 +100,14 @@ impl Index {
         let bucket = &self.buckets[spot.bucket as usize];
         let matching = bucket.matching(spot.tag);
         if matching == 0 && bucket.lanes[PASSED] != 0 {
-            return self.find(spot, |_| true);
+            return self.find_behind(spot);
         }
         (matching != 0).then(|| bucket.value(matching.trailing_zeros() as usize))
+    }
+
+    #[cold]
+    fn find_behind(&self, spot: Spot) -> Option<u32> {
+        self.find(spot, |_| true)
     }
 
     /// The value in a spot for which `is` holds.

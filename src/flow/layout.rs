@@ -40,10 +40,9 @@ pub struct Hot {
     /// All shards' numbers fit: see [`SHARDS`](crate::base::limits::SHARDS).
     shard: u8,
     unused: u8,
-    /// Packets in both directions. Of an empty place: the next empty one.
-    packets: u64,
-    /// Bytes of IP packets in both directions.
-    bytes: u64,
+    /// Packets in both directions in the lower half, bytes of IP packets in the upper one: so that one addition counts
+    /// both. Of an empty place: the next empty one.
+    counts: u128,
 }
 
 const _: () = assert!(size_of::<Hot>() == 64);
@@ -114,8 +113,7 @@ impl Hot {
     /// Takes note of a packet.
     #[inline(always)]
     pub const fn count(&mut self, bytes: u64) {
-        self.packets += 1;
-        self.bytes += bytes;
+        self.counts += counts(1, bytes);
     }
 
     /// The flow has come further.
@@ -128,7 +126,7 @@ impl Hot {
         self.adjacency = adjacencies(flow);
         self.tcp = flow.tcp.number();
         self.flags = flow.flags;
-        (self.packets, self.bytes) = (flow.packets, flow.bytes);
+        self.counts = counts(flow.packets, flow.bytes);
     }
 
     /// Whether there is a flow.
@@ -138,13 +136,19 @@ impl Hot {
 
     /// Empties the place, and links it to the next empty one.
     pub(super) fn free(&mut self, next: u32) {
-        *self = Hot { packets: u64::from(next), ..Hot::new_zeroed() };
+        *self = Hot { counts: u128::from(next), ..Hot::new_zeroed() };
     }
 
     /// Of an empty place: the next empty one.
     pub(super) const fn next_free(&self) -> u32 {
-        self.packets as u32
+        self.counts as u32
     }
+}
+
+/// Packets and bytes as a hot line has them.
+#[inline(always)]
+const fn counts(packets: u64, bytes: u64) -> u128 {
+    packets as u128 | (bytes as u128) << 64
 }
 
 /// What the mirror and reports need of a flow.
@@ -252,8 +256,7 @@ pub(super) fn split(flow: &Flow, images: [Image; 2]) -> (Hot, Cold, Option<Wide>
         flags: flow.flags,
         shard: flow.shard.0 as u8,
         unused: 0,
-        packets: flow.packets,
-        bytes: flow.bytes,
+        counts: counts(flow.packets, flow.bytes),
     };
     (hot, Cold::of(flow), (!images[0].is_v4() || !images[1].is_v4()).then(|| Wide::of(flow)))
 }
@@ -284,8 +287,8 @@ pub(super) fn join(hot: &Hot, cold: &Cold, wide: impl FnOnce() -> Wide) -> Flow 
         server_id: ServerId(cold.server_id),
         client_adjacency: hot.adjacency(Direction::FromServer),
         server_adjacency: hot.adjacency(Direction::FromClient),
-        packets: hot.packets,
-        bytes: hot.bytes,
+        packets: hot.counts as u64,
+        bytes: (hot.counts >> 64) as u64,
         tcp: TcpState::from_number(hot.tcp).unwrap_or(TcpState::Closed),
         flags: hot.flags,
         created: cold.created(),

@@ -22,27 +22,27 @@ use crate::base::limits::{BURST_MAX, PORTS_MAX};
 use crate::base::time::Instant;
 use crate::flow::aging::Mark;
 use crate::flow::entry::FlowFlags;
-use crate::flow::image::{Image, V4_OFFSET, V4Endpoints};
+use crate::flow::image::{Image, V4_OFFSET};
 use crate::flow::index::Spot;
 use crate::flow::key::{TCP, UDP};
-use crate::flow::table::Candidate;
+use crate::flow::layout::Hot;
+use crate::flow::table::{Candidate, Table};
 use crate::flow::tcp_state::{Segment, TcpState, Transition};
 use crate::flow::{Direction, Stamp};
-use crate::wire::checksum::Delta;
+use crate::traffic::adjacency::Link;
 use crate::wire::{ethernet, tcp};
 use crate::worker::Worker;
 use crate::worker::message::Role;
 
-/// Bytes of headers that a note looks at: Ethernet, IPv4, and TCP without options. A datagram in a frame that is
-/// shorter, which an Ethernet never is, goes the other way.
+/// Bytes of headers that a note looks at: Ethernet, IPv4, and TCP without options.
 const HEADERS: usize = ethernet::HEADER_LEN + 20 + 20;
+
+/// The same with UDP, where a frame is not padded as Ethernet pads it.
+const HEADERS_MIN: usize = ethernet::HEADER_LEN + 20 + 8;
 
 /// Packets that go from one stage to the next together: a processor waits for some dozen lines at once, and each
 /// packet asks for three.
 const BLOCK: usize = 16;
-
-/// The lower six bytes of a word.
-const MAC_BITS: u64 = 0xffff_ffff_ffff;
 
 /// States that a segment with nothing but an acknowledgement leaves as they are, in both directions: every
 /// one from here on, TCP's and that of datagrams.
@@ -53,20 +53,39 @@ const UNUSUAL: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD);
 
 /// What is known of a packet between the stages.
 #[derive(Clone, Copy)]
-struct Note {
+pub(super) struct Note {
     image: Image,
     spot: Spot,
     candidate: Candidate,
-    /// Bytes of the IP packet; 0: none of a known flow.
+    /// Bytes of the IP packet.
     ip_len: u16,
-    /// Its TCP flags, as far as they say something of a flow's state; [`PLAIN`] of a datagram.
+    /// TCP flags, as far as they say something of a flow's state; of a datagram [`PLAIN`] and [`DATAGRAM`].
     flags: u8,
     /// The number of the flow that it begins, among those of the burst; 0: none.
     coming: u8,
 }
 
-const NOTHING: Note =
-    Note { image: Image(0, 0), spot: Spot::NONE, candidate: Candidate::NONE, ip_len: 0, flags: 0, coming: 0 };
+/// Of a packet of no known flow: no flow has this image, so no packet that is noted so is forwarded.
+const NOTHING: Note = Note {
+    image: Image(u64::MAX, u64::MAX),
+    spot: Spot::NONE,
+    candidate: Candidate::NONE,
+    ip_len: 0,
+    flags: 0,
+    coming: 0,
+};
+
+/// Room for the notes of a burst, which the worker keeps: making it anew for each would cost as much as two of its
+/// packets.
+pub(super) fn notes() -> Vec<Note> {
+    vec![NOTHING; BURST_MAX]
+}
+
+/// The notes of a block of so many packets.
+#[inline(always)]
+fn block_of(notes: &mut [Note], block: usize, count: usize) -> &mut [Note] {
+    notes.get_mut(block * BLOCK..((block + 1) * BLOCK).min(count)).unwrap_or_default()
+}
 
 /// Finish, synchronize, reset and acknowledge (RFC 9293 section 3.1).
 const FLAGS: u8 = 0x17;
@@ -74,20 +93,24 @@ const FLAGS: u8 = 0x17;
 /// An acknowledgement and nothing else that matters.
 const PLAIN: u8 = 0x10;
 
+/// Not a TCP flag: the packet is a datagram.
+const DATAGRAM: u8 = 0x80;
+
 /// A segment that may begin a flow.
 const OPENING: u8 = 0x02;
 
 /// What a worker compares packets with, made when its addresses are known.
 #[derive(Clone, Debug)]
 pub(super) struct Doors {
-    /// Each port's own link address as a little-endian word.
+    /// Each port's own link address, as [`door`] has it.
     own: [u64; PORTS_MAX],
     virtual_v4: u64,
 }
 
 impl Doors {
     pub(super) fn new(own: &[[u8; 6]], virtual_v4: [u8; 6]) -> Doors {
-        let word = |mac: &[u8; 6]| mac.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let word =
+            |mac: &[u8; 6]| door(u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]));
         // No link address of a port that is not there.
         let mut doors = Doors { own: [u64::MAX; PORTS_MAX], virtual_v4: word(&virtual_v4) };
         for (door, mac) in doors.own.iter_mut().zip(own) {
@@ -95,6 +118,12 @@ impl Doors {
         }
         doors
     }
+}
+
+/// A link address of the eight bytes that it begins, read as a little-endian word.
+#[inline(always)]
+const fn door(word: u64) -> u64 {
+    word << 16
 }
 
 /// A word at a constant place; the compiler sees that it lies within.
@@ -123,43 +152,75 @@ fn header_adds_up<const LEN: usize>(bytes: &[u8; LEN]) -> bool {
 
 /// Notes a packet, if it may be of a known flow; whether it did.
 #[inline(always)]
-fn note<B: Buffer>(packet: &B, doors: &Doors, note: &mut Note) -> bool {
-    let Some(head): Option<&[u8; HEADERS]> = packet.head().first_chunk() else { return false };
-    let rx = packet.rx();
-    let to = u64::from_le_bytes(word(head, 0)) & MAC_BITS;
-    if to != doors.virtual_v4 && to != doors.own[usize::from(rx.port.0) % PORTS_MAX] {
+fn note<B: Buffer>(packet: &B, doors: &Doors, table: &Table, note: &mut Note) -> bool {
+    match packet.head().first_chunk() {
+        Some(head) => note_head(head, packet, doors, table, note),
+        None => note_short(packet, doors, table, note),
+    }
+}
+
+/// A datagram whose frame ends before a TCP header would, as virtual devices give them: zeros behind it are no TCP
+/// header, and of a datagram nothing there is looked at.
+#[cold]
+fn note_short<B: Buffer>(packet: &B, doors: &Doors, table: &Table, note: &mut Note) -> bool {
+    let mut head = [0; HEADERS];
+    let short = packet.head();
+    if short.len() < HEADERS_MIN {
         return false;
     }
-    // EtherType, version and header length; flags and fragment offset, but for "do not fragment".
-    let kind = u32::from_le_bytes(word(head, 12)) & 0xff_ffff;
-    let fragment = u16::from_le_bytes(word(head, 20)) & 0xffbf;
+    head[..short.len()].copy_from_slice(short);
+    note_head(&head, packet, doors, table, note)
+}
+
+#[inline(always)]
+fn note_head<B: Buffer>(
+    head: &[u8; HEADERS],
+    packet: &B,
+    doors: &Doors,
+    table: &Table,
+    note: &mut Note,
+) -> bool {
+    let to = door(u64::from_le_bytes(word(head, 0)));
+    if to != doors.virtual_v4 && to != doors.own[usize::from(packet.rx().port.0) % PORTS_MAX] {
+        return false;
+    }
+    // EtherType, version and header length.
+    let kind = u32::from_le_bytes(word(head, 12)) << 8;
+    if kind != 0x4500_0800 {
+        return false;
+    }
     let ip_len = be16(head, 16);
-    let available = packet.total_len() - ethernet::HEADER_LEN;
-    if kind != 0x45_0008 || fragment != 0 || usize::from(ip_len) > available || head[22] <= 1 {
+    if usize::from(ip_len) + ethernet::HEADER_LEN > packet.total_len() {
         return false;
     }
-    match rx.ip_checksum {
+    // Flags and fragment offset, but for "do not fragment"; at least two hops.
+    let hops = u32::from_le_bytes(word(head, 20));
+    if hops & 0xffbf != 0 || hops & 0xfe_0000 == 0 {
+        return false;
+    }
+    match packet.rx_checksums() {
         ChecksumStatus::Good => {}
         ChecksumStatus::Unknown if header_adds_up(head) => {}
         ChecksumStatus::Unknown | ChecksumStatus::Bad => return false,
     }
-    if rx.l4_checksum == ChecksumStatus::Bad {
-        return false;
-    }
-    // Both protocols in one and without a branch: in mixed traffic every other one is foretold wrongly.
+    // Both protocols in one and without a branch: in mixed traffic every other one is foretold wrongly. What is
+    // neither of them finds no flow.
     let is_udp = head[23] == UDP;
     let (of_udp, of_tcp) = (0_u16.wrapping_sub(u16::from(is_udp)), u16::from(is_udp).wrapping_sub(1));
     let len = (be16(head, 38) & of_udp) | ((u16::from(head[46] >> 4) * 4) & of_tcp);
     let len_min = (8 & of_udp) | (20 & of_tcp);
-    let flags = (PLAIN & of_udp as u8) | (head[47] & FLAGS & of_tcp as u8);
-    let known = is_udp | (head[23] == TCP);
-    let fits = (len >= len_min) & (u32::from(len) + 20 <= u32::from(ip_len));
-    if !(known & fits) || (flags != PLAIN && !tcp::Flags(flags).are_sane()) {
+    let flags = ((PLAIN | DATAGRAM) & of_udp as u8) | (head[47] & FLAGS & of_tcp as u8);
+    if len < len_min || u32::from(len) + 20 > u32::from(ip_len) {
+        return false;
+    }
+    if flags & !DATAGRAM != PLAIN && !tcp::Flags(flags).are_sane() {
         return false;
     }
     note.image = Image::of_v4_packet(&word(head, V4_OFFSET));
+    note.spot = table.spot(note.image);
     note.ip_len = ip_len;
     note.flags = flags;
+    note.coming = 0;
     true
 }
 
@@ -174,36 +235,34 @@ impl<B: Buffer> Worker<B> {
             return;
         }
         let turn = Turn { now, marks: marks(now) };
+        let mut notes = core::mem::take(&mut self.notes);
         while !packets.is_empty() {
             let count = packets.len().min(BURST_MAX);
-            let mut notes = [NOTHING; BURST_MAX];
             let mut leaving = packets.drain(..count);
             // Each stage is a block behind the one before: so what waits for memory is spread over the burst.
             for block in 0..count.div_ceil(BLOCK) + 2 {
                 let gone = count - leaving.len();
                 let coming = leaving.as_slice().get(block * BLOCK - gone..).unwrap_or_default();
-                for (note, packet) in notes.iter_mut().skip(block * BLOCK).take(BLOCK).zip(coming) {
-                    if self::note(packet, &self.doors, note) {
-                        note.spot = self.flows.table.spot(note.image);
-                        self.flows.table.prefetch(note.spot);
+                for (note, packet) in block_of(&mut notes, block, count).iter_mut().zip(coming) {
+                    if !self::note(packet, &self.doors, &self.flows.table, note) {
+                        *note = NOTHING;
                     }
+                    self.flows.table.prefetch(note.spot);
                 }
                 if block >= 1 {
-                    for note in notes.iter_mut().skip((block - 1) * BLOCK).take(BLOCK) {
-                        if note.ip_len != 0 {
-                            note.candidate = self.flows.table.candidate(note.spot);
-                            // A hint needs no place that there is.
-                            self.flows.table.prefetch_flow(note.candidate.flow());
-                            self.flows.last_seen.prefetch(note.candidate.flow());
-                            if note.candidate == Candidate::NONE {
-                                self.note_opening(note);
-                            }
+                    for note in block_of(&mut notes, block - 1, count) {
+                        note.candidate = self.flows.table.candidate(note.spot);
+                        // A hint needs no place that there is.
+                        self.flows.table.prefetch_flow(note.candidate.flow());
+                        self.flows.last_seen.prefetch(note.candidate.flow());
+                        if note.candidate == Candidate::NONE {
+                            self.note_opening(note);
                         }
                     }
                 }
                 if block >= 2 {
-                    for (note, packet) in notes.iter().skip((block - 2) * BLOCK).take(BLOCK).zip(&mut leaving)
-                    {
+                    for note in block_of(&mut notes, block - 2, count) {
+                        let Some(packet) = leaving.next() else { break };
                         if let Some(packet) = self.forward_noted(&turn, note, packet, io) {
                             self.handle_unusual(&turn, note, packet, io);
                         }
@@ -212,12 +271,18 @@ impl<B: Buffer> Worker<B> {
             }
             self.coming.clear();
         }
+        self.notes = notes;
     }
 
     /// Takes note of a packet that no flow is known for, if it may begin one.
     #[cold]
     fn note_opening(&mut self, note: &mut Note) {
-        if note.flags == OPENING || note.image.v4_protocol() == UDP {
+        let may_begin = match note.image.v4_protocol() {
+            TCP => note.flags == OPENING,
+            UDP => true,
+            _ => false,
+        };
+        if may_begin {
             note.coming = self.note_first(note.image, note.spot).unwrap_or(0);
         }
     }
@@ -253,49 +318,71 @@ impl<B: Buffer> Worker<B> {
         if hot.flags().has_any(UNUSUAL) {
             return Some(packet);
         }
-        let hot = if note.flags == PLAIN && hot.tcp_number() >= SETTLED_FROM {
-            hot
-        } else {
-            let (before, shard, facts) = (TcpState::from_number(hot.tcp_number()), hot.shard(), hot.flags());
-            let Some(before) = before else { return Some(packet) };
-            match before.on_segment(direction, Segment::from_flags(note.flags)) {
-                Transition::Unchanged => {}
-                Transition::To(after) => {
-                    hot.set_state(after);
-                    if !before.is_same_to_peers(after) {
-                        let version = self.flows.next_version(shard);
-                        let stamp = Stamp { term: self.mirror.standing().term, version };
-                        self.flows.table.set_changed(flow, stamp);
-                        if facts.contains(FlowFlags::MIRRORED) {
-                            self.mirror.flow_changed(turn.now, shard, flow, false);
-                        }
-                    }
-                }
-                Transition::Reopen => return Some(packet),
-            }
-            self.flows.table.hot_mut(flow)?
-        };
         let state = hot.tcp_number();
-        let head = packet.head_mut();
-        // It goes out as the answer's reverse.
-        let ends = hot.answer(direction).v4_endpoints();
-        let (network, transport) = (hot.network(direction), hot.transport(direction));
-        hot.count(u64::from(note.ip_len));
-        let head = head.first_chunk_mut::<HEADERS>()?;
-        let is_udp = note.image.v4_protocol() == UDP;
-        let at = if is_udp { 40 } else { 50 };
-        let old = u16::from_ne_bytes([head[at], head[at + 1]]);
-        let new = transport.apply_swapped(old);
-        // UDP's zero is no checksum, and stays none (RFC 768).
-        let new = if is_udp & (new == 0) { 0xffff } else { new };
-        let new = if is_udp & (old == 0) { 0 } else { new };
-        head[at..at + 2].copy_from_slice(&new.to_ne_bytes());
-        rewrite(head, &link.addresses, network, ends);
-        let port = link.port;
-        self.flows.last_seen.mark(flow, turn.marks[usize::from(state) % turn.marks.len()]);
-        io.send(port, packet, TxClass::Service);
+        if note.flags & !DATAGRAM != PLAIN || state < SETTLED_FROM {
+            return self.forward_changing(turn, note, packet, io);
+        }
+        carry(hot, direction, link, note, &mut packet);
+        self.flows.last_seen.mark(flow, turn.mark(state));
+        io.send(link.port, packet, TxClass::Service);
         None
     }
+
+    /// As [`Worker::forward_noted`], a packet that may change its flow's state.
+    #[inline(never)]
+    fn forward_changing<I: Io<Buf = B>>(
+        &mut self,
+        turn: &Turn,
+        note: &Note,
+        mut packet: B,
+        io: &mut I,
+    ) -> Option<B> {
+        let (flow, direction) = (note.candidate.flow(), note.candidate.direction());
+        let Some(hot) = self.flows.table.hot_at(note.candidate, note.image) else { return Some(packet) };
+        let (before, shard, facts) = (TcpState::from_number(hot.tcp_number()), hot.shard(), hot.flags());
+        let Some(before) = before else { return Some(packet) };
+        match before.on_segment(direction, Segment::from_flags(note.flags & FLAGS)) {
+            Transition::Unchanged => {}
+            Transition::To(after) => {
+                hot.set_state(after);
+                if !before.is_same_to_peers(after) {
+                    let version = self.flows.next_version(shard);
+                    let stamp = Stamp { term: self.mirror.standing().term, version };
+                    self.flows.table.set_changed(flow, stamp);
+                    if facts.contains(FlowFlags::MIRRORED) {
+                        self.mirror.flow_changed(turn.now, shard, flow, false);
+                    }
+                }
+            }
+            Transition::Reopen => return Some(packet),
+        }
+        let Some(hot) = self.flows.table.hot_mut(flow) else { return Some(packet) };
+        let Some(link) = self.adjacencies.link(hot.adjacency_slot(direction)) else { return Some(packet) };
+        let state = hot.tcp_number();
+        carry(hot, direction, link, note, &mut packet);
+        self.flows.last_seen.mark(flow, turn.mark(state));
+        io.send(link.port, packet, TxClass::Service);
+        None
+    }
+}
+
+/// Counts a packet of a flow, and rewrites it.
+#[inline(always)]
+fn carry<B: Buffer>(hot: &mut Hot, direction: Direction, link: &Link, note: &Note, packet: &mut B) {
+    hot.count(u64::from(note.ip_len));
+    match packet.head_mut().first_chunk_mut() {
+        Some(head) => rewrite(head, hot, direction, link, note),
+        None => rewrite_short(packet.head_mut(), hot, direction, link, note),
+    }
+}
+
+/// See [`note_short`].
+#[cold]
+fn rewrite_short(short: &mut [u8], hot: &Hot, direction: Direction, link: &Link, note: &Note) {
+    let mut head = [0; HEADERS];
+    head[..short.len()].copy_from_slice(short);
+    rewrite(&mut head, hot, direction, link, note);
+    short.copy_from_slice(&head[..short.len()]);
 }
 
 /// The same for all packets of a burst.
@@ -305,17 +392,41 @@ struct Turn {
     marks: [Mark; 16],
 }
 
-/// Writes link addresses, a hop less, the header's checksum, and the endpoints: of the answer, reversed.
+impl Turn {
+    #[inline(always)]
+    fn mark(&self, state: u8) -> Mark {
+        self.marks[usize::from(state) % self.marks.len()]
+    }
+}
+
+/// Writes link addresses, a hop less, checksums, and the endpoints: of the answer, reversed.
 #[inline(always)]
-fn rewrite(head: &mut [u8; HEADERS], link: &[u8; 12], network: Delta, answer: V4Endpoints) {
-    head[..12].copy_from_slice(link);
+fn rewrite(head: &mut [u8; HEADERS], hot: &Hot, direction: Direction, link: &Link, note: &Note) {
+    let is_udp = note.flags & DATAGRAM != 0;
+    let at = if is_udp { 40 } else { 50 };
+    let old = u16::from_ne_bytes([head[at], head[at + 1]]);
+    let new = hot.transport(direction).apply_swapped(old);
+    let new = if old == 0 || new == 0 { zero(is_udp, old, new) } else { new };
+    head[at..at + 2].copy_from_slice(&new.to_ne_bytes());
+    head[..12].copy_from_slice(&link.addresses);
     head[22] -= 1;
-    let checksum = network.apply_swapped(u16::from_ne_bytes(word(head, 24)));
+    let checksum = hot.network(direction).apply_swapped(u16::from_ne_bytes(word(head, 24)));
     head[24..26].copy_from_slice(&checksum.to_ne_bytes());
+    let answer = hot.answer(direction).v4_endpoints();
     head[26..30].copy_from_slice(&answer.dst.to_le_bytes());
     head[30..34].copy_from_slice(&answer.src.to_le_bytes());
     head[34..36].copy_from_slice(&answer.dst_port.to_le_bytes());
     head[36..38].copy_from_slice(&answer.src_port.to_le_bytes());
+}
+
+/// UDP's zero is no checksum, and stays none; one that comes to zero is sent as all ones (RFC 768).
+#[cold]
+fn zero(is_udp: bool, old: u16, new: u16) -> u16 {
+    match (is_udp, old) {
+        (false, _) => new,
+        (true, 0) => 0,
+        (true, _) => 0xffff,
+    }
 }
 
 /// What packets of this moment leave at flows of each state, by its number.

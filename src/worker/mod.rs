@@ -46,7 +46,7 @@ use crate::traffic::adjacency::{Adjacencies, Resolution, WaitingPacket};
 use crate::traffic::counts::Counts;
 use crate::wire::ethernet::MacAddress;
 
-use burst::Doors;
+use burst::{Doors, Note};
 use first::Coming;
 use message::{Command, Event, Role};
 pub use setup::WorkerSetup;
@@ -84,6 +84,8 @@ pub struct Worker<B: Buffer> {
     doors: Doors,
     /// The flows that the packets of a burst begin; empty between bursts.
     coming: Vec<Coming>,
+    /// Of a burst's packets; nothing between bursts.
+    notes: Vec<Note>,
     adjacencies: Adjacencies<B>,
     counts: Counts,
     mirror: Mirror,
@@ -147,6 +149,7 @@ impl<B: Buffer> Worker<B> {
             toeplitz: setup.toeplitz,
             balance_secret: setup.balance_secret,
             doors: Doors::new(&setup.link_addresses, MacAddress::virtual_router_v4(virtual_router).0),
+            notes: burst::notes(),
             link_addresses: setup.link_addresses,
             virtual_v4: MacAddress::virtual_router_v4(virtual_router).0,
             virtual_v6: MacAddress::virtual_router_v6(virtual_router).0,

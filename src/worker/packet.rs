@@ -21,8 +21,9 @@ use crate::worker::message::Role;
 use crate::worker::{HeldPacket, Worker};
 
 impl<B: Buffer> Worker<B> {
-    /// Any packet, whatever it is.
-    pub(super) fn handle_packet<I: Io<Buf = B>>(&mut self, now: Instant, packet: B, io: &mut I) {
+    /// Any packet, whatever it is. A burst's stages, [`Worker::handle_burst`], do the same to the packets that they
+    /// take upon them; tests hold them against this.
+    pub fn handle_packet<I: Io<Buf = B>>(&mut self, now: Instant, packet: B, io: &mut I) {
         let head = packet.head();
         let parsed = match parse_head(head, packet.total_len()) {
             Ok(parsed) => parsed,

@@ -99,6 +99,14 @@ forwarding = "full-nat"
 snat_addresses = ["fd02::100"]
 mirror = { mode = "checkpoint", commit = "async" }
 [[virtual_server]]
+name = "udp6"
+address = "[fd01::102]:53"
+protocol = "udp"
+pool = "web6"
+forwarding = "full-nat"
+snat_addresses = ["fd02::100"]
+mirror = { mode = "checkpoint", commit = "async" }
+[[virtual_server]]
 name = "alone"
 address = "10.1.0.103:80"
 protocol = "tcp"

@@ -1,11 +1,15 @@
 //! Bursts (REQ E7): whatever is mixed in one, each packet of it goes on as it would alone, in order.
 
+use baton::base::buffer::{ChecksumStatus, RxMeta};
 use baton::base::counters::Counter;
+use baton::base::ids::PortId;
 use baton::base::io::TxClass;
 use baton::base::limits::BURST_MAX;
 use baton::base::rng::Rng;
 use baton::driver::memory::PlainBuffer;
+use baton::flow::FlowIndex;
 use baton::wire::ipv4;
+use baton::worker::message::{Command, Event};
 
 use crate::bench::*;
 
@@ -94,5 +98,152 @@ fn a_datagram_without_a_checksum_goes_on_without_one() {
         frame[40..42].fill(0);
         let sent = bench.handle(CLIENT_PORT, &frame);
         assert_eq!((sent.len(), &sent[0].bytes[40..42]), (1, &[0, 0][..]));
+    }
+}
+
+/// Two workers alike: one takes bursts, in stages, the other the same packets one by one.
+struct Twins {
+    staged: Bench,
+    singly: Bench,
+    rng: Rng,
+}
+
+impl Twins {
+    fn new(seed: u64) -> Twins {
+        Twins { staged: Bench::active(), singly: Bench::active(), rng: Rng::with_seed(seed) }
+    }
+
+    /// Gives both the same packets; what left is the same, in order.
+    fn handle(&mut self, burst: &[PlainBuffer]) -> Vec<Sent> {
+        self.staged.worker.handle_burst(self.staged.now, &mut burst.to_vec(), &mut self.staged.io);
+        for packet in burst.iter().cloned() {
+            self.singly.worker.handle_packet(self.singly.now, packet, &mut self.singly.io);
+        }
+        let [staged, singly] = [&mut self.staged, &mut self.singly].map(Bench::take_sent);
+        for (n, (one, other)) in staged.iter().zip(&singly).enumerate() {
+            assert_eq!(
+                (one.port, one.class, &one.bytes),
+                (other.port, other.class, &other.bytes),
+                "packet {n}"
+            );
+        }
+        assert_eq!(staged.len(), singly.len());
+        assert_eq!(self.staged.io.punted, self.singly.io.punted);
+        for counter in Counter::ALL.iter().filter(|counter| **counter != Counter::RxPackets) {
+            assert_eq!(self.staged.count(*counter), self.singly.count(*counter), "{}", counter.name());
+        }
+        staged
+    }
+
+    /// All that either knows of its flows: states, packets, bytes, when each was last seen.
+    fn flows(&mut self) -> [Vec<String>; 2] {
+        [&mut self.staged, &mut self.singly].map(|bench| {
+            bench.command(Command::Flows { from: FlowIndex(0) });
+            let slices = bench.events().into_iter().filter_map(|event| match event {
+                Event::Flows(slice) => Some(format!("{slice:?}")),
+                _ => None,
+            });
+            slices.collect()
+        })
+    }
+
+    /// A packet of a flow or nearly: anything of it may be wrong.
+    fn draw(&mut self, forth: &Packet, there: &Packet) -> PlainBuffer {
+        let rng = &mut self.rng;
+        let usual = rng.u8(0..4) != 0;
+        let hops = if usual { 64 } else { rng.u8(0..4) };
+        let flags = [ACK, ACK | 8, ACK, SYN, SYN_ACK, FIN_ACK, RST, RST | ACK, 0, SYN | 1, 0xff];
+        let flags = if usual { ACK } else { flags[rng.usize(..flags.len())] };
+        let payload: Vec<u8> = (0..rng.usize(0..60)).map(|_| rng.u8(..)).collect();
+        let (port, base) = match rng.bool() {
+            true => (CLIENT_PORT, forth.clone()),
+            false => (SERVER_PORT, there.answer(there.flags)),
+        };
+        let packet = Packet { hops, payload, flags: base.flags.map(|_| flags), ..base };
+        let mut frame = packet.bytes();
+        if rng.u8(0..4) != 0 {
+            frame.resize(frame.len().max(60), 0);
+        }
+        let status =
+            [ChecksumStatus::Unknown, ChecksumStatus::Good, ChecksumStatus::Unknown, ChecksumStatus::Bad];
+        let mut rx = RxMeta { port, ..RxMeta::default() };
+        if !usual {
+            (rx.ip_checksum, rx.l4_checksum) = (status[rng.usize(..4)], status[rng.usize(..4)]);
+            let headers = frame.len().min(80);
+            match rng.u8(0..10) {
+                0 => frame[..6].copy_from_slice(&[VIRTUAL_MAC, VIRTUAL_MAC_V6, OWN_MACS[1]][rng.usize(..3)]),
+                // Also the length, the protocol, ports, TCP's header length, checksums.
+                1..=3 => frame[rng.usize(..headers)] = rng.u8(..),
+                4 => frame[rng.usize(12..headers)] ^= 1 << rng.u8(0..8),
+                5 => frame.truncate(rng.usize(14..frame.len())),
+                6 => rx.port = PortId(rng.u16(0..3)),
+                7 => {
+                    // Whatever the transport's checksum is, also none.
+                    let v6 = 20 * usize::from(forth.from.0.is_ipv6());
+                    let at = v6 + if packet.flags.is_some() { 50 } else { 40 };
+                    frame[at..at + 2]
+                        .copy_from_slice(&[[0, 0], [0xff, 0xff], [rng.u8(..), rng.u8(..)]][rng.usize(..3)]);
+                }
+                _ => {}
+            }
+            if frame[12..14] == [8, 0] && frame.len() > 34 && frame[14] == 0x45 && rng.bool() {
+                ipv4::Packet::new_unchecked(&mut frame[14..]).fill_checksum();
+            }
+        }
+        // Ports give the headers in the first segment, and what follows perhaps in others.
+        let head =
+            frame.len() - if rng.bool() { 0 } else { rng.usize(0..frame.len().saturating_sub(90).max(1)) };
+        let (head, tail) = frame.split_at(head);
+        PlainBuffer::from_segments(head, tail).received(rx)
+    }
+}
+
+/// Services of each family, protocol and way of forwarding, by turns.
+fn of_any_flow(n: u16, flags: u8) -> Packet {
+    match n % 6 {
+        0 => from_client(20_000 + n, "10.1.0.102", 53, None),
+        1 => from_client(20_000 + n, "10.1.0.101", 80, Some(flags)),
+        2 => from_client(20_000 + n, "10.1.0.100", 80, Some(flags)),
+        3 => from_client(20_000 + n, "fd01::102", 53, None),
+        4 => from_client(20_000 + n, "fd01::101", 80, Some(flags)),
+        _ => from_client(20_000 + n, "fd01::100", 80, Some(flags)),
+    }
+}
+
+#[test]
+fn a_burst_in_stages_is_the_same_to_the_bit_as_packets_one_by_one() {
+    for seed in 0..4 {
+        let mut twins = Twins::new(seed);
+        let mut there = Vec::new();
+        for n in 0..96 {
+            let first = frame_received(CLIENT_PORT, &of_any_flow(n, SYN).bytes());
+            let out = only(&twins.handle(&[first]), SERVER_PORT, TxClass::Service);
+            let answer = frame_received(SERVER_PORT, &out.answer(out.flags.map(|_| SYN_ACK)).bytes());
+            let back = twins.handle(&[answer]);
+            let ack = frame_received(CLIENT_PORT, &of_any_flow(n, ACK).bytes());
+            let again = twins.handle(&[ack]);
+            assert_eq!((back.len(), again.len()), (1, 1));
+            there.push(out);
+        }
+        let mut carried = 0;
+        for round in 0..300 {
+            let burst: Vec<PlainBuffer> = (0..twins.rng.usize(1..2 * BURST_MAX + 9))
+                .map(|_| {
+                    let n = twins.rng.u16(0..96);
+                    let answered = there[usize::from(n)].clone();
+                    twins.draw(&of_any_flow(n, ACK), &answered)
+                })
+                .collect();
+            carried += twins.handle(&burst).len();
+            if round % 10 == 0 {
+                let [staged, singly] = twins.flows();
+                assert!(!staged.is_empty());
+                assert_eq!(staged, singly, "round {round}");
+                for bench in [&mut twins.staged, &mut twins.singly] {
+                    bench.poll_after(70);
+                }
+            }
+        }
+        assert!(carried > 10_000, "{carried}");
     }
 }

@@ -100,6 +100,7 @@ const _: () = {
     assert!(sys::DPDK_MBUF_DATA_LEN % 2 == 0 && sys::DPDK_MBUF_DATA_LEN + 2 <= 64);
     assert!(sys::DPDK_MBUF_BUF_LEN % 2 == 0 && sys::DPDK_MBUF_BUF_LEN + 2 <= 64);
     assert!(sys::DPDK_MBUF_NEXT % 8 == 0 && sys::DPDK_MBUF_NEXT + 8 <= 128);
+    assert!(sys::DPDK_RX_IP_CKSUM_MASK == sys::DPDK_RX_IP_CKSUM_GOOD | sys::DPDK_RX_IP_CKSUM_BAD);
     assert!(sys::DPDK_MBUF_TX_OFFLOAD % 8 == 0 && sys::DPDK_MBUF_TX_OFFLOAD + 8 <= 128);
 };
 
@@ -304,6 +305,58 @@ impl Mbuf {
             sys::DPDK_RX_L4_CKSUM_BAD => Checksum::Bad,
             _ => Checksum::Unset,
         }
+    }
+
+    /// What the port said of both: `Good` or `Unknown` as it said of the IPv4 header's unless it found either one wrong.
+    #[inline(always)]
+    pub fn rx_checksums(&self) -> Checksum {
+        let flags = self.flags();
+        if flags & (sys::DPDK_RX_IP_CKSUM_BAD | sys::DPDK_RX_L4_CKSUM_BAD) != 0 {
+            return self.rx_checksums_in_doubt();
+        }
+        if flags & sys::DPDK_RX_IP_CKSUM_GOOD != 0 { Checksum::Good } else { Checksum::Unknown }
+    }
+
+    /// With the bits that mean `Bad` alone, and something else with others.
+    #[cold]
+    fn rx_checksums_in_doubt(&self) -> Checksum {
+        match (self.rx_ip_checksum(), self.rx_l4_checksum()) {
+            (_, Checksum::Bad) => Checksum::Bad,
+            (ip, _) => ip,
+        }
+    }
+
+    /// Whether the packet is as ports and pools give it as a rule: its bytes its own, and nothing asked of a port.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        let unusual = sys::DPDK_TX_OFFLOAD_MASK | sys::DPDK_MBUF_F_INDIRECT | sys::DPDK_MBUF_F_EXTERNAL;
+        self.flags() & unusual == 0 && !self.is_shared()
+    }
+
+    /// Whether something is asked of the port.
+    #[inline(always)]
+    pub(crate) fn asks(&self) -> bool {
+        self.flags() & sys::DPDK_TX_OFFLOAD_MASK != 0
+    }
+
+    /// Keeps a wish in the place of what is asked of the port, until the packet is sent.
+    pub(crate) fn set_wish(&mut self, wish: u64) {
+        let flags = self.flags() & !sys::DPDK_TX_OFFLOAD_MASK;
+        let mark = if wish == 0 { 0 } else { sys::DPDK_TX_IP_CKSUM };
+        // SAFETY: the packet is ours.
+        unsafe {
+            field!(self.raw, DPDK_MBUF_OL_FLAGS: u64).write(flags | mark);
+            field!(self.raw, DPDK_MBUF_TX_OFFLOAD: u64).write(wish);
+        }
+    }
+
+    /// What [`Mbuf::set_wish`] kept; 0: nothing.
+    pub(crate) fn wish(&self) -> u64 {
+        if !self.asks() {
+            return 0;
+        }
+        // SAFETY: the packet is ours.
+        unsafe { field!(self.raw, DPDK_MBUF_TX_OFFLOAD: u64).read() }
     }
 
     /// Asks the port for work when the packet is sent, in place of what was asked

@@ -9,10 +9,17 @@ use crate::mempool::Mempool;
 pub struct Unique(Mbuf);
 
 impl Unique {
-    /// A packet of one's own: the one given or, if others refer to its bytes, a copy.
+    /// A packet of one's own, of which no port is asked anything: the one given or, if others refer to its bytes, a
+    /// copy.
     #[inline(always)]
-    pub fn new(mut mbuf: Mbuf) -> Result<Unique, NoRoom> {
+    pub fn new(mbuf: Mbuf) -> Result<Unique, NoRoom> {
+        if mbuf.is_plain() { Ok(Unique(mbuf)) } else { Unique::of_any(mbuf) }
+    }
+
+    #[cold]
+    fn of_any(mut mbuf: Mbuf) -> Result<Unique, NoRoom> {
         mbuf.make_unique()?;
+        mbuf.clear_tx_offload();
         Ok(Unique(mbuf))
     }
 
@@ -76,6 +83,29 @@ impl Unique {
     #[inline(always)]
     pub fn set_port(&mut self, port: u16) {
         self.0.set_port(port);
+    }
+
+    /// As [`Mbuf::rx_checksums`].
+    #[inline(always)]
+    pub fn rx_checksums(&self) -> Checksum {
+        self.0.rx_checksums()
+    }
+
+    /// Keeps a number with the packet, in the place of what is asked of the port; 0: none. Whoever sends the packet
+    /// turns it into a [`TxOffload`] before.
+    pub fn set_wish(&mut self, wish: u64) {
+        self.0.set_wish(wish);
+    }
+
+    /// What was kept; 0: nothing.
+    pub fn wish(&self) -> u64 {
+        self.0.wish()
+    }
+
+    /// Whether something is kept.
+    #[inline(always)]
+    pub fn has_wish(&self) -> bool {
+        self.0.asks()
     }
 
     /// What the port found of the IPv4 header's checksum.
