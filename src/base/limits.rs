@@ -33,6 +33,13 @@ pub const SNAT_PORT_MIN: u16 = 1024;
 /// When none of them is free, the flow is refused and counted.
 pub const SNAT_PROBES_MAX: usize = 256;
 
+/// Source-NAT ports that may rest, over a quarter more than there are flows: so that even a small table's ports
+/// find room. At the limit the oldest quarantine ends early and is counted.
+pub const RESTING_MORE_THAN_FLOWS: u32 = 4096;
+
+/// Ended quarantines that are cleared away with each new one, so that clearing keeps pace without a long pause.
+pub const RESTING_CLEARED_MAX: usize = 4;
+
 /// IPv6 extension headers walked in a packet. A packet with more is dropped and counted.
 pub const IPV6_EXTENSIONS_MAX: usize = 8;
 

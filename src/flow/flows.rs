@@ -1,4 +1,5 @@
-//! All flows of one worker: one table, the last-seen ticks of its places, and the shards that the worker owns.
+//! All flows of one worker: one table, the last-seen ticks of its places, the shards that the worker owns, and
+//! which of their source-NAT ports rest.
 //! What other rooms keep for each flow (what a peer knows of it, say) they keep in arrays of their own,
 //! [`Flows::capacity`] long and indexed by [`FlowIndex`](crate::flow::FlowIndex).
 
@@ -7,8 +8,11 @@ use std::sync::Arc;
 use crate::base::ids::{ShardId, Version, WorkerId};
 use crate::base::limits::SHARDS;
 use crate::base::memory::NoMemory;
+use crate::base::time::Instant;
+use crate::flow::Key;
 use crate::flow::aging::LastSeen;
 use crate::flow::ports::PortSetup;
+use crate::flow::resting::{Resting, RestingPlace};
 use crate::flow::shard::{Shard, ShardSetup, owner_of};
 use crate::flow::table::Table;
 use crate::flow::toeplitz::Toeplitz;
@@ -36,6 +40,8 @@ pub struct Flows {
     pub table: Table,
     /// When each was last seen; the master's sweep has a clone.
     pub last_seen: LastSeen,
+    /// Source-NAT ports whose flows ended.
+    pub resting: Resting,
     shards: Vec<Option<Box<Shard>>>,
 }
 
@@ -45,14 +51,16 @@ impl Flows {
         let shard = |id: ShardId| {
             Box::new(Shard::new(&ShardSetup {
                 id,
-                hash_seed: setup.hash_seed,
                 toeplitz: Arc::clone(&setup.toeplitz),
                 ports: setup.ports,
             }))
         };
         let owned = |id: ShardId| owner_of(id, setup.workers) == setup.worker;
+        let table = Table::new(setup.capacity, setup.hash_seed)?;
+        let PortSetup { resting_max, quarantine, .. } = setup.ports;
         Ok(Flows {
-            table: Table::new(setup.capacity, setup.hash_seed)?,
+            resting: Resting::new(resting_max, quarantine, table.imager().clone())?,
+            table,
             last_seen: LastSeen::new(setup.capacity)?,
             shards: (0..SHARDS as u16).map(ShardId).map(|id| owned(id).then(|| shard(id))).collect(),
         })
@@ -85,14 +93,46 @@ impl Flows {
         self.shard_mut(id).map_or(Version(0), Shard::next_version)
     }
 
-    /// The shards that the worker owns.
-    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
-        self.shards.iter().filter_map(Option::as_deref)
+    /// Asks for the lines that [`Flows::is_taken`] will need.
+    #[inline]
+    pub fn prefetch_taken(&self, answers: &Key) {
+        let probe = self.table.probe(answers);
+        self.table.prefetch(probe.spot());
+        self.resting.prefetch(probe.image());
+    }
+
+    /// Whether a server-side key cannot be a new flow's: some flow has it, or one had it and its port rests.
+    pub fn is_taken(&self, now: Instant, answers: &Key) -> bool {
+        let probe = self.table.probe(answers);
+        self.table.has(&probe, answers) || self.resting.contains(now, probe.image())
+    }
+
+    /// A flow of a shard ended whose end the in-sync members have yet to acknowledge: its port
+    /// rests until [`Resting::acknowledged`] says so, by its place. `answers` is the server's side of the
+    /// flow. Ports of other members are not this member's business.
+    pub fn rest_until_acknowledged(&mut self, now: Instant, id: ShardId, answers: &Key) -> RestingPlace {
+        if self.owns(id, answers) {
+            self.resting.wait(now, self.table.imager().of(answers))
+        } else {
+            RestingPlace::NONE
+        }
+    }
+
+    /// A flow of a shard ended and nobody else has to know, or a peer that leads ended it: its
+    /// port's quarantine begins at once.
+    pub fn rest(&mut self, now: Instant, id: ShardId, answers: &Key) {
+        if self.owns(id, answers) {
+            self.resting.quarantine(now, self.table.imager().of(answers));
+        }
+    }
+
+    fn owns(&self, id: ShardId, answers: &Key) -> bool {
+        self.shard(id).is_some_and(|shard| shard.ports.owns(answers.dst, answers.dst_port))
     }
 
     /// The shards that the worker owns.
-    pub fn shards_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
-        self.shards.iter_mut().filter_map(Option::as_deref_mut)
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.shards.iter().filter_map(Option::as_deref)
     }
 }
 
@@ -166,8 +206,7 @@ mod tests {
             let id = toeplitz.shard_of(client.src, client.src_port);
             let server = Address::v4([10, 2, 0, 10]);
             let wanted = Wanted { snat: &snat, server, server_port: 8080, protocol: TCP, vlan: 0 };
-            let table = &flows.table;
-            let in_use = |key: &Key| table.lookup(key).is_some();
+            let in_use = |key: &Key| flows.is_taken(Instant::ZERO, key);
             let shard = flows.shard(id).expect("the worker owns all");
             let Allocation::Port(address, port) =
                 shard.ports.allocate(Instant::ZERO, Draw::new(&mut rng), &wanted, in_use)
@@ -181,5 +220,71 @@ mod tests {
             assert_eq!(flows.table.lookup(&answer).map(|found| found.0), Some(place));
             assert_eq!(flows.table.tenant(place).map(|tenant| tenant.0), Some(id));
         }
+    }
+
+    const SNAT: Address = Address::v4([10, 2, 0, 100]);
+    const SHARD: ShardId = ShardId(77);
+
+    fn at(secs: u64) -> Instant {
+        Instant::ZERO + Duration::from_secs(secs)
+    }
+
+    /// Every server-side key in the shard, of the member of a rank, that a new flow could get at a time.
+    fn free(flows: &Flows, now: Instant, rank: u8) -> Vec<Key> {
+        let snat = [SNAT];
+        let server = Address::v4([10, 2, 0, 10]);
+        let wanted = Wanted { snat: &snat, server, server_port: 80, protocol: TCP, vlan: 0 };
+        let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
+        let ports = toeplitz.ports_of(SNAT, SHARD);
+        let all = (0..=u8::MAX).filter(|index| index % 2 == rank);
+        let keys = all.map(|index| wanted.server_key(SNAT, ports.at(index)));
+        keys.filter(|key| !flows.is_taken(now, key)).collect()
+    }
+
+    #[test]
+    fn a_port_rests_until_the_end_is_acknowledged_and_the_quarantine_has_passed() {
+        let mut flows = flows(0, 1);
+        let all = free(&flows, at(2000), 0);
+        let place = flows.rest_until_acknowledged(at(2000), SHARD, &all[3]);
+        assert!(!free(&flows, at(9000), 0).contains(&all[3]));
+        let image = flows.table.imager().of(&all[3]);
+        flows.resting.acknowledged(at(9000), place, image);
+        assert!(!free(&flows, at(9059), 0).contains(&all[3]));
+        assert_eq!(free(&flows, at(9060), 0), all);
+    }
+
+    #[test]
+    fn without_a_peer_the_quarantine_begins_at_once() {
+        let mut flows = flows(0, 1);
+        let all = free(&flows, at(2000), 0);
+        all.iter().for_each(|key| flows.rest(at(2000), SHARD, key));
+        assert!(free(&flows, at(2059), 0).is_empty());
+        assert_eq!(free(&flows, at(2060), 0), all);
+    }
+
+    #[test]
+    fn ports_of_other_members_do_not_take_room_among_the_resting() {
+        let mut flows = flows(0, 1);
+        for key in free(&flows, at(2000), 1) {
+            flows.rest(at(2000), SHARD, &key);
+            assert_eq!(flows.rest_until_acknowledged(at(2000), SHARD, &key), RestingPlace::NONE);
+        }
+        assert!(flows.resting.is_empty());
+    }
+
+    #[test]
+    fn too_many_resting_ports_end_the_oldest_quarantine_and_are_counted() {
+        let mut flows = flows(0, 1);
+        let (room, mut rested) = (400, 0);
+        for shard in (0..SHARDS as u16).map(ShardId).take(4) {
+            let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
+            for index in (0..=u8::MAX).step_by(2) {
+                let port = toeplitz.ports_of(SNAT, shard).at(index);
+                let key = Key { src: SNAT, dst: SNAT, src_port: 80, dst_port: port, vlan: 0, protocol: TCP };
+                flows.rest(at(2000), shard, &key);
+                rested += 1;
+            }
+        }
+        assert_eq!((flows.resting.len(), flows.resting.ended_early()), (room, rested - room as u64));
     }
 }

@@ -247,4 +247,13 @@ mod tests {
         assert!(buckets.iter().all(|n| (1..=30).contains(n)), "{:?}", buckets.iter().max());
         assert!(tags.len() > 8500, "{}", tags.len());
     }
+
+    #[test]
+    fn keys_that_collide_in_the_shard_spread_in_the_index() {
+        // Ports in steps of 256, from one address: a linear hash would use few buckets.
+        let imager = Imager::with_seed(3);
+        let hash = |step: u16| imager.hash(imager.of(&Key { src_port: step << 8, ..v4(7) }));
+        let high: HashSet<u64> = (0..256).map(|step| hash(step) >> 48).collect();
+        assert!(high.len() > 250, "{} of 256", high.len());
+    }
 }

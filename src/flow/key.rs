@@ -7,8 +7,6 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use zerocopy::FromZeros;
 
-use crate::base::rng::Rng;
-
 /// IP protocol number of TCP.
 pub const TCP: u8 = 6;
 /// IP protocol number of UDP.
@@ -195,25 +193,6 @@ impl fmt::Debug for Key {
     }
 }
 
-/// The keyed, non-linear hash of a table's index. Unlike the shard's Toeplitz hash
-/// it cannot be solved for collisions by somebody who does not know the seed. Its
-/// values mean nothing outside of one process.
-#[derive(Clone, Debug)]
-pub struct KeyHash(ahash::RandomState);
-
-impl KeyHash {
-    /// In production the seed is from the operating system's entropy; in tests it is fixed.
-    pub fn with_seed(seed: u64) -> KeyHash {
-        let mut rng = Rng::with_seed(seed);
-        KeyHash(ahash::RandomState::with_seeds(rng.u64(..), rng.u64(..), rng.u64(..), rng.u64(..)))
-    }
-
-    /// The hash of a key.
-    pub fn of(&self, key: &Key) -> u64 {
-        self.0.hash_one(key)
-    }
-}
-
 const _: () = assert!(size_of::<Key>() == 40);
 
 #[cfg(test)]
@@ -280,18 +259,9 @@ mod tests {
     }
 
     #[test]
-    fn every_field_counts_in_both_hashes() {
-        let index = KeyHash::with_seed(1);
-        let of_index: HashSet<u64> = neighbours().iter().map(|k| index.of(k)).collect();
+    fn every_field_counts_in_the_shared_hash() {
         let shared: HashSet<u64> = neighbours().iter().map(|k| k.shared_hash(&[7; 16])).collect();
-        assert_eq!(of_index.len(), neighbours().len());
         assert_eq!(shared.len(), neighbours().len());
-    }
-
-    #[test]
-    fn the_seed_decides_the_index_hash_and_nothing_else_does() {
-        assert_eq!(KeyHash::with_seed(1).of(&key()), KeyHash::with_seed(1).of(&key()));
-        assert_ne!(KeyHash::with_seed(1).of(&key()), KeyHash::with_seed(2).of(&key()));
     }
 
     #[test]
@@ -300,15 +270,4 @@ mod tests {
         assert_ne!(key().shared_hash(&[8; 16]), SHARED_HASH);
     }
     const SHARED_HASH: u64 = 12_661_130_492_468_814_340;
-
-    #[test]
-    fn keys_that_collide_in_the_shard_spread_in_the_index() {
-        // Ports in steps of 256, from one address: a linear hash would use few buckets.
-        let index = KeyHash::with_seed(3);
-        let mut low = HashSet::new();
-        for step in 0..256u16 {
-            low.insert(index.of(&Key { src_port: step << 8, ..key() }) & 0xffff);
-        }
-        assert!(low.len() > 250, "{} of 256", low.len());
-    }
 }

@@ -18,8 +18,7 @@ use crate::base::ids::ShardId;
 use crate::base::limits::{SNAT_PORT_MIN, SNAT_PROBES_MAX};
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
-use crate::flow::key::{Address, Key, KeyHash};
-use crate::flow::resting::Resting;
+use crate::flow::key::{Address, Key};
 use crate::flow::toeplitz::Toeplitz;
 
 /// What a port allocator is made of; the same for all shards of an appliance.
@@ -36,7 +35,7 @@ pub struct PortSetup {
     pub booted: Instant,
     /// How long a port rests after its flow's end is acknowledged.
     pub quarantine: Duration,
-    /// Resting ports at most, in one shard; then the oldest quarantine ends early.
+    /// Resting ports at most, of all shards of a worker; then the oldest quarantine ends early.
     pub resting_max: u32,
 }
 
@@ -112,12 +111,11 @@ pub struct PortAllocator {
     other_rests_until: Instant,
     members: u8,
     rank: u8,
-    resting: Resting,
 }
 
 impl PortAllocator {
     /// The allocator of a shard.
-    pub fn new(shard: ShardId, toeplitz: Arc<Toeplitz>, setup: &PortSetup, hash: KeyHash) -> PortAllocator {
+    pub fn new(shard: ShardId, toeplitz: Arc<Toeplitz>, setup: &PortSetup) -> PortAllocator {
         let members = setup.members.max(1);
         let own = (0..=u8::MAX).filter(|index| index % members == setup.rank);
         let prefers_odd = setup.boot_parity.unwrap_or(false);
@@ -126,9 +124,8 @@ impl PortAllocator {
             Some(_) => setup.booted + setup.quarantine,
             None => Instant::ZERO,
         };
-        let resting = Resting::new(setup.resting_max, setup.quarantine, hash);
         let rank = setup.rank;
-        PortAllocator { shard, toeplitz, preferred, other, other_rests_until, members, rank, resting }
+        PortAllocator { shard, toeplitz, preferred, other, other_rests_until, members, rank }
     }
 
     /// The key that [`PortAllocator::allocate`] looks at first with this draw: so that whoever makes many flows can
@@ -139,9 +136,9 @@ impl PortAllocator {
         Some(wanted.server_key(address, port))
     }
 
-    /// Finds a free port, from the drawn place on. `in_use` says whether the table
-    /// has a flow with a server-side key. Looks at [`SNAT_PROBES_MAX`] candidates of
-    /// each half at most.
+    /// Finds a free port, from the drawn place on. `in_use` says whether a flow has a
+    /// server-side key, or one that ended and whose port rests. Looks at [`SNAT_PROBES_MAX`]
+    /// candidates of each half at most.
     pub fn allocate(
         &self,
         now: Instant,
@@ -149,9 +146,9 @@ impl PortAllocator {
         wanted: &Wanted<'_>,
         in_use: impl Fn(&Key) -> bool,
     ) -> Allocation {
-        let found = self.probe(&self.preferred, now, draw, wanted, &in_use);
+        let found = self.probe(&self.preferred, draw, wanted, &in_use);
         let found = match found {
-            None if now >= self.other_rests_until => self.probe(&self.other, now, draw, wanted, &in_use),
+            None if now >= self.other_rests_until => self.probe(&self.other, draw, wanted, &in_use),
             found => found,
         };
         found.map_or(Allocation::Exhausted, |(address, port)| Allocation::Port(address, port))
@@ -160,7 +157,6 @@ impl PortAllocator {
     fn probe(
         &self,
         indices: &[u8],
-        now: Instant,
         draw: Draw,
         wanted: &Wanted<'_>,
         in_use: &impl Fn(&Key) -> bool,
@@ -170,7 +166,7 @@ impl PortAllocator {
         for _ in 0..total.min(SNAT_PROBES_MAX as u32) {
             if let Some((address, port)) = self.candidate(indices, number, wanted) {
                 let key = wanted.server_key(address, port);
-                if !in_use(&key) && !self.resting.contains(now, &key) {
+                if !in_use(&key) {
                     return Some((address, port));
                 }
             }
@@ -197,39 +193,6 @@ impl PortAllocator {
     pub fn owns(&self, address: Address, port: u16) -> bool {
         let index = self.toeplitz.ports_of(address, self.shard).index_of(port);
         index.is_some_and(|index| index % self.members == self.rank)
-    }
-
-    /// A flow ended whose end the in-sync members have yet to acknowledge: its port
-    /// rests until [`PortAllocator::acknowledged`]. `key` is the server's side of the
-    /// flow. Ports of other members are not this allocator's business.
-    pub fn rest_until_acknowledged(&mut self, now: Instant, key: Key) {
-        if self.owns(key.dst, key.dst_port) {
-            self.resting.wait(now, key);
-        }
-    }
-
-    /// All in-sync members know of the flow's end: its port's quarantine begins.
-    pub fn acknowledged(&mut self, now: Instant, key: &Key) {
-        self.resting.acknowledged(now, key);
-    }
-
-    /// A flow ended and nobody else has to know, or a peer that leads ended it: its
-    /// port's quarantine begins at once.
-    pub fn rest(&mut self, now: Instant, key: Key) {
-        if self.owns(key.dst, key.dst_port) {
-            self.resting.quarantine(now, key);
-        }
-    }
-
-    /// Ports that rest now. Some ended quarantines may be counted too, fewer with each call.
-    pub fn resting(&mut self, now: Instant) -> usize {
-        self.resting.clear_ended(now);
-        self.resting.len()
-    }
-
-    /// Quarantines that ended before their time because too many ports rested.
-    pub const fn ended_early(&self) -> u64 {
-        self.resting.ended_early()
     }
 }
 
@@ -258,7 +221,7 @@ mod tests {
 
     fn allocator(setup: &PortSetup) -> PortAllocator {
         let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
-        PortAllocator::new(SHARD, Arc::new(toeplitz), setup, KeyHash::with_seed(1))
+        PortAllocator::new(SHARD, Arc::new(toeplitz), setup)
     }
 
     fn wanted(snat: &[Address]) -> Wanted<'_> {
@@ -335,54 +298,6 @@ mod tests {
         assert!(all.len() > 120 && all.iter().all(|key| key.dst == v6));
         assert!(drain(&ports, at(2000), &wanted(&[])).is_empty());
         assert!(drain(&ports, at(2000), &wanted(&[v6])).is_empty());
-    }
-
-    #[test]
-    fn a_port_rests_until_the_end_is_acknowledged_and_the_quarantine_has_passed() {
-        let mut ports = allocator(&setup());
-        let wanted = wanted(&SNAT[..1]);
-        let all = drain(&ports, at(2000), &wanted);
-        let key = *all.iter().next().expect("a port");
-        ports.rest_until_acknowledged(at(2000), key);
-        assert!(!drain(&ports, at(9000), &wanted).contains(&key));
-        ports.acknowledged(at(9000), &key);
-        assert!(!drain(&ports, at(9059), &wanted).contains(&key));
-        assert_eq!(drain(&ports, at(9060), &wanted), all);
-    }
-
-    #[test]
-    fn without_a_peer_the_quarantine_begins_at_once() {
-        let mut ports = allocator(&setup());
-        let wanted = wanted(&SNAT[..1]);
-        let all = drain(&ports, at(2000), &wanted);
-        for key in &all {
-            ports.rest(at(2000), *key);
-        }
-        assert!(drain(&ports, at(2059), &wanted).is_empty());
-        assert_eq!(drain(&ports, at(2060), &wanted), all);
-    }
-
-    #[test]
-    fn ports_of_other_members_do_not_take_room_among_the_resting() {
-        let mut ports = allocator(&setup());
-        let theirs = drain(&allocator(&PortSetup { rank: 1, ..setup() }), at(2000), &wanted(&SNAT));
-        for key in theirs {
-            ports.rest(at(2000), key);
-            ports.rest_until_acknowledged(at(2000), key);
-        }
-        assert_eq!(ports.resting(at(2000)), 0);
-    }
-
-    #[test]
-    fn too_many_resting_ports_end_the_oldest_quarantine_and_are_counted() {
-        let mut ports = allocator(&PortSetup { resting_max: 10, ..setup() });
-        let wanted = wanted(&SNAT[..1]);
-        let all = drain(&ports, at(2000), &wanted);
-        for key in &all {
-            ports.rest(at(2000), *key);
-        }
-        assert_eq!((ports.resting(at(2000)), ports.ended_early()), (10, all.len() as u64 - 10));
-        assert_eq!(drain(&ports, at(2001), &wanted).len(), all.len() - 10);
     }
 
     #[test]

@@ -1,12 +1,11 @@
 //! One shard as one owned object: its order of changes and its source-NAT ports. Its flows lie in the
 //! table of the worker that owns it, among those of the worker's other shards, and each names its shard: a
 //! packet then finds its flow without asking for the shard, and one table is prefetched over a burst. Moving
-//! a shard is moving this object and its flows.
+//! a shard is moving this object, its flows, and those of its ports that rest.
 
 use std::sync::Arc;
 
 use crate::base::ids::{ShardId, Version, WorkerId};
-use crate::flow::key::KeyHash;
 use crate::flow::ports::{PortAllocator, PortSetup};
 use crate::flow::toeplitz::Toeplitz;
 
@@ -15,8 +14,6 @@ use crate::flow::toeplitz::Toeplitz;
 pub struct ShardSetup {
     /// Which one.
     pub id: ShardId,
-    /// Seed of its own hashes: from the operating system in production.
-    pub hash_seed: u64,
     /// The hash that members share.
     pub toeplitz: Arc<Toeplitz>,
     /// How source-NAT ports are divided and rest.
@@ -40,8 +37,7 @@ pub struct Shard {
 impl Shard {
     /// An empty shard. Its versions begin at 1.
     pub fn new(setup: &ShardSetup) -> Shard {
-        let hash = KeyHash::with_seed(setup.hash_seed);
-        let ports = PortAllocator::new(setup.id, Arc::clone(&setup.toeplitz), &setup.ports, hash);
+        let ports = PortAllocator::new(setup.id, Arc::clone(&setup.toeplitz), &setup.ports);
         Shard { id: setup.id, ports, version: Version(0) }
     }
 
@@ -79,7 +75,7 @@ mod tests {
             resting_max: 4,
         };
         let toeplitz = Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"));
-        let mut shard = Shard::new(&ShardSetup { id: ShardId(7), hash_seed: 1, toeplitz, ports });
+        let mut shard = Shard::new(&ShardSetup { id: ShardId(7), toeplitz, ports });
         assert_eq!(shard.version(), Version(0));
         assert_eq!((shard.next_version(), shard.next_version()), (Version(1), Version(2)));
         shard.saw_version(Version(9));

@@ -77,6 +77,12 @@ impl Probe {
         Probe { image, spot }
     }
 
+    /// Its image.
+    #[inline(always)]
+    pub const fn image(&self) -> Image {
+        self.image
+    }
+
     /// Where it belongs.
     #[inline(always)]
     pub const fn spot(&self) -> Spot {
@@ -338,6 +344,24 @@ impl Table {
     pub fn changed(&self, place: FlowIndex) -> Option<Stamp> {
         self.hot(place)?;
         Some(self.cold[place.slot()].changed())
+    }
+
+    /// Asks for the lines that [`Table::tenant`] will need.
+    #[inline(always)]
+    pub fn prefetch_tenant(&self, place: FlowIndex) {
+        self.hot.prefetch(place.slot());
+        self.cold.prefetch(place.slot());
+    }
+
+    /// Asks for the lines that [`Table::remove`] will need besides the flow's own, which is here already; the images of
+    /// its keys and its facts, if there is one.
+    #[inline(always)]
+    pub fn prefetch_removal(&self, place: FlowIndex) -> Option<([Image; 2], FlowFlags)> {
+        let hot = self.hot(place)?;
+        let images = [Direction::FromClient, Direction::FromServer].map(|way| hot.image(way));
+        images.iter().for_each(|image| self.prefetch(self.spot(*image)));
+        self.cold.prefetch_write(place.slot());
+        Some((images, hot.flags()))
     }
 
     /// Of which shard the flow at a place is, and with which version it began.

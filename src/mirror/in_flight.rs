@@ -151,23 +151,23 @@ impl InFlight {
         self.waiting += 1;
     }
 
-    /// The peer acknowledged: calls `each` with every record of every frame that it covers.
+    /// The peer acknowledged: calls `each` with the records of every frame that it covers, or that is lost now.
     pub fn acknowledge(
         &mut self,
         now: Instant,
         acknowledgement: &Acknowledgement,
-        mut each: impl FnMut(Sent, Fate),
+        mut each: impl FnMut(&[Sent], Fate),
     ) {
         if acknowledgement.next > self.next {
             return; // It acknowledges what was never sent.
         }
         for sequence in self.span() {
             if acknowledgement.covers(sequence) {
-                if let Some(sent_at) = self.settle(sequence, |_| Fate::Applied, &mut each) {
+                if let Some(sent_at) = self.settle(sequence, |records| each(records, Fate::Applied)) {
                     self.measure(now - sent_at);
                 }
             } else if acknowledgement.next > sequence + REORDER_MAX {
-                self.settle(sequence, |_| Fate::Lost, &mut each);
+                self.settle(sequence, |records| each(records, Fate::Lost));
             }
         }
         self.advance();
@@ -176,7 +176,9 @@ impl InFlight {
     /// The peer received frame `sequence` and applied all but the records in `refused`.
     pub fn refuse(&mut self, sequence: u64, refused: u64, mut each: impl FnMut(Sent, Fate)) {
         let fate = |i: usize| if refused >> i & 1 == 1 { Fate::Refused } else { Fate::Applied };
-        self.settle(sequence, fate, &mut each);
+        self.settle(sequence, |records| {
+            records.iter().enumerate().for_each(|(i, sent)| each(*sent, fate(i)));
+        });
         self.advance();
     }
 
@@ -191,7 +193,7 @@ impl InFlight {
             let frame = &self.frames[(sequence % ACK_SPAN as u64) as usize];
             if frame.sequence == sequence && !frame.records.is_empty() && now - frame.sent_at >= timeout {
                 any = true;
-                self.settle(sequence, |_| Fate::Lost, &mut each);
+                self.settle(sequence, |records| records.iter().for_each(|sent| each(*sent, Fate::Lost)));
             }
         }
         if any {
@@ -233,19 +235,14 @@ impl InFlight {
         (base * (1 << self.backoff)).min(TIMEOUT_MAX)
     }
 
-    fn settle(
-        &mut self,
-        sequence: u64,
-        fate: impl Fn(usize) -> Fate,
-        each: &mut impl FnMut(Sent, Fate),
-    ) -> Option<Instant> {
+    /// Frame `sequence` does not wait any more; when it was sent, if it did.
+    fn settle(&mut self, sequence: u64, each: impl FnOnce(&[Sent])) -> Option<Instant> {
         let frame = &mut self.frames[(sequence % ACK_SPAN as u64) as usize];
         if frame.sequence != sequence || frame.records.is_empty() {
             return None;
         }
-        for (i, sent) in frame.records.drain(..).enumerate() {
-            each(sent, fate(i));
-        }
+        each(&frame.records);
+        frame.records.clear();
         self.waiting -= 1;
         Some(frame.sent_at)
     }
@@ -305,8 +302,8 @@ mod tests {
         in_flight.note(at(0), 1, &[]);
         in_flight.note(at(0), 2, &[sent(3)]);
         let mut fates = Vec::new();
-        in_flight.acknowledge(at(1), &ack(&[0]), |s, f| fates.push((s, f)));
-        in_flight.acknowledge(at(1), &ack(&[0]), |s, f| fates.push((s, f)));
+        in_flight.acknowledge(at(1), &ack(&[0]), |s, f| fates.extend(s.iter().map(|s| (*s, f))));
+        in_flight.acknowledge(at(1), &ack(&[0]), |s, f| fates.extend(s.iter().map(|s| (*s, f))));
         assert_eq!(fates, vec![(sent(1), Fate::Applied), (sent(2), Fate::Applied)]);
         assert_eq!(in_flight.waiting(), 1);
         assert_eq!(in_flight.round_trip(), Some(Duration::from_millis(1)));
@@ -336,7 +333,7 @@ mod tests {
         let mut lost = Vec::new();
         in_flight.acknowledge(at(1), &ack(&received), |s, f| {
             if f == Fate::Lost {
-                lost.push(s);
+                lost.extend_from_slice(s);
             }
         });
         assert_eq!(lost, vec![sent(0)]);

@@ -12,11 +12,13 @@
 //! * [`in_flight`]: what is on its way, and its loss.
 //! * [`receiver`]: applying what a peer sends.
 //! * [`tombstone`]: the ends of flows on both sides.
+//! * [`changes`]: what the worker says of its flows.
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
 //!
 //! Not yet: handles, digests, busiest-first walks, log records, policy by flow.
 
+pub mod changes;
 pub mod header;
 pub mod hold;
 pub mod in_flight;
@@ -35,14 +37,13 @@ use crate::base::ids::{BootId, GroupId, NodeId, ShardId, Term, WorkerId};
 use crate::base::limits::SHARDS;
 use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
-use crate::flow::entry::{Flow, Stamp};
 use crate::flow::flows::Flows;
 use crate::mirror::header::Header;
 use crate::mirror::receiver::{Applied, Effects};
 use crate::mirror::record::{Parsed, Record, Refusal};
 use crate::mirror::stream::{Room, Sender, Stream};
 use crate::mirror::sync::Settled;
-use crate::mirror::tombstone::{Buried, Departed, Tombstones};
+use crate::mirror::tombstone::{RestingPort, Tombstones};
 
 pub use crate::mirror::report::{Progress, StreamStatus};
 
@@ -111,8 +112,8 @@ pub enum Outcome {
         /// Its place.
         flow: FlowIndex,
     },
-    /// No peer has to be told any more that this flow ended.
-    Departed(Departed),
+    /// No peer has to be told any more that the flow ended to which this port belonged.
+    Departed(RestingPort),
 }
 
 /// What became of a received frame.
@@ -231,7 +232,8 @@ impl Mirror {
     fn restart_stream(&mut self, peer: usize, stream: usize) {
         let (outcomes, place) = (&mut self.outcomes, &mut self.peers[peer]);
         let of_stream = |shard: ShardId| usize::from(place.stream_of[usize::from(shard.0)]) == stream;
-        self.tombstones.forget_peer(peer, of_stream, |departed| outcomes.push(Outcome::Departed(departed)));
+        self.tombstones
+            .forget_peer(peer, of_stream, |departed| outcomes.push(Outcome::Departed(departed.port())));
         place.streams[stream].restart();
         self.restarted = true;
     }
@@ -247,54 +249,6 @@ impl Mirror {
     /// Whether any peer has a session.
     pub fn has_session(&self) -> bool {
         self.peers.iter().any(|peer| peer.boot.is_some())
-    }
-
-    /// A mirrored flow was made or changed; `urgent`: a packet waits for it.
-    pub fn flow_changed(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, urgent: bool) {
-        if !self.standing.leads {
-            return;
-        }
-        for peer in &mut self.peers {
-            if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.changed(now, flow);
-                stream.urgent |= urgent;
-            }
-        }
-    }
-
-    /// A flow was removed from its place. Tells every peer that may know it, and
-    /// says [`Outcome::Departed`] when all have acknowledged.
-    pub fn flow_ended(&mut self, now: Instant, shard: ShardId, place: FlowIndex, flow: &Flow, stamp: Stamp) {
-        let mut departed = Departed { shard, client: flow.client, server: flow.server, stamp, waiting: 0 };
-        if self.standing.leads && flow.is_mirrored() {
-            for (i, peer) in self.peers.iter_mut().enumerate() {
-                departed.waiting |= u8::from(stream_of(peer, shard).is_some()) << i;
-            }
-        }
-        if departed.waiting == 0 {
-            self.outcomes.push(Outcome::Departed(departed));
-            self.forget(now, shard, place, None);
-            return;
-        }
-        match self.tombstones.bury(departed) {
-            Buried::At(tombstone) => self.forget(now, shard, place, Some(tombstone)),
-            Buried::Full => {
-                // The walk's end tells them instead.
-                self.forget(now, shard, place, None);
-                for peer in 0..self.peers.len() {
-                    self.restart(peer);
-                }
-                self.outcomes.push(Outcome::Departed(departed));
-            }
-        }
-    }
-
-    fn forget(&mut self, now: Instant, shard: ShardId, place: FlowIndex, tombstone: Option<u32>) {
-        for peer in &mut self.peers {
-            if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.ended(now, place, tombstone);
-            }
-        }
     }
 
     /// Whether every one of `members` knows the flow; peers that are not named do not count.
@@ -446,10 +400,16 @@ impl Mirror {
         if self.standing.leads {
             let Stream { in_flight, sync, statistics, .. } = stream;
             let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
-            in_flight.acknowledge(now, &header.acknowledgement, |sent, fate| {
-                statistics.records_applied += u64::from(fate == in_flight::Fate::Applied);
-                statistics.records_lost += u64::from(fate == in_flight::Fate::Lost);
-                conclude(i, sync.settle(sent, fate, flows), tombstones, outcomes);
+            let acknowledged = &header.acknowledgement;
+            in_flight.acknowledge(now, acknowledged, |records, fate| {
+                let count = records.len() as u64;
+                statistics.records_applied += if fate == in_flight::Fate::Applied { count } else { 0 };
+                statistics.records_lost += if fate == in_flight::Fate::Lost { count } else { 0 };
+                // So that all of the frame waits for memory together.
+                records.iter().for_each(|sent| sync.prefetch_settled(sent, flows, tombstones));
+                for sent in records {
+                    conclude(i, sync.settle(*sent, fate, flows), tombstones, outcomes);
+                }
             });
         }
         self.take_records(now, i, place, &header, &body[..opened.payload_len], flows, effects, counters)
@@ -539,7 +499,9 @@ fn conclude(peer: usize, settled: Settled, tombstones: &mut Tombstones, outcomes
         Settled::Known { shard, flow, since } => outcomes.push(Outcome::Known { shard, flow, since }),
         Settled::Refused { shard, flow } => outcomes.push(Outcome::Refused { shard, flow }),
         Settled::Ended { tombstone } => {
-            outcomes.extend(tombstones.acknowledged(tombstone, peer).map(Outcome::Departed));
+            outcomes.extend(
+                tombstones.acknowledged(tombstone, peer).map(|departed| Outcome::Departed(departed.port())),
+            );
         }
         Settled::Nothing => {}
     }

@@ -62,7 +62,11 @@ impl Mirror {
     pub fn close_session(&mut self, node: NodeId) {
         let Some(peer) = self.peers.iter().position(|peer| peer.node == node) else { return };
         let outcomes = &mut self.outcomes;
-        self.tombstones.forget_peer(peer, |_| true, |departed| outcomes.push(Outcome::Departed(departed)));
+        self.tombstones.forget_peer(
+            peer,
+            |_| true,
+            |departed| outcomes.push(Outcome::Departed(departed.port())),
+        );
         let place = &mut self.peers[peer];
         place.boot = None;
         place.rooms.extend(place.streams.drain(..).map(Stream::close));

@@ -178,6 +178,12 @@ impl Sync {
         self.has(flow.0, KNOWN)
     }
 
+    /// Asks for the line of a flow's marks.
+    #[inline(always)]
+    pub fn prefetch(&self, flow: FlowIndex) {
+        self.marks.prefetch_write(flow.slot());
+    }
+
     fn has(&self, flow: u32, mark: u8) -> bool {
         self.marks
             .get(flow as usize)
@@ -256,9 +262,8 @@ impl Sync {
         may_walk: bool,
     ) -> Option<(Record, Sent)> {
         while let Some((place, since)) = self.ended.pop_front() {
-            if let Some(departed) = tombstones.at(place) {
-                let record =
-                    Record::Delete { shard: departed.shard, stamp: departed.stamp, client: departed.client };
+            if let (Some(departed), Some(client)) = (tombstones.at(place), tombstones.client(place)) {
+                let record = Record::Delete { shard: departed.shard, stamp: departed.stamp, client };
                 return Some((record, Sent { named: Named::Ended { tombstone: place }, since }));
             }
         }
@@ -315,6 +320,19 @@ impl Sync {
             ));
         }
         None
+    }
+
+    /// Asks for the memory that [`Sync::settle`] will need.
+    #[inline]
+    pub fn prefetch_settled(&self, sent: &Sent, flows: &Flows, tombstones: &Tombstones) {
+        match sent.named {
+            Named::Flow { flow, .. } => {
+                self.prefetch(FlowIndex(flow));
+                flows.table.prefetch_tenant(FlowIndex(flow));
+            }
+            Named::Ended { tombstone } => tombstones.prefetch(tombstone),
+            Named::WalkEnd => {}
+        }
     }
 
     /// A sent record was settled.

@@ -12,10 +12,13 @@ use crate::flow::entry::FlowFlags;
 use crate::flow::flows::FlowsSetup;
 use crate::flow::key::{Address, Key, TCP};
 use crate::flow::ports::PortSetup;
+use crate::flow::resting::RestingPlace;
 use crate::flow::shard::owner_of;
 use crate::flow::table::Insert;
 use crate::flow::tcp_state::TcpState;
 use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
+use crate::flow::{Flow, Stamp};
+use crate::mirror::changes::Ended;
 use crate::mirror::record::FlowState;
 use crate::seal::handshake::{Handled, Handshake};
 use crate::seal::{Key as GroupKey, MemberInfo};
@@ -85,7 +88,7 @@ fn flows(side: usize, id: u16, toeplitz: &Arc<Toeplitz>) -> Flows {
         boot_parity: None,
         booted: Instant::ZERO,
         quarantine: Duration::from_secs(60),
-        resting_max: 64,
+        resting_max: 64 * u32::from(SHARDS_USED),
     };
     let setup = FlowsSetup {
         worker: WorkerId(id),
@@ -177,7 +180,10 @@ impl World {
             (Some(index), 0) => {
                 let flow = flows.table.remove(index).expect("a flow");
                 let stamp = Stamp { term, version: flows.next_version(id) };
-                mirror.flow_ended(self.now, id, index, &flow, stamp);
+                let [image, answers] = [&flow.client, &flow.server].map(|key| flows.table.imager().of(key));
+                let port = RestingPort { image: answers, place: RestingPlace::NONE };
+                let ended = Ended { shard: id, place: index, client: &flow.client, image, port, stamp };
+                mirror.flow_ended(self.now, &ended, mirror.listeners(id, flow.flags));
             }
             (Some(index), _) => {
                 let stamp = Stamp { term, version: flows.next_version(id) };

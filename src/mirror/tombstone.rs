@@ -11,8 +11,11 @@ use std::collections::VecDeque;
 use hashbrown::HashMap;
 
 use crate::base::ids::ShardId;
+use crate::base::memory::prefetch_write;
 use crate::flow::entry::Stamp;
+use crate::flow::image::Image;
 use crate::flow::key::Key;
+use crate::flow::resting::RestingPlace;
 
 /// Ended flows that wait for acknowledgements, for each worker. At the limit
 /// the peer that lags is brought up to date anew instead.
@@ -24,17 +27,38 @@ pub const GRAVES_MAX: usize = 1 << 16;
 
 /// A flow that ended and whose end some peer has not acknowledged.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub struct Departed {
-    /// Its shard.
-    pub shard: ShardId,
-    /// Its client key.
-    pub client: Key,
-    /// Its server key: its source-NAT port waits with it.
-    pub server: Key,
+    /// The image of its client key.
+    pub client: Image,
+    /// The image of its server key.
+    pub answers: Image,
     /// When it ended.
     pub stamp: Stamp,
-    /// Bit i: peer i has not acknowledged.
+    /// Where its source-NAT port waits with it.
+    pub resting: RestingPlace,
+    /// Its shard.
+    pub shard: ShardId,
+    /// Bit i: peer i has not acknowledged. No bit: nothing is here.
     pub waiting: u8,
+}
+
+const _: () = assert!(size_of::<Departed>() == 64);
+
+impl Departed {
+    /// Its source-NAT port.
+    pub const fn port(&self) -> RestingPort {
+        RestingPort { image: self.answers, place: self.resting }
+    }
+}
+
+/// The source-NAT port of an ended flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestingPort {
+    /// The image of the flow's server key.
+    pub image: Image,
+    /// Where it rests, if it does.
+    pub place: RestingPlace,
 }
 
 /// Whether an ended flow found a place.
@@ -48,46 +72,73 @@ pub enum Buried {
 
 /// The sender's ended flows.
 pub struct Tombstones {
-    slots: Vec<Option<Departed>>,
+    slots: Vec<Departed>,
+    /// Client keys by place, for those flows of which the image is not the whole key; touched by none else.
+    clients: Vec<Key>,
     free: Vec<u32>,
 }
 
 impl Default for Tombstones {
     fn default() -> Tombstones {
         // All of it is reserved now, and touched when first used.
-        Tombstones { slots: Vec::with_capacity(DEPARTED_MAX), free: Vec::with_capacity(DEPARTED_MAX) }
+        Tombstones {
+            slots: Vec::with_capacity(DEPARTED_MAX),
+            clients: Vec::with_capacity(DEPARTED_MAX),
+            free: Vec::with_capacity(DEPARTED_MAX),
+        }
     }
 }
 
 impl Tombstones {
-    /// Keeps an ended flow.
-    pub fn bury(&mut self, departed: Departed) -> Buried {
-        if let Some(place) = self.free.pop() {
-            self.slots[place as usize] = Some(departed);
-            return Buried::At(place);
+    /// Keeps an ended flow, for which some peer has to be waited, and whose client key is `client`.
+    pub fn bury(&mut self, departed: Departed, client: &Key) -> Buried {
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.slots[place as usize] = departed;
+                place
+            }
+            None if self.slots.len() == DEPARTED_MAX => return Buried::Full,
+            None => {
+                self.slots.push(departed);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        if !departed.client.is_v4() {
+            let places = self.clients.len().max(place as usize + 1);
+            self.clients.resize(places, Key::default());
+            self.clients[place as usize] = *client;
         }
-        if self.slots.len() == DEPARTED_MAX {
-            return Buried::Full;
-        }
-        self.slots.push(Some(departed));
-        Buried::At((self.slots.len() - 1) as u32)
+        Buried::At(place)
     }
 
     /// The ended flow at a place, if it still waits.
     pub fn at(&self, place: u32) -> Option<&Departed> {
-        self.slots.get(place as usize)?.as_ref()
+        self.slots.get(place as usize).filter(|departed| departed.waiting != 0)
+    }
+
+    /// The client key of the ended flow at a place, if it still waits.
+    pub fn client(&self, place: u32) -> Option<Key> {
+        let departed = self.at(place)?;
+        departed.client.v4_key().or_else(|| self.clients.get(place as usize).copied())
+    }
+
+    /// Asks for the line of a place.
+    #[inline(always)]
+    pub fn prefetch(&self, place: u32) {
+        if let Some(departed) = self.slots.get(place as usize) {
+            prefetch_write(departed);
+        }
     }
 
     /// Peer `peer` has acknowledged the end; the flow, when it was the last.
     pub fn acknowledged(&mut self, place: u32, peer: usize) -> Option<Departed> {
-        let slot = self.slots.get_mut(place as usize)?;
-        let departed = slot.as_mut()?;
+        let departed = self.slots.get_mut(place as usize).filter(|departed| departed.waiting != 0)?;
         departed.waiting &= !(1 << peer);
         if departed.waiting != 0 {
             return None;
         }
         self.free.push(place);
-        slot.take()
+        Some(*departed)
     }
 
     /// Peer `peer` is gone or begins anew with these shards: calls `each` with every flow of
@@ -180,15 +231,21 @@ impl Graves {
 mod tests {
     use super::*;
     use crate::base::ids::{NodeId, Term, Version};
+    use crate::flow::image::Imager;
+    use crate::flow::key::Address;
 
     fn departed(shard: u16, waiting: u8) -> Departed {
         let shard = ShardId(shard);
-        Departed { shard, client: Key::default(), server: Key::default(), stamp: Stamp::NONE, waiting }
+        let client = Imager::with_seed(1).of(&client(0));
+        let resting = RestingPlace::NONE;
+        Departed { shard, client, answers: Image::default(), resting, stamp: Stamp::NONE, waiting }
     }
 
     fn buried(tombstones: &mut Tombstones, shard: u16, waiting: u8) -> u32 {
-        let Buried::At(place) = tombstones.bury(departed(shard, waiting)) else { panic!("there is room") };
-        place
+        match tombstones.bury(departed(shard, waiting), &client(0)) {
+            Buried::At(place) => place,
+            Buried::Full => panic!("there is room"),
+        }
     }
 
     fn client(port: u16) -> Key {
@@ -224,12 +281,30 @@ mod tests {
     }
 
     #[test]
+    fn client_keys_of_both_families_come_back_whole() {
+        let imager = Imager::with_seed(1);
+        let mut tombstones = Tombstones::default();
+        let v6 = |n| Key { src: Address::v6([n; 16]), dst: Address::v6([7; 16]), ..client(443) };
+        let v4 = Key { src: Address::v4([192, 0, 2, 1]), dst: Address::v4([192, 0, 2, 2]), ..client(80) };
+        let keys = [v4, v6(1), v4.reversed(), v6(2)];
+        let places = keys.map(|key| {
+            let departed = Departed { client: imager.of(&key), ..departed(1, 1) };
+            match tombstones.bury(departed, &key) {
+                Buried::At(place) => place,
+                Buried::Full => panic!("there is room"),
+            }
+        });
+        assert_eq!(places.map(|place| tombstones.client(place)), keys.map(Some));
+        assert!(tombstones.acknowledged(places[1], 0).is_some() && tombstones.client(places[1]).is_none());
+    }
+
+    #[test]
     fn ends_are_bounded() {
         let mut tombstones = Tombstones::default();
         for n in 0..DEPARTED_MAX {
             assert_eq!(buried(&mut tombstones, 1, 1), n as u32);
         }
-        assert_eq!(tombstones.bury(departed(1, 1)), Buried::Full);
+        assert_eq!(tombstones.bury(departed(1, 1), &client(0)), Buried::Full);
         assert_eq!(tombstones.len(), DEPARTED_MAX);
     }
 

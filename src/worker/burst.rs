@@ -228,6 +228,7 @@ impl<B: Buffer> Worker<B> {
     /// Handles packets of one queue, or ones that another worker handed over. Empties `packets`.
     pub fn handle_burst<I: Io<Buf = B>>(&mut self, now: Instant, packets: &mut Vec<B>, io: &mut I) {
         self.counters.add(Counter::RxPackets, packets.len() as u64);
+        self.end_expired(now);
         if self.role == Role::Standby {
             for packet in packets.drain(..) {
                 self.handle_packet(now, packet, io);

@@ -122,7 +122,7 @@ impl<B: Buffer> Worker<B> {
             _ => Some(wanted.server_key(key.src, key.src_port)),
         };
         if let Some(answers) = answers {
-            self.flows.table.prefetch(self.flows.table.probe(&answers).spot());
+            self.flows.prefetch_taken(&answers);
         }
         let place = self.flows.table.prefetch_new(self.coming.len());
         self.flows.last_seen.prefetch(place);
@@ -218,8 +218,7 @@ impl<B: Buffer> Worker<B> {
             return Ok(wanted.server_key(coming.client.src, coming.client.src_port));
         }
         let shard = self.flows.shard(coming.shard).ok_or(Counter::DropNoFlow)?;
-        let table = &self.flows.table;
-        let in_use = |key: &Key| table.has(&table.probe(key), key);
+        let in_use = |key: &Key| self.flows.is_taken(now, key);
         match shard.ports.allocate(now, coming.draw, &wanted, in_use) {
             Allocation::Port(address, port) => Ok(wanted.server_key(address, port)),
             Allocation::Exhausted => Err(Counter::DropPortsExhausted),

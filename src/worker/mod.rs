@@ -9,13 +9,15 @@
 //! * `burst`: the way of packets of known flows, a whole burst in stages.
 //! * `packet`: any packet's way.
 //! * `first`: the first packet of a flow.
-//! * `state`: flows made, changed and ended, and what the mirror says of them.
+//! * `ends`: flows that end.
+//! * `state`: what the mirror says of flows.
 //! * `exchange`: mirror frames in and out.
 //! * `report`: what the worker says of itself.
 //!
 //! Not yet: roles divided among lcores.
 
 mod burst;
+mod ends;
 mod exchange;
 mod first;
 pub mod message;
@@ -28,14 +30,17 @@ mod tables;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, WorkerId};
 use crate::base::io::{Io, TxClass};
-use crate::base::limits::{BURST_MAX, SHARDS};
+use crate::base::limits::{BURST_MAX, RESTING_MORE_THAN_FLOWS};
 use crate::base::memory::NoMemory;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
+use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::{Flows, FlowsSetup};
 use crate::flow::ports::PortSetup;
@@ -90,6 +95,8 @@ pub struct Worker<B: Buffer> {
     counts: Counts,
     mirror: Mirror,
     in_sync: Vec<NodeId>,
+    /// Flows that the master named and that were not looked at yet; empty between turns.
+    expired: ArrayVec<FlowIndex, BURST_MAX>,
     hold: Hold<HeldPacket<B>>,
     /// Empty but while packets are being released.
     released: Vec<HeldPacket<B>>,
@@ -118,7 +125,7 @@ impl<B: Buffer> Worker<B> {
             boot_parity: setup.boot_parity,
             booted: setup.now,
             quarantine: config.flows.port_quarantine,
-            resting_max: resting_capacity(config.flows.max),
+            resting_max: resting_capacity(worker_capacity(config.flows.max, setup.workers)),
         };
         let flows = Flows::new(&FlowsSetup {
             worker: setup.id,
@@ -161,6 +168,7 @@ impl<B: Buffer> Worker<B> {
             counts: Counts::default(),
             mirror: mirror_room,
             in_sync: Vec::new(),
+            expired: ArrayVec::new(),
             hold: Hold::new(setup.hold_packets_max),
             released: Vec::new(),
             overdue_at: Instant::ZERO,
@@ -188,6 +196,9 @@ impl<B: Buffer> Worker<B> {
 
     /// Handles what the master or the liveness thread said.
     pub fn handle_command<I: Io<Buf = B>>(&mut self, now: Instant, command: Command, io: &mut I) {
+        if !matches!(command, Command::Expire { .. }) {
+            self.end_expired(now); // In the order in which they were said.
+        }
         match command {
             Command::Role { epoch, role, term } => self.take_role(now, epoch, role, term),
             Command::PeerSession { node, session } => {
@@ -218,7 +229,7 @@ impl<B: Buffer> Worker<B> {
                     None => counters.bump(Counter::DropNeighbour),
                 });
             }
-            Command::Expire { flow } => self.expire(now, flow),
+            Command::Expire { flow } => self.note_expired(now, flow),
             Command::Status => {
                 let status = self.status(now);
                 self.answer(Event::Status(Box::new(status)));
@@ -250,6 +261,7 @@ impl<B: Buffer> Worker<B> {
 
     /// Once a turn, after the bursts: time-outs, mirror frames, overdue packets.
     pub fn poll<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+        self.end_expired(now);
         self.poll_mirror(now);
         self.settle(now, io);
         self.say_held_again(now);
@@ -335,8 +347,7 @@ fn worker_capacity(flows_max: u32, workers: u16) -> u32 {
     if workers > 1 { share + share / 8 + 16 } else { share }
 }
 
-/// Ports of each shard that may rest: its share of all flows and a quarter more.
+/// Ports of a worker that may rest.
 fn resting_capacity(flows_max: u32) -> u32 {
-    let share = flows_max.div_ceil(SHARDS as u32);
-    share + share / 4 + 16
+    flows_max + flows_max / 4 + RESTING_MORE_THAN_FLOWS
 }

@@ -45,7 +45,8 @@ impl<B: Buffer> Worker<B> {
             ..WorkerStatus::default()
         };
         status.flows = self.flows.table.len() as u64;
-        status.ports_resting = self.flows.shards_mut().map(|shard| shard.ports.resting(now)).sum();
+        self.flows.resting.clear_ended(now);
+        status.ports_resting = self.flows.resting.len();
         status.mirrored = self.counts.mirrored();
         status.protected = self.mirror.known_to_all(&self.in_sync);
         status.oldest_unacknowledged = status.streams.iter().filter_map(|stream| stream.oldest_since).min();

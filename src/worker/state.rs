@@ -1,5 +1,4 @@
-//! Flows that begin, change and end, and what the mirror's outcomes do to held
-//! packets and source-NAT ports.
+//! What the mirror's outcomes do to held packets and source-NAT ports, and what records of a peer do here.
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
@@ -7,19 +6,18 @@ use crate::base::ids::ShardId;
 use crate::base::io::Io;
 use crate::base::time::{Duration, Instant};
 use crate::distributor::services::{Services, number};
-use crate::flow::aging::{Age, Timeouts};
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::Flows;
 use crate::flow::shard::owner_of;
 use crate::flow::toeplitz::Toeplitz;
-use crate::flow::{Flow, FlowIndex, Key, Stamp};
+use crate::flow::{Flow, FlowIndex, Key};
 use crate::mirror::Outcome;
 use crate::mirror::receiver::Effects;
 use crate::mirror::record::{FlowState, Refusal};
 use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::counts::Counts;
 use crate::traffic::routes::NextHop;
-use crate::worker::message::{Event, Role};
+use crate::worker::message::Event;
 use crate::worker::tables::Tables;
 use crate::worker::{LATENCY_BINS, Worker};
 
@@ -27,46 +25,6 @@ use crate::worker::{LATENCY_BINS, Worker};
 const OVERDUE_INTERVAL: Duration = Duration::from_millis(10);
 
 impl<B: Buffer> Worker<B> {
-    /// The master's sweep thinks that a flow expired.
-    pub(super) fn expire(&mut self, now: Instant, index: FlowIndex) {
-        if self.role == Role::Standby {
-            return; // A standby ages nothing (REQ C8).
-        }
-        let flows = &self.tables.snapshot.checked.flows;
-        let timeouts = Timeouts {
-            handshake: flows.tcp_handshake_timeout,
-            established: flows.tcp_established_timeout,
-            closing: flows.tcp_closing_timeout,
-            datagram: flows.udp_timeout,
-        };
-        if self.flows.last_seen.judge(index, now, &timeouts) == Age::Expired {
-            self.counters.bump(Counter::FlowsExpired);
-            self.end_flow(now, index);
-        }
-    }
-
-    /// Removes a flow, tells the peers, and lets its source-NAT port rest.
-    pub(super) fn end_flow(&mut self, now: Instant, index: FlowIndex) {
-        let term = self.mirror.standing().term;
-        let Some(flow) = self.flows.table.remove(index) else { return };
-        self.flows.last_seen.release(index);
-        self.counts.remove(&flow);
-        self.adjacencies.release(flow.client_adjacency);
-        self.adjacencies.release(flow.server_adjacency);
-        if let Some(shard) = self.flows.shard_mut(flow.shard) {
-            let stamp = Stamp { term, version: shard.next_version() };
-            if flow.is_full_nat() {
-                shard.ports.rest_until_acknowledged(now, flow.server);
-            }
-            // Packets that still wait belong to a connection that is over.
-            if flow.flags.contains(FlowFlags::HELD) {
-                let counters = &self.counters;
-                self.hold.release(now, flow.shard, index, |_| counters.bump(Counter::DropHoldEnded));
-            }
-            self.mirror.flow_ended(now, flow.shard, index, &flow, stamp);
-        }
-    }
-
     pub(super) fn poll_mirror(&mut self, now: Instant) {
         let Worker { mirror, flows, tables, toeplitz, adjacencies, counts, events, .. } = self;
         let mut applier = Applier {
@@ -90,17 +48,13 @@ impl<B: Buffer> Worker<B> {
                 Outcome::Known { shard, flow, since } => {
                     let bin = (now - since).micros().max(1).ilog2() as usize;
                     self.protection_latency[bin.min(LATENCY_BINS - 1)] += 1;
-                    if self.mirror.is_known_to(&self.in_sync, shard, flow) {
+                    if self.hold.packets() > 0 && self.mirror.is_known_to(&self.in_sync, shard, flow) {
                         self.release(now, shard, flow, io);
                     }
                 }
                 // The flow goes on unprotected; the peer says why in its counters.
                 Outcome::Refused { shard, flow } => self.release(now, shard, flow, io),
-                Outcome::Departed(departed) => {
-                    if let Some(shard) = self.flows.shard_mut(departed.shard) {
-                        shard.ports.acknowledged(now, &departed.server);
-                    }
-                }
+                Outcome::Departed(port) => self.flows.resting.acknowledged(now, port.place, port.image),
             }
         }
         self.mirror.give_back(outcomes);
@@ -243,9 +197,7 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
         self.adjacencies.release(flow.server_adjacency);
         if flow.is_full_nat() {
             // The leader waits for acknowledgements; here a rest covers what is in flight.
-            if let Some(shard) = flows.shard_mut(flow.shard) {
-                shard.ports.rest(self.now, flow.server);
-            }
+            flows.rest(self.now, flow.shard, &flow.server);
         }
     }
 }

@@ -1,0 +1,89 @@
+//! What the worker says of its flows: made, changed, ended.
+
+use crate::base::ids::ShardId;
+use crate::base::time::Instant;
+use crate::flow::entry::{FlowFlags, Stamp};
+use crate::flow::image::Image;
+use crate::flow::{FlowIndex, Key};
+use crate::mirror::tombstone::{Buried, Departed, RestingPort};
+use crate::mirror::{Mirror, Outcome, stream_of};
+
+/// A flow that was removed from its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended<'a> {
+    /// Its shard.
+    pub shard: ShardId,
+    /// The place.
+    pub place: FlowIndex,
+    /// Its client key.
+    pub client: &'a Key,
+    /// The image of that key.
+    pub image: Image,
+    /// Its source-NAT port, if it had one.
+    pub port: RestingPort,
+    /// When it ended.
+    pub stamp: Stamp,
+}
+
+impl Mirror {
+    /// A mirrored flow was made or changed; `urgent`: a packet waits for it.
+    pub fn flow_changed(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, urgent: bool) {
+        if !self.standing.leads {
+            return;
+        }
+        for peer in &mut self.peers {
+            if let Some(stream) = stream_of(peer, shard) {
+                stream.sync.changed(now, flow);
+                stream.urgent |= urgent;
+            }
+        }
+    }
+
+    /// Asks for the memory that [`Mirror::flow_ended`] will need.
+    #[inline]
+    pub fn prefetch(&self, flow: FlowIndex) {
+        for stream in self.peers.iter().flat_map(|peer| &peer.streams) {
+            stream.sync.prefetch(flow);
+        }
+    }
+
+    /// The peers that are to hear when a flow of this shard ends: bit i is peer i.
+    pub fn listeners(&self, shard: ShardId, flags: FlowFlags) -> u8 {
+        if !self.standing.leads || !flags.contains(FlowFlags::MIRRORED) {
+            return 0;
+        }
+        let hears = |stream: u8| u8::from(stream != u8::MAX);
+        let streams = self.peers.iter().map(|peer| peer.stream_of[usize::from(shard.0)]);
+        streams.enumerate().fold(0, |bits, (i, stream)| bits | hears(stream) << i)
+    }
+
+    /// A flow was removed from its place. Tells the `listeners`, which may know it, and
+    /// says [`Outcome::Departed`] when all have acknowledged; of no listeners, nothing.
+    pub fn flow_ended(&mut self, now: Instant, ended: &Ended<'_>, listeners: u8) {
+        let Ended { shard, place, client, image, port, stamp } = *ended;
+        if listeners == 0 {
+            return self.forget(now, shard, place, None);
+        }
+        let RestingPort { image: answers, place: resting } = port;
+        let departed = Departed { shard, client: image, answers, resting, stamp, waiting: listeners };
+        match self.tombstones.bury(departed, client) {
+            Buried::At(tombstone) => self.forget(now, shard, place, Some(tombstone)),
+            Buried::Full => {
+                // The walk's end tells them instead.
+                self.forget(now, shard, place, None);
+                for peer in 0..self.peers.len() {
+                    self.restart(peer);
+                }
+                self.outcomes.push(Outcome::Departed(port));
+            }
+        }
+    }
+
+    fn forget(&mut self, now: Instant, shard: ShardId, place: FlowIndex, tombstone: Option<u32>) {
+        for peer in &mut self.peers {
+            if let Some(stream) = stream_of(peer, shard) {
+                stream.sync.ended(now, place, tombstone);
+            }
+        }
+    }
+}
