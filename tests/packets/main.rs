@@ -2,6 +2,7 @@
 
 mod bench;
 mod bursts;
+mod ends;
 mod first;
 mod mirrored;
 mod pair;
