@@ -49,6 +49,20 @@ impl Bucket {
         u32::from(self.lanes[at]) | u32::from(self.lanes[at + 1]) << 16
     }
 
+    #[inline(always)]
+    fn slot_of(&self, tag: u16, value: u32) -> Option<usize> {
+        let mut matching = self.matching(tag);
+        while matching != 0 {
+            let slot = matching.trailing_zeros() as usize % SLOTS;
+            if self.value(slot) == value {
+                return Some(slot);
+            }
+            matching &= matching - 1;
+        }
+        None
+    }
+
+    #[inline(always)]
     fn set(&mut self, slot: usize, tag: u16, value: u32) {
         self.lanes[slot] = tag;
         self.lanes[VALUES + 2 * slot] = value as u16;
@@ -111,8 +125,10 @@ impl Index {
     }
 
     /// The value in a spot for which `is` holds.
+    #[inline]
     pub fn find(&self, spot: Spot, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        for at in self.chain(spot) {
+        let mut at = spot.bucket as usize;
+        for _ in 0..REACH {
             let bucket = &self.buckets[at];
             let mut matching = bucket.matching(spot.tag);
             while matching != 0 {
@@ -125,12 +141,27 @@ impl Index {
             if bucket.lanes[PASSED] == 0 {
                 return None;
             }
+            at = if at + 1 == self.buckets.len() { 0 } else { at + 1 };
         }
         None
     }
 
     /// Puts a value in; whether there was room.
+    #[inline]
     pub fn insert(&mut self, spot: Spot, value: u32) -> bool {
+        let bucket = &mut self.buckets[spot.bucket as usize];
+        match bucket.matching(0) {
+            0 => self.insert_behind(spot, value),
+            empty => {
+                bucket.set(empty.trailing_zeros() as usize % SLOTS, spot.tag, value);
+                true
+            }
+        }
+    }
+
+    /// Its own bucket is full.
+    #[cold]
+    fn insert_behind(&mut self, spot: Spot, value: u32) -> bool {
         let room = self.chain(spot).position(|at| self.buckets[at].matching(0) != 0);
         let Some(distance) = room else { return false };
         for (step, at) in self.chain(spot).take(distance + 1).enumerate() {
@@ -146,12 +177,22 @@ impl Index {
     }
 
     /// Takes a value out; whether it was there.
+    #[inline]
     pub fn remove(&mut self, spot: Spot, value: u32) -> bool {
-        let slot_of = |bucket: &Bucket| {
-            let matching = bucket.matching(spot.tag);
-            (0..SLOTS).find(|slot| matching >> slot & 1 == 1 && bucket.value(*slot) == value)
-        };
-        let found = self.chain(spot).position(|at| slot_of(&self.buckets[at]).is_some());
+        let bucket = &mut self.buckets[spot.bucket as usize];
+        match bucket.slot_of(spot.tag, value) {
+            None => self.remove_behind(spot, value),
+            Some(slot) => {
+                bucket.set(slot, 0, 0);
+                true
+            }
+        }
+    }
+
+    /// It is not in its own bucket.
+    #[cold]
+    fn remove_behind(&mut self, spot: Spot, value: u32) -> bool {
+        let found = self.chain(spot).position(|at| self.buckets[at].slot_of(spot.tag, value).is_some());
         let Some(distance) = found else { return false };
         for (step, at) in self.chain(spot).take(distance + 1).enumerate() {
             let bucket = &mut self.buckets[at];
@@ -159,7 +200,7 @@ impl Index {
                 if bucket.lanes[PASSED] != PASSED_MAX {
                     bucket.lanes[PASSED] -= 1;
                 }
-            } else if let Some(slot) = slot_of(bucket) {
+            } else if let Some(slot) = bucket.slot_of(spot.tag, value) {
                 bucket.set(slot, 0, 0);
             }
         }
