@@ -46,6 +46,8 @@ pub struct Hot {
 }
 
 const _: () = assert!(size_of::<Hot>() == 64);
+// Images are little-endian loads, and checksums are changed as this machine loads them.
+const _: () = assert!(cfg!(target_endian = "little"), "no big-endian machine was ever tried");
 
 impl Hot {
     /// What packets of a direction carry.
@@ -236,21 +238,26 @@ impl Wide {
 
 /// The parts of one flow, whose keys have these images; the last one only of an IPv6 flow.
 pub(super) fn split(flow: &Flow, images: [Image; 2]) -> (Hot, Cold, Option<Wide>) {
-    let (client, server) = (&flow.client, &flow.server);
-    let addresses =
-        match (client.src.v4_bits(), client.dst.v4_bits(), server.src.v4_bits(), server.dst.v4_bits()) {
-            (Some(from), Some(to), Some(real), Some(nat)) => Delta::NONE.dword(from, nat).dword(to, real),
-            _ => Delta::NONE
-                .address(client.src.ip(), server.dst.ip())
-                .address(client.dst.ip(), server.src.ip()),
-        };
-    let all = addresses.port(client.src_port, server.dst_port).port(client.dst_port, server.src_port);
+    let v4 = images[0].is_v4() && images[1].is_v4();
+    let (addresses, all) = if v4 {
+        let [client, server] = images.map(Image::v4_endpoints);
+        let addresses = Delta::NONE.dwords([(client.src, server.dst), (client.dst, server.src)]);
+        let ports = [(client.src_port, server.dst_port), (client.dst_port, server.src_port)];
+        // Of words as they lie in the packet.
+        (addresses, addresses.words(ports))
+    } else {
+        let (client, server) = (&flow.client, &flow.server);
+        let addresses =
+            Delta::NONE.address(client.src.ip(), server.dst.ip()).address(client.dst.ip(), server.src.ip());
+        let all = addresses.port(client.src_port, server.dst_port).port(client.dst_port, server.src_port);
+        (addresses.swapped(), all.swapped())
+    };
     // The other direction undoes it all.
     let (transport, network) = ([all, all.undone()], [addresses, addresses.undone()]);
     let hot = Hot {
         images,
-        transport: transport.map(|all| all.swapped().folded()),
-        network: network.map(|addresses| addresses.and(ONE_HOP_LESS).swapped().folded()),
+        transport: transport.map(Delta::folded),
+        network: network.map(|addresses| addresses.and(ONE_HOP_LESS).folded()),
         adjacency: adjacencies(flow),
         tcp: flow.tcp.number(),
         flags: flow.flags,
@@ -258,7 +265,7 @@ pub(super) fn split(flow: &Flow, images: [Image; 2]) -> (Hot, Cold, Option<Wide>
         unused: 0,
         counts: counts(flow.packets, flow.bytes),
     };
-    (hot, Cold::of(flow), (!images[0].is_v4() || !images[1].is_v4()).then(|| Wide::of(flow)))
+    (hot, Cold::of(flow), (!v4).then(|| Wide::of(flow)))
 }
 
 /// The next hops of packets of each direction.
@@ -267,7 +274,7 @@ fn adjacencies(flow: &Flow) -> [u16; 2] {
 }
 
 /// The time to live is the upper byte of its word (RFC 791 section 3.1): one less, whatever it was.
-const ONE_HOP_LESS: Delta = Delta::NONE.word(0x0100, 0);
+const ONE_HOP_LESS: Delta = Delta::NONE.word(0x0100, 0).swapped();
 
 /// The flow of these parts.
 pub(super) fn join(hot: &Hot, cold: &Cold, wide: impl FnOnce() -> Wide) -> Flow {

@@ -160,6 +160,18 @@ impl Delta {
         Delta(fold(self.0 as u64 + !old as u64 + new as u64))
     }
 
+    /// And two 32-bit numbers at even places that change.
+    #[must_use]
+    pub const fn dwords(self, [(a, to_a), (b, to_b)]: [(u32, u32); 2]) -> Delta {
+        Delta(fold(self.0 as u64 + !a as u64 + to_a as u64 + !b as u64 + to_b as u64))
+    }
+
+    /// And two 16-bit words that change.
+    #[must_use]
+    pub const fn words(self, [(a, to_a), (b, to_b)]: [(u16, u16); 2]) -> Delta {
+        Delta(fold(self.0 as u64 + !a as u64 + to_a as u64 + !b as u64 + to_b as u64))
+    }
+
     /// And an IPv4 address that changes.
     #[must_use]
     pub const fn address_v4(self, old: Ipv4Addr, new: Ipv4Addr) -> Delta {
