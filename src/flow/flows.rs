@@ -11,9 +11,9 @@ use crate::base::memory::NoMemory;
 use crate::base::time::Instant;
 use crate::flow::Key;
 use crate::flow::aging::LastSeen;
-use crate::flow::ports::PortSetup;
+use crate::flow::ports::{PortAllocator, PortSetup};
 use crate::flow::resting::{Resting, RestingPlace};
-use crate::flow::shard::{Shard, ShardSetup, owner_of};
+use crate::flow::shard::{Shard, owner_of};
 use crate::flow::table::Table;
 use crate::flow::toeplitz::Toeplitz;
 
@@ -42,27 +42,23 @@ pub struct Flows {
     pub last_seen: LastSeen,
     /// Source-NAT ports whose flows ended.
     pub resting: Resting,
-    shards: Vec<Option<Box<Shard>>>,
+    /// Source-NAT ports for new flows.
+    pub ports: PortAllocator,
+    shards: Vec<Option<Shard>>,
 }
 
 impl Flows {
     /// No flows, and the worker's shards.
     pub fn new(setup: &FlowsSetup) -> Result<Flows, NoMemory> {
-        let shard = |id: ShardId| {
-            Box::new(Shard::new(&ShardSetup {
-                id,
-                toeplitz: Arc::clone(&setup.toeplitz),
-                ports: setup.ports,
-            }))
-        };
         let owned = |id: ShardId| owner_of(id, setup.workers) == setup.worker;
         let table = Table::new(setup.capacity, setup.hash_seed)?;
         let PortSetup { resting_max, quarantine, .. } = setup.ports;
         Ok(Flows {
             resting: Resting::new(resting_max, quarantine, table.imager().clone())?,
             table,
+            ports: PortAllocator::new(Arc::clone(&setup.toeplitz), &setup.ports),
             last_seen: LastSeen::new(setup.capacity)?,
-            shards: (0..SHARDS as u16).map(ShardId).map(|id| owned(id).then(|| shard(id))).collect(),
+            shards: (0..SHARDS as u16).map(ShardId).map(|id| owned(id).then(|| Shard::new(id))).collect(),
         })
     }
 
@@ -80,12 +76,12 @@ impl Flows {
 
     /// A shard, if the worker owns it.
     pub fn shard(&self, id: ShardId) -> Option<&Shard> {
-        self.shards.get(usize::from(id.0))?.as_deref()
+        self.shards.get(usize::from(id.0))?.as_ref()
     }
 
     /// A shard, if the worker owns it.
     pub fn shard_mut(&mut self, id: ShardId) -> Option<&mut Shard> {
-        self.shards.get_mut(usize::from(id.0))?.as_deref_mut()
+        self.shards.get_mut(usize::from(id.0))?.as_mut()
     }
 
     /// A new place in a shard's order of changes. Of a shard that the worker does not own, there is none: 0.
@@ -127,12 +123,12 @@ impl Flows {
     }
 
     fn owns(&self, id: ShardId, answers: &Key) -> bool {
-        self.shard(id).is_some_and(|shard| shard.ports.owns(answers.dst, answers.dst_port))
+        self.shard(id).is_some() && self.ports.owns(id, answers.dst, answers.dst_port)
     }
 
     /// The shards that the worker owns.
     pub fn shards(&self) -> impl Iterator<Item = &Shard> {
-        self.shards.iter().filter_map(Option::as_deref)
+        self.shards.iter().filter_map(Option::as_ref)
     }
 }
 
@@ -205,11 +201,10 @@ mod tests {
             };
             let id = toeplitz.shard_of(client.src, client.src_port);
             let server = Address::v4([10, 2, 0, 10]);
-            let wanted = Wanted { snat: &snat, server, server_port: 8080, protocol: TCP, vlan: 0 };
+            let wanted = Wanted { shard: id, snat: &snat, server, server_port: 8080, protocol: TCP, vlan: 0 };
             let in_use = |key: &Key| flows.is_taken(Instant::ZERO, key);
-            let shard = flows.shard(id).expect("the worker owns all");
             let Allocation::Port(address, port) =
-                shard.ports.allocate(Instant::ZERO, Draw::new(&mut rng), &wanted, in_use)
+                flows.ports.allocate(Instant::ZERO, Draw::new(&mut rng), &wanted, in_use)
             else {
                 panic!("all ports are free");
             };
@@ -233,7 +228,7 @@ mod tests {
     fn free(flows: &Flows, now: Instant, rank: u8) -> Vec<Key> {
         let snat = [SNAT];
         let server = Address::v4([10, 2, 0, 10]);
-        let wanted = Wanted { snat: &snat, server, server_port: 80, protocol: TCP, vlan: 0 };
+        let wanted = Wanted { shard: SHARD, snat: &snat, server, server_port: 80, protocol: TCP, vlan: 0 };
         let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
         let ports = toeplitz.ports_of(SNAT, SHARD);
         let all = (0..=u8::MAX).filter(|index| index % 2 == rank);

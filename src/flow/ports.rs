@@ -1,4 +1,4 @@
-//! Source-NAT ports of one shard (DESIGN "Source-NAT ports").
+//! Source-NAT ports, which follow from the shard (DESIGN "Source-NAT ports").
 //!
 //! The candidates at an address are the 256 ports that keep the server's answers in
 //! this shard, without the well-known ones. Every member owns a part of them, by
@@ -42,6 +42,8 @@ pub struct PortSetup {
 /// A flow in want of a source-NAT address and port.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
+    /// The flow's shard.
+    pub shard: ShardId,
     /// The source-NAT addresses to take from. Those of the other family are passed over.
     pub snat: &'a [Address],
     /// The real server's address.
@@ -100,9 +102,9 @@ const fn candidates(indices: &[u8], wanted: &Wanted<'_>) -> u32 {
     (indices.len() * wanted.snat.len()) as u32
 }
 
-/// The source-NAT ports of one shard.
+/// The source-NAT ports of one member, in all shards. Which of them are in use or at rest is not its affair: so it is the
+/// same for all of a worker's flows, and small.
 pub struct PortAllocator {
-    shard: ShardId,
     toeplitz: Arc<Toeplitz>,
     /// Own candidates, as indices of the shard's ports.
     preferred: Vec<u8>,
@@ -114,8 +116,8 @@ pub struct PortAllocator {
 }
 
 impl PortAllocator {
-    /// The allocator of a shard.
-    pub fn new(shard: ShardId, toeplitz: Arc<Toeplitz>, setup: &PortSetup) -> PortAllocator {
+    /// The allocator of a member.
+    pub fn new(toeplitz: Arc<Toeplitz>, setup: &PortSetup) -> PortAllocator {
         let members = setup.members.max(1);
         let own = (0..=u8::MAX).filter(|index| index % members == setup.rank);
         let prefers_odd = setup.boot_parity.unwrap_or(false);
@@ -125,7 +127,7 @@ impl PortAllocator {
             None => Instant::ZERO,
         };
         let rank = setup.rank;
-        PortAllocator { shard, toeplitz, preferred, other, other_rests_until, members, rank }
+        PortAllocator { toeplitz, preferred, other, other_rests_until, members, rank }
     }
 
     /// The key that [`PortAllocator::allocate`] looks at first with this draw: so that whoever makes many flows can
@@ -184,14 +186,14 @@ impl PortAllocator {
         if address.is_v4() != wanted.server.is_v4() {
             return None;
         }
-        let port = self.toeplitz.ports_of(address, self.shard).at(index);
+        let port = self.toeplitz.ports_of(address, wanted.shard).at(index);
         (port >= SNAT_PORT_MIN).then_some((address, port))
     }
 
-    /// Whether a source-NAT address and port belong to this shard and to this
+    /// Whether a source-NAT address and port belong to a shard and to this
     /// member's part of it.
-    pub fn owns(&self, address: Address, port: u16) -> bool {
-        let index = self.toeplitz.ports_of(address, self.shard).index_of(port);
+    pub fn owns(&self, shard: ShardId, address: Address, port: u16) -> bool {
+        let index = self.toeplitz.ports_of(address, shard).index_of(port);
         index.is_some_and(|index| index % self.members == self.rank)
     }
 }
@@ -221,11 +223,18 @@ mod tests {
 
     fn allocator(setup: &PortSetup) -> PortAllocator {
         let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
-        PortAllocator::new(SHARD, Arc::new(toeplitz), setup)
+        PortAllocator::new(Arc::new(toeplitz), setup)
     }
 
     fn wanted(snat: &[Address]) -> Wanted<'_> {
-        Wanted { snat, server: Address::v4([10, 2, 0, 10]), server_port: 80, protocol: TCP, vlan: 0 }
+        Wanted {
+            shard: SHARD,
+            snat,
+            server: Address::v4([10, 2, 0, 10]),
+            server_port: 80,
+            protocol: TCP,
+            vlan: 0,
+        }
     }
 
     fn at(secs: u64) -> Instant {
@@ -253,7 +262,7 @@ mod tests {
         for key in &all {
             assert_eq!(toeplitz.shard_of(key.dst, key.dst_port), SHARD);
             assert!(key.dst_port >= 1024 && SNAT.contains(&key.dst));
-            assert!(ports.owns(key.dst, key.dst_port));
+            assert!(ports.owns(SHARD, key.dst, key.dst_port));
         }
     }
 

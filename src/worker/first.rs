@@ -117,9 +117,9 @@ impl<B: Buffer> Worker<B> {
         let coming = self.decide(key, Probe::at(image, spot), shard, listener).ok()?;
         let (listener, backend) = coming.of(&self.tables);
         let wanted = wanted(&coming, listener, backend);
-        let answers = match self.flows.shard(shard) {
-            Some(shard) if !listener.source_nat.is_empty() => shard.ports.first_choice(coming.draw, &wanted),
-            _ => Some(wanted.server_key(key.src, key.src_port)),
+        let answers = match listener.source_nat.is_empty() {
+            true => Some(wanted.server_key(key.src, key.src_port)),
+            false => self.flows.ports.first_choice(coming.draw, &wanted),
         };
         if let Some(answers) = answers {
             self.flows.prefetch_taken(&answers);
@@ -217,9 +217,8 @@ impl<B: Buffer> Worker<B> {
         if listener.source_nat.is_empty() {
             return Ok(wanted.server_key(coming.client.src, coming.client.src_port));
         }
-        let shard = self.flows.shard(coming.shard).ok_or(Counter::DropNoFlow)?;
         let in_use = |key: &Key| self.flows.is_taken(now, key);
-        match shard.ports.allocate(now, coming.draw, &wanted, in_use) {
+        match self.flows.ports.allocate(now, coming.draw, &wanted, in_use) {
             Allocation::Port(address, port) => Ok(wanted.server_key(address, port)),
             Allocation::Exhausted => Err(Counter::DropPortsExhausted),
         }
@@ -229,6 +228,7 @@ impl<B: Buffer> Worker<B> {
 /// What a flow wants of source NAT.
 fn wanted<'a>(coming: &Coming, listener: &'a Listener, backend: &Backend) -> Wanted<'a> {
     Wanted {
+        shard: coming.shard,
         snat: &listener.source_nat,
         server: backend.address,
         server_port: backend.port,
