@@ -61,6 +61,12 @@ impl Image {
         (self.0 >> 8) as u8
     }
 
+    /// Source and destination port of either family as a packet's bytes hold them, read as little-endian words.
+    #[inline(always)]
+    pub const fn packet_ports(self) -> (u16, u16) {
+        ((self.1 >> 32) as u16, (self.1 >> 48) as u16)
+    }
+
     /// Source and destination as a packet's bytes hold them, read as little-endian words.
     #[inline(always)]
     pub const fn v4_endpoints(self) -> V4Endpoints {
@@ -142,6 +148,14 @@ impl Imager {
         }
     }
 
+    /// The image of an IPv6 packet's key: of its protocol, addresses, and the four bytes of its ports.
+    #[inline]
+    pub fn of_v6_packet(&self, protocol: u8, src: &[u8; 16], dst: &[u8; 16], ports: &[u8; 4]) -> Image {
+        let hash = self.addresses(src, dst);
+        let ports = u64::from(u32::from_le_bytes(*ports));
+        Image(u64::from(protocol) << 8 | 6 | hash << 32, ports << 32 | hash >> 32)
+    }
+
     /// 64 bits of both addresses.
     #[inline(always)]
     fn addresses(&self, src: &[u8; 16], dst: &[u8; 16]) -> u64 {
@@ -204,6 +218,12 @@ mod tests {
         let bytes = [64, TCP, 0xab, 0xcd, 192, 0, 2, 1, 198, 51, 100, 2, 0x9c, 0x40, 0, 80];
         let key = v4(u32::from_be_bytes([192, 0, 2, 1]));
         assert_eq!(Image::of_v4_packet(&bytes), Imager::with_seed(1).of(&key));
+
+        let (src, dst) = ([0x20; 16], [7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 9]);
+        let key = Key { src: Address::v6(src), dst: Address::v6(dst), protocol: UDP, ..key };
+        let imager = Imager::with_seed(1);
+        assert_eq!(imager.of_v6_packet(UDP, &src, &dst, &[0x9c, 0x40, 0, 80]), imager.of(&key));
+        assert_eq!(imager.of(&key).packet_ports(), (0x409c, 0x5000));
     }
 
     #[test]

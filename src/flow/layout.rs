@@ -220,7 +220,27 @@ pub(super) struct Wide {
     addresses: [Address; 4],
 }
 
+/// The addresses with which packets of an IPv6 flow go out one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Source address.
+    pub src: [u8; 16],
+    /// Destination address.
+    pub dst: [u8; 16],
+}
+
 impl Wide {
+    /// The way out of packets of a direction, if they carry these addresses.
+    #[inline]
+    pub(super) fn way(&self, direction: Direction, src: &[u8; 16], dst: &[u8; 16]) -> Option<Way> {
+        let [client, virtual_address, server, answers] = self.addresses.map(Address::octets);
+        let (own, out) = match direction {
+            Direction::FromClient => ((client, virtual_address), (answers, server)),
+            Direction::FromServer => ((server, answers), (virtual_address, client)),
+        };
+        (own.0 == *src && own.1 == *dst).then_some(Way { src: out.0, dst: out.1 })
+    }
+
     fn of(flow: &Flow) -> Wide {
         Wide { addresses: [flow.client.src, flow.client.dst, flow.server.src, flow.server.dst] }
     }

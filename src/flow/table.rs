@@ -14,7 +14,7 @@ use crate::flow::entry::{Direction, Flow, FlowFlags, FlowIndex, Stamp};
 use crate::flow::image::{Image, Imager};
 use crate::flow::index::{Index, Spot};
 use crate::flow::key::Key;
-use crate::flow::layout::{Cold, Hot, Wide, join, split};
+use crate::flow::layout::{Cold, Hot, Way, Wide, join, split};
 
 /// Flows of one table at most: one bit of an index slot tells the direction, and the
 /// highest value means none.
@@ -178,7 +178,20 @@ impl Table {
         self.hot.prefetch_write(flow.slot());
     }
 
-    /// The candidate's line, if its packets carry this IPv4 image: then it is the flow.
+    /// Asks for the line of an IPv6 flow's addresses.
+    #[inline(always)]
+    pub fn prefetch_wide(&self, flow: FlowIndex) {
+        self.wide.prefetch(flow.slot());
+    }
+
+    /// The way out of an IPv6 packet with these addresses, if they are those of the candidate's packets: then, and if
+    /// [`Table::hot_at`] says so, it is the flow.
+    #[inline]
+    pub fn way(&self, candidate: Candidate, src: &[u8; 16], dst: &[u8; 16]) -> Option<Way> {
+        self.wide.get(candidate.flow().slot())?.way(candidate.direction(), src, dst)
+    }
+
+    /// The candidate's line, if its packets carry this image: of an IPv4 image, then it is the flow.
     #[inline(always)]
     pub fn hot_at(&mut self, candidate: Candidate, image: Image) -> Option<&mut Hot> {
         self.hot.get_mut(candidate.flow().slot()).filter(|hot| hot.image(candidate.direction()) == image)

@@ -207,6 +207,17 @@ fn ipv6_flows_are_found_by_their_whole_keys() {
         assert_eq!(table.lookup(&key(n)).is_some(), n < 50);
     }
     let (place, _) = table.lookup(&key(7)).expect("a flow");
+    let (client, virtual_server) = ([0x27; 16], [0x10; 16]);
+    // The flow's server is the client itself, and answers go to the virtual server.
+    for (direction, src, dst, out) in [
+        (Direction::FromClient, &client, &virtual_server, Some((client, virtual_server))),
+        (Direction::FromServer, &virtual_server, &client, Some((virtual_server, client))),
+        (Direction::FromClient, &client, &[0x11; 16], None),
+        (Direction::FromClient, &[0x28; 16], &virtual_server, None),
+    ] {
+        let way = table.way(Candidate::new(place, direction), src, dst);
+        assert_eq!(way.map(|way| (way.src, way.dst)), out, "{direction:?}");
+    }
     assert_eq!(table.remove(place).map(|flow| flow.client), Some(key(7)));
     assert_eq!(table.lookup(&key(7)), None);
 }

@@ -2,9 +2,9 @@
 //! memory together and not packet by packet; every other packet as [`Worker::handle_packet`] does it, in its
 //! turn, so that no packet overtakes another one of its flow.
 //!
-//! 1. *Note*: which packets may be of a known flow: TCP or UDP over IPv4 without options, fragments or tags, and
-//!    sound in all that [`parse_head`](crate::wire::parse::parse_head) asks for. The key's image is read and
-//!    hashed, its bucket asked for.
+//! 1. *Note*: which packets may be of a known flow: TCP or UDP over IPv4 or IPv6 without options, fragments or tags,
+//!    and sound in all that [`parse_head`](crate::wire::parse::parse_head) asks for. The key's image is read and
+//!    hashed, its bucket asked for. What is peculiar to IPv6 is in `wide`, so that IPv4 has none of it on its way.
 //! 2. *Find*: the bucket names a flow; the flow's lines are asked for.
 //! 3. *Forward*: if it is the packet's flow, the packet changes the flow's state as its flags say, is
 //!    rewritten from what the flow's line holds, and sent.
@@ -31,8 +31,8 @@ use crate::flow::tcp_state::{Segment, TcpState, Transition};
 use crate::flow::{Direction, Stamp};
 use crate::traffic::adjacency::Link;
 use crate::wire::{ethernet, tcp};
-use crate::worker::Worker;
 use crate::worker::message::Role;
+use crate::worker::{Worker, wide};
 
 /// Bytes of headers that a note looks at: Ethernet, IPv4, and TCP without options.
 const HEADERS: usize = ethernet::HEADER_LEN + 20 + 20;
@@ -54,15 +54,15 @@ const UNUSUAL: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD);
 /// What is known of a packet between the stages.
 #[derive(Clone, Copy)]
 pub(super) struct Note {
-    image: Image,
-    spot: Spot,
-    candidate: Candidate,
+    pub(super) image: Image,
+    pub(super) spot: Spot,
+    pub(super) candidate: Candidate,
     /// Bytes of the IP packet.
-    ip_len: u16,
+    pub(super) ip_len: u16,
     /// TCP flags, as far as they say something of a flow's state; of a datagram [`PLAIN`] and [`DATAGRAM`].
-    flags: u8,
+    pub(super) flags: u8,
     /// The number of the flow that it begins, among those of the burst; 0: none.
-    coming: u8,
+    pub(super) coming: u8,
 }
 
 /// Of a packet of no known flow: no flow has this image, so no packet that is noted so is forwarded.
@@ -88,13 +88,16 @@ fn block_of(notes: &mut [Note], block: usize, count: usize) -> &mut [Note] {
 }
 
 /// Finish, synchronize, reset and acknowledge (RFC 9293 section 3.1).
-const FLAGS: u8 = 0x17;
+pub(super) const FLAGS: u8 = 0x17;
 
 /// An acknowledgement and nothing else that matters.
-const PLAIN: u8 = 0x10;
+pub(super) const PLAIN: u8 = 0x10;
 
 /// Not a TCP flag: the packet is a datagram.
-const DATAGRAM: u8 = 0x80;
+pub(super) const DATAGRAM: u8 = 0x80;
+
+/// Nor is this one: it is over IPv6.
+pub(super) const WIDE: u8 = 0x40;
 
 /// A segment that may begin a flow.
 const OPENING: u8 = 0x02;
@@ -103,16 +106,18 @@ const OPENING: u8 = 0x02;
 #[derive(Clone, Debug)]
 pub(super) struct Doors {
     /// Each port's own link address, as [`door`] has it.
-    own: [u64; PORTS_MAX],
+    pub(super) own: [u64; PORTS_MAX],
     virtual_v4: u64,
+    pub(super) virtual_v6: u64,
 }
 
 impl Doors {
-    pub(super) fn new(own: &[[u8; 6]], virtual_v4: [u8; 6]) -> Doors {
+    pub(super) fn new(own: &[[u8; 6]], virtual_router: [[u8; 6]; 2]) -> Doors {
         let word =
             |mac: &[u8; 6]| door(u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]));
         // No link address of a port that is not there.
-        let mut doors = Doors { own: [u64::MAX; PORTS_MAX], virtual_v4: word(&virtual_v4) };
+        let [virtual_v4, virtual_v6] = virtual_router.map(|mac| word(&mac));
+        let mut doors = Doors { own: [u64::MAX; PORTS_MAX], virtual_v4, virtual_v6 };
         for (door, mac) in doors.own.iter_mut().zip(own) {
             *door = word(mac);
         }
@@ -122,18 +127,18 @@ impl Doors {
 
 /// A link address of the eight bytes that it begins, read as a little-endian word.
 #[inline(always)]
-const fn door(word: u64) -> u64 {
+pub(super) const fn door(word: u64) -> u64 {
     word << 16
 }
 
 /// A word at a constant place; the compiler sees that it lies within.
 #[inline(always)]
-fn word<const N: usize, const LEN: usize>(bytes: &[u8; LEN], at: usize) -> [u8; N] {
+pub(super) fn word<const N: usize, const LEN: usize>(bytes: &[u8; LEN], at: usize) -> [u8; N] {
     <[u8; N]>::try_from(&bytes[at..at + N]).unwrap_or([0; N])
 }
 
 #[inline(always)]
-fn be16<const LEN: usize>(bytes: &[u8; LEN], at: usize) -> u16 {
+pub(super) fn be16<const LEN: usize>(bytes: &[u8; LEN], at: usize) -> u16 {
     u16::from_be_bytes(word(bytes, at))
 }
 
@@ -150,26 +155,32 @@ fn header_adds_up<const LEN: usize>(bytes: &[u8; LEN]) -> bool {
     (sum + u64::from(more)) % 0xffff == 0
 }
 
-/// Notes a packet, if it may be of a known flow; whether it did.
+/// Notes a packet, if it may be of a known flow; whether it did, and in `any_wide` whether it is over IPv6.
 #[inline(always)]
-fn note<B: Buffer>(packet: &B, doors: &Doors, table: &Table, note: &mut Note) -> bool {
+fn note<B: Buffer>(packet: &B, doors: &Doors, table: &Table, note: &mut Note, any_wide: &mut bool) -> bool {
     match packet.head().first_chunk() {
-        Some(head) => note_head(head, packet, doors, table, note),
-        None => note_short(packet, doors, table, note),
+        Some(head) => note_head(head, packet, doors, table, note, any_wide),
+        None => note_short(packet, doors, table, note, any_wide),
     }
 }
 
 /// A datagram whose frame ends before a TCP header would, as virtual devices give them: zeros behind it are no TCP
 /// header, and of a datagram nothing there is looked at.
 #[cold]
-fn note_short<B: Buffer>(packet: &B, doors: &Doors, table: &Table, note: &mut Note) -> bool {
+fn note_short<B: Buffer>(
+    packet: &B,
+    doors: &Doors,
+    table: &Table,
+    note: &mut Note,
+    any_wide: &mut bool,
+) -> bool {
     let mut head = [0; HEADERS];
     let short = packet.head();
     if short.len() < HEADERS_MIN {
         return false;
     }
     head[..short.len()].copy_from_slice(short);
-    note_head(&head, packet, doors, table, note)
+    note_head(&head, packet, doors, table, note, any_wide)
 }
 
 #[inline(always)]
@@ -179,14 +190,15 @@ fn note_head<B: Buffer>(
     doors: &Doors,
     table: &Table,
     note: &mut Note,
+    any_wide: &mut bool,
 ) -> bool {
-    let to = door(u64::from_le_bytes(word(head, 0)));
-    if to != doors.virtual_v4 && to != doors.own[usize::from(packet.rx().port.0) % PORTS_MAX] {
-        return false;
-    }
     // EtherType, version and header length.
     let kind = u32::from_le_bytes(word(head, 12)) << 8;
     if kind != 0x4500_0800 {
+        return wide::note(packet, doors, table, note, any_wide);
+    }
+    let to = door(u64::from_le_bytes(word(head, 0)));
+    if to != doors.virtual_v4 && to != doors.own[usize::from(packet.rx().port.0) % PORTS_MAX] {
         return false;
     }
     let ip_len = be16(head, 16);
@@ -240,14 +252,17 @@ impl<B: Buffer> Worker<B> {
         while !packets.is_empty() {
             let count = packets.len().min(BURST_MAX);
             let mut leaving = packets.drain(..count);
+            let mut any_wide = false;
             // Each stage is a block behind the one before: so what waits for memory is spread over the burst.
             for block in 0..count.div_ceil(BLOCK) + 2 {
                 let gone = count - leaving.len();
                 let coming = leaving.as_slice().get(block * BLOCK - gone..).unwrap_or_default();
                 for (note, packet) in block_of(&mut notes, block, count).iter_mut().zip(coming) {
-                    if !self::note(packet, &self.doors, &self.flows.table, note) {
+                    if !self::note(packet, &self.doors, &self.flows.table, note, &mut any_wide) {
                         *note = NOTHING;
                     }
+                }
+                for note in block_of(&mut notes, block, count) {
                     self.flows.table.prefetch(note.spot);
                 }
                 if block >= 1 {
@@ -259,6 +274,9 @@ impl<B: Buffer> Worker<B> {
                         if note.candidate == Candidate::NONE {
                             self.note_opening(note);
                         }
+                    }
+                    if any_wide {
+                        wide::prefetch(&self.flows.table, block_of(&mut notes, block - 1, count));
                     }
                 }
                 if block >= 2 {
@@ -278,11 +296,12 @@ impl<B: Buffer> Worker<B> {
     /// Takes note of a packet that no flow is known for, if it may begin one.
     #[cold]
     fn note_opening(&mut self, note: &mut Note) {
-        let may_begin = match note.image.v4_protocol() {
-            TCP => note.flags == OPENING,
-            UDP => true,
-            _ => false,
-        };
+        let may_begin = note.image.is_v4()
+            && match note.image.v4_protocol() {
+                TCP => note.flags == OPENING,
+                UDP => true,
+                _ => false,
+            };
         if may_begin {
             note.coming = self.note_first(note.image, note.spot).unwrap_or(0);
         }
@@ -329,7 +348,8 @@ impl<B: Buffer> Worker<B> {
         None
     }
 
-    /// As [`Worker::forward_noted`], a packet that may change its flow's state.
+    /// As [`Worker::forward_noted`], a packet that may change its flow's state, or is over IPv6; what
+    /// [`Worker::forward_noted`] looks at first is as it should be.
     #[inline(never)]
     fn forward_changing<I: Io<Buf = B>>(
         &mut self,
@@ -339,7 +359,14 @@ impl<B: Buffer> Worker<B> {
         io: &mut I,
     ) -> Option<B> {
         let (flow, direction) = (note.candidate.flow(), note.candidate.direction());
-        let Some(hot) = self.flows.table.hot_at(note.candidate, note.image) else { return Some(packet) };
+        // Before anything changes: an image over IPv6 may be another flow's too.
+        let way = if note.flags & WIDE == 0 {
+            None
+        } else {
+            let Some(way) = wide::way(&packet, &self.flows.table, note) else { return Some(packet) };
+            Some(way)
+        };
+        let Some(hot) = self.flows.table.hot_mut(flow) else { return Some(packet) };
         let (before, shard, facts) = (TcpState::from_number(hot.tcp_number()), hot.shard(), hot.flags());
         let Some(before) = before else { return Some(packet) };
         match before.on_segment(direction, Segment::from_flags(note.flags & FLAGS)) {
@@ -360,7 +387,13 @@ impl<B: Buffer> Worker<B> {
         let Some(hot) = self.flows.table.hot_mut(flow) else { return Some(packet) };
         let Some(link) = self.adjacencies.link(hot.adjacency_slot(direction)) else { return Some(packet) };
         let state = hot.tcp_number();
-        carry(hot, direction, link, note, &mut packet);
+        match way {
+            None => carry(hot, direction, link, note, &mut packet),
+            Some(way) => {
+                hot.count(u64::from(note.ip_len));
+                wide::rewrite(packet.head_mut(), hot, direction, link, note.flags, &way);
+            }
+        }
         self.flows.last_seen.mark(flow, turn.mark(state));
         io.send(link.port, packet, TxClass::Service);
         None

@@ -7,6 +7,7 @@
 //! [`Worker::next_deadline`].
 //!
 //! * `burst`: the way of packets of known flows, a whole burst in stages.
+//! * `wide`: the same, what is peculiar to IPv6.
 //! * `packet`: any packet's way.
 //! * `first`: the first packet of a flow.
 //! * `ends`: flows that end.
@@ -26,6 +27,7 @@ mod report;
 mod setup;
 mod state;
 mod tables;
+mod wide;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -155,7 +157,10 @@ impl<B: Buffer> Worker<B> {
             tables: Tables::new(Arc::clone(&setup.snapshot), setup.workers),
             toeplitz: setup.toeplitz,
             balance_secret: setup.balance_secret,
-            doors: Doors::new(&setup.link_addresses, MacAddress::virtual_router_v4(virtual_router).0),
+            doors: Doors::new(
+                &setup.link_addresses,
+                [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6].map(|of| of(virtual_router).0),
+            ),
             notes: burst::notes(),
             link_addresses: setup.link_addresses,
             virtual_v4: MacAddress::virtual_router_v4(virtual_router).0,

@@ -154,7 +154,7 @@ impl Twins {
         let hops = if usual { 64 } else { rng.u8(0..4) };
         let flags = [ACK, ACK | 8, ACK, SYN, SYN_ACK, FIN_ACK, RST, RST | ACK, 0, SYN | 1, 0xff];
         let flags = if usual { ACK } else { flags[rng.usize(..flags.len())] };
-        let payload: Vec<u8> = (0..rng.usize(0..60)).map(|_| rng.u8(..)).collect();
+        let payload: Vec<u8> = (0..rng.usize(0..140)).map(|_| rng.u8(..)).collect();
         let (port, base) = match rng.bool() {
             true => (CLIENT_PORT, forth.clone()),
             false => (SERVER_PORT, there.answer(there.flags)),
@@ -179,8 +179,7 @@ impl Twins {
                 6 => rx.port = PortId(rng.u16(0..3)),
                 7 => {
                     // Whatever the transport's checksum is, also none.
-                    let v6 = 20 * usize::from(forth.from.0.is_ipv6());
-                    let at = v6 + if packet.flags.is_some() { 50 } else { 40 };
+                    let at = checksum_at(&packet);
                     frame[at..at + 2]
                         .copy_from_slice(&[[0, 0], [0xff, 0xff], [rng.u8(..), rng.u8(..)]][rng.usize(..3)]);
                 }
@@ -192,10 +191,16 @@ impl Twins {
         }
         // Ports give the headers in the first segment, and what follows perhaps in others.
         let head =
-            frame.len() - if rng.bool() { 0 } else { rng.usize(0..frame.len().saturating_sub(90).max(1)) };
+            frame.len() - if rng.bool() { 0 } else { rng.usize(0..frame.len().saturating_sub(128).max(1)) };
         let (head, tail) = frame.split_at(head);
         PlainBuffer::from_segments(head, tail).received(rx)
     }
+}
+
+/// Where a packet's transport checksum is.
+fn checksum_at(packet: &Packet) -> usize {
+    let v6 = 20 * usize::from(packet.from.0.is_ipv6());
+    v6 + if packet.flags.is_some() { 50 } else { 40 }
 }
 
 /// Services of each family, protocol and way of forwarding, by turns.
@@ -245,5 +250,31 @@ fn a_burst_in_stages_is_the_same_to_the_bit_as_packets_one_by_one() {
             }
         }
         assert!(carried > 10_000, "{carried}");
+    }
+}
+
+#[test]
+fn transport_checksums_that_come_to_zero_are_the_same_in_stages() {
+    let mut twins = Twins::new(1);
+    for n in 0..6 {
+        let first = frame_received(CLIENT_PORT, &of_any_flow(n, SYN).bytes());
+        let out = only(&twins.handle(&[first]), SERVER_PORT, TxClass::Service);
+        let answer = frame_received(SERVER_PORT, &out.answer(out.flags.map(|_| SYN_ACK)).bytes());
+        twins.handle(&[answer]);
+        let packet = of_any_flow(n, ACK);
+        let (frame, at) = (packet.bytes(), checksum_at(&packet));
+        let field = |bytes: &[u8]| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
+        let sent = twins.handle(&[frame_received(CLIENT_PORT, &frame)]);
+        // In ones' complement the field changes by the same amount in every packet.
+        let change = (u32::from(field(&frame)) + 0xffff - u32::from(field(&sent[0].bytes))) % 0xffff;
+        let mut outcomes = Vec::new();
+        for into in [0, 1, 0xfffe, 0xffff, change, change + 1, (change + 0xfffe) % 0xffff] {
+            let mut frame = frame.clone();
+            frame[at..at + 2].copy_from_slice(&(into as u16).to_be_bytes());
+            let sent = twins.handle(&[frame_received(CLIENT_PORT, &frame)]);
+            outcomes.extend(sent.first().map(|sent| field(&sent.bytes)));
+        }
+        let zero = if packet.flags.is_some() { 0 } else { 0xffff };
+        assert!(outcomes.contains(&zero), "{n}: {outcomes:x?}");
     }
 }
