@@ -67,6 +67,12 @@ impl Image {
         ((self.1 >> 32) as u16, (self.1 >> 48) as u16)
     }
 
+    /// The VLAN, which is whole in every image; 0: untagged.
+    #[inline(always)]
+    pub const fn vlan(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
     /// Source and destination as a packet's bytes hold them, read as little-endian words.
     #[inline(always)]
     pub const fn v4_endpoints(self) -> V4Endpoints {

@@ -170,6 +170,19 @@ pub(super) struct Cold {
 
 const _: () = assert!(size_of::<Cold>() == 32);
 
+/// By what peers know a flow's parts, and when it last changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// Its virtual server.
+    pub virtual_server: VirtualServerId,
+    /// Its pool.
+    pub pool: PoolId,
+    /// Its real server.
+    pub server_id: ServerId,
+    /// When its state last changed.
+    pub changed: Stamp,
+}
+
 /// Versions and term counters above this are refused: a change of every flow's state each microsecond gets
 /// there in nine years.
 pub const STAMP_MAX: u64 = (1 << 48) - 1;
@@ -205,6 +218,15 @@ impl Cold {
         Stamp {
             term: Term { counter: wide(self.changed_counter), node: NodeId(self.changed_node) },
             version: Version(wide(self.changed_version)),
+        }
+    }
+
+    pub(super) const fn names(&self) -> Names {
+        Names {
+            virtual_server: VirtualServerId(self.virtual_server),
+            pool: PoolId(self.pool),
+            server_id: ServerId(self.server_id),
+            changed: self.changed(),
         }
     }
 

@@ -14,7 +14,7 @@ use crate::flow::entry::{Direction, Flow, FlowFlags, FlowIndex, Stamp};
 use crate::flow::image::{Image, Imager};
 use crate::flow::index::{Index, Spot};
 use crate::flow::key::Key;
-use crate::flow::layout::{Cold, Hot, Way, Wide, join, split};
+use crate::flow::layout::{Cold, Hot, Names, Way, Wide, join, split};
 
 /// Flows of one table at most: one bit of an index slot tells the direction, and the
 /// highest value means none.
@@ -314,6 +314,12 @@ impl Table {
     #[inline]
     pub fn hot(&self, place: FlowIndex) -> Option<&Hot> {
         self.hot.get(place.slot()).filter(|hot| hot.is_occupied())
+    }
+
+    /// What a peer is told of the flow at a place, but for addresses of IPv6.
+    #[inline]
+    pub fn named(&self, place: FlowIndex) -> Option<(&Hot, Names)> {
+        Some((self.hot(place)?, self.cold[place.slot()].names()))
     }
 
     /// As [`Table::hot`], to be changed.

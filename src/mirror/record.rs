@@ -27,11 +27,14 @@ use crate::flow::entry::Stamp;
 use crate::flow::key::{Address, Key};
 use crate::flow::tcp_state::TcpState;
 
-const UPSERT: u8 = 0x81;
-const DELETE: u8 = 0x82;
+pub(super) const UPSERT: u8 = 0x81;
+pub(super) const DELETE: u8 = 0x82;
 const WALK_END: u8 = 0x83;
 const REFUSED: u8 = 0x04;
 const CRITICAL: u8 = 0x80;
+
+/// The flag of an upsert that says that the source is translated too.
+pub(super) const FULL_NAT: u8 = 1;
 
 /// Bytes of a record's type and length.
 pub const HEADER_LEN: usize = 3;
@@ -192,7 +195,7 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
             w.u8(flow.client.protocol)?;
             w.u8(flow.tcp.number())?;
             w.u8(families(&[&flow.client.src, &flow.client.dst, &flow.server.src, &flow.server.dst]))?;
-            w.u8(u8::from(flow.full_nat))?;
+            w.u8(if flow.full_nat { FULL_NAT } else { 0 })?;
             w.u16(flow.client.vlan)?;
             w.u32(flow.virtual_server.0)?;
             w.u32(flow.pool.0)?;
@@ -265,7 +268,7 @@ fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
     let server_id = ServerId(r.u32()?);
     let client = r.key(families, protocol, vlan)?;
     let server = r.key(families >> 2, protocol, 0)?;
-    let full_nat = flags & 1 != 0;
+    let full_nat = flags & FULL_NAT != 0;
     Some(Record::Upsert {
         shard,
         flow: FlowState { stamp, client, server, virtual_server, pool, server_id, tcp, full_nat },

@@ -210,15 +210,16 @@ impl Stream {
         if sender.leads && self.in_flight.has_room(sequence) {
             while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
                 let live = self.sync.waiting();
-                let Some((record, sent)) =
-                    self.sync.next(now, sender.flows, sender.tombstones, *walk_budget > 0)
+                let Sender { flows, tombstones, .. } = sender;
+                let room = &mut body[at..body_max];
+                let Some((len, sent)) = self.sync.write_next(now, flows, tombstones, *walk_budget > 0, room)
                 else {
                     break;
                 };
                 if live == 0 {
                     *walk_budget -= 1;
                 }
-                at += record::write(&record, &mut body[at..body_max])?;
+                at += len;
                 self.sent.push(sent);
             }
             if self.sync.waiting() == 0 {

@@ -18,14 +18,18 @@ use crate::flow::FlowIndex;
 use crate::flow::entry::{Flow, FlowFlags};
 use crate::flow::flows::Flows;
 use crate::mirror::in_flight::{Fate, Named, Sent};
-use crate::mirror::record::{FlowState, Record, ShardSet};
-use crate::mirror::tombstone::Tombstones;
+use crate::mirror::record::{self, FlowState, Record, ShardSet};
+use crate::mirror::record_v4;
+use crate::mirror::tombstone::{Departed, Tombstones};
 
 /// Changes that wait in order. Further ones are found by looking over the marks.
 pub const DIRTY_MAX: usize = 1 << 16;
 
 /// Places looked at in one call, by the walk or for changes that found the queue full: so no call takes long.
 const PLACES_PER_CALL: u32 = 4096;
+
+/// Changes behind the one that is written for which memory is asked for.
+const AHEAD: usize = 8;
 
 /// In the dirty queue, or to be found when there is room in it.
 const QUEUED: u8 = 1;
@@ -253,44 +257,55 @@ impl Sync {
         }
     }
 
-    /// The next record to send, and what to remember of it.
-    pub fn next(
+    /// Writes the next record to send, into room for the longest: its length, and what to remember of it.
+    pub fn write_next(
         &mut self,
         now: Instant,
         flows: &Flows,
         tombstones: &Tombstones,
         may_walk: bool,
-    ) -> Option<(Record, Sent)> {
-        while let Some((place, since)) = self.ended.pop_front() {
-            if let (Some(departed), Some(client)) = (tombstones.at(place), tombstones.client(place)) {
-                let record = Record::Delete { shard: departed.shard, stamp: departed.stamp, client };
-                return Some((record, Sent { named: Named::Ended { tombstone: place }, since }));
+        out: &mut [u8],
+    ) -> Option<(usize, Sent)> {
+        while let Some((tombstone, since)) = self.ended.pop_front() {
+            if let Some(len) = write_end(tombstones, tombstone, out) {
+                return Some((len, Sent { named: Named::Ended { tombstone }, since }));
             }
         }
         if self.missed > 0 {
             self.look_for_missed();
         }
         while let Some(dirty) = self.dirty.pop_front() {
+            if let Some(later) = self.dirty.get(AHEAD) {
+                self.prefetch(FlowIndex(later.flow));
+                flows.table.prefetch_tenant(FlowIndex(later.flow));
+            }
             self.mark(dirty.flow, 0, QUEUED);
-            if let Some(next) = self.name(flows, dirty) {
+            if let Some(next) = self.write_state(flows, dirty, out) {
                 return Some(next);
             }
         }
-        if may_walk { self.next_walked(now, flows) } else { None }
+        if may_walk { self.write_walked(now, flows, out) } else { None }
     }
 
-    fn name(&self, flows: &Flows, dirty: Dirty) -> Option<(Record, Sent)> {
-        let flow = flows.table.get(FlowIndex(dirty.flow)).filter(|flow| flow.is_mirrored())?;
+    fn write_state(&self, flows: &Flows, dirty: Dirty, out: &mut [u8]) -> Option<(usize, Sent)> {
+        let (hot, names) = flows.table.named(FlowIndex(dirty.flow))?;
+        let shard = hot.shard();
         // The place may have gone to a flow of another stream's shard, which tells of it.
-        if !self.shards.has(flow.shard) {
+        if !hot.flags().contains(FlowFlags::MIRRORED) || !self.shards.has(shard) {
             return None;
         }
-        let named = Named::Flow { shard: flow.shard, flow: dirty.flow, version: flow.changed.version };
-        Some((Record::Upsert { shard: flow.shard, flow: state(&flow) }, Sent { named, since: dirty.since }))
+        let named = Named::Flow { shard, flow: dirty.flow, version: names.changed.version };
+        let len = if record_v4::write_upsert(hot, &names, out) {
+            record_v4::UPSERT_LEN
+        } else {
+            let flow = flows.table.get(FlowIndex(dirty.flow))?;
+            record::write(&Record::Upsert { shard, flow: state(&flow) }, out)?
+        };
+        Some((len, Sent { named, since: dirty.since }))
     }
 
     /// The walk: names every flow once.
-    fn next_walked(&mut self, now: Instant, flows: &Flows) -> Option<(Record, Sent)> {
+    fn write_walked(&mut self, now: Instant, flows: &Flows, out: &mut [u8]) -> Option<(usize, Sent)> {
         if let Walk::At(from) = self.walk {
             let end = flows.table.places_end().0.min(from.saturating_add(PLACES_PER_CALL));
             for place in from..end {
@@ -300,7 +315,7 @@ impl Sync {
                 });
                 if wanted
                     && !self.has(place, KNOWN | WALKED)
-                    && let Some(next) = self.name(flows, Dirty { flow: place, since: now })
+                    && let Some(next) = self.write_state(flows, Dirty { flow: place, since: now }, out)
                 {
                     self.mark(place, WALKED, 0);
                     self.outstanding += 1;
@@ -313,11 +328,9 @@ impl Sync {
             self.walk = if self.outstanding == 0 { Walk::EndDue } else { Walk::Named };
         }
         if self.walk == Walk::EndDue {
+            let len = record::write(&Record::WalkEnd { shards: self.shards }, out)?;
             self.walk = Walk::EndSent;
-            return Some((
-                Record::WalkEnd { shards: self.shards },
-                Sent { named: Named::WalkEnd, since: now },
-            ));
+            return Some((len, Sent { named: Named::WalkEnd, since: now }));
         }
         None
     }
@@ -398,6 +411,15 @@ impl Sync {
 /// rise over all flows of a shard, so a later tenant was created above it.
 fn current(flows: &Flows, shard: ShardId, flow: u32, version: Version) -> bool {
     flows.table.tenant(FlowIndex(flow)).is_some_and(|(of, created)| of == shard && created <= version)
+}
+
+/// Writes the end that waits at a tombstone, if it still does; its length.
+fn write_end(tombstones: &Tombstones, tombstone: u32, out: &mut [u8]) -> Option<usize> {
+    let Departed { shard, stamp, client, .. } = *tombstones.at(tombstone)?;
+    if record_v4::write_delete(shard, stamp, client, out) {
+        return Some(record_v4::DELETE_LEN);
+    }
+    record::write(&Record::Delete { shard, stamp, client: tombstones.client(tombstone)? }, out)
 }
 
 /// A flow's state as a peer needs it: as it is to go on with it.

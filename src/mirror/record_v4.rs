@@ -1,0 +1,146 @@
+//! Records of IPv4 flows, written straight from what the table keeps of them: the same bytes as
+//! [`record::write`](crate::mirror::record::write) gives, each at a place that the compiler knows.
+
+use crate::base::ids::ShardId;
+use crate::flow::entry::{FlowFlags, Stamp};
+use crate::flow::image::Image;
+use crate::flow::layout::{Hot, Names};
+use crate::flow::{Direction, TcpState};
+use crate::mirror::record::{DELETE, FULL_NAT, HEADER_LEN, UPSERT};
+
+/// Bytes of an upsert.
+pub const UPSERT_LEN: usize = HEADER_LEN + 38 + 2 * ENDPOINTS_LEN;
+/// Bytes of a delete.
+pub const DELETE_LEN: usize = HEADER_LEN + 24 + ENDPOINTS_LEN;
+
+const ENDPOINTS_LEN: usize = 12;
+/// Where the parts that both records begin with stand.
+const SHARD: usize = HEADER_LEN;
+const STAMP: usize = SHARD + 2;
+const PROTOCOL: usize = STAMP + 18;
+
+/// Writes the state of a flow as a peer is to go on with it; whether it is an IPv4 flow, and there was room.
+#[inline]
+pub fn write_upsert(hot: &Hot, names: &Names, out: &mut [u8]) -> bool {
+    let [client, server] = [Direction::FromClient, Direction::FromServer].map(|way| hot.image(way));
+    let Some(out): Option<&mut [u8; UPSERT_LEN]> = out.first_chunk_mut() else { return false };
+    let Some(tcp) = TcpState::from_number(hot.tcp_number()) else { return false };
+    if !client.is_v4() || !server.is_v4() {
+        return false;
+    }
+    begin(out, UPSERT, hot.shard(), names.changed);
+    out[PROTOCOL] = client.v4_protocol();
+    out[PROTOCOL + 1] = tcp.after_takeover().number();
+    out[PROTOCOL + 2] = 0; // No address is IPv6.
+    out[PROTOCOL + 3] = if hot.flags().contains(FlowFlags::FULL_NAT) { FULL_NAT } else { 0 };
+    out[PROTOCOL + 4..PROTOCOL + 6].copy_from_slice(&client.vlan().to_be_bytes());
+    let ids = [names.virtual_server.0, names.pool.0, names.server_id.0];
+    for (at, id) in [PROTOCOL + 6, PROTOCOL + 10, PROTOCOL + 14].into_iter().zip(ids) {
+        out[at..at + 4].copy_from_slice(&id.to_be_bytes());
+    }
+    endpoints(out, PROTOCOL + 18, client);
+    endpoints(out, PROTOCOL + 18 + ENDPOINTS_LEN, server);
+    true
+}
+
+/// Writes the end of a flow, named by its client key's image; whether that is of IPv4, and there was room.
+#[inline]
+pub fn write_delete(shard: ShardId, stamp: Stamp, client: Image, out: &mut [u8]) -> bool {
+    let Some(out): Option<&mut [u8; DELETE_LEN]> = out.first_chunk_mut() else { return false };
+    if !client.is_v4() {
+        return false;
+    }
+    begin(out, DELETE, shard, stamp);
+    out[PROTOCOL] = client.v4_protocol();
+    out[PROTOCOL + 1] = 0; // Neither address is IPv6.
+    out[PROTOCOL + 2..PROTOCOL + 4].copy_from_slice(&client.vlan().to_be_bytes());
+    endpoints(out, PROTOCOL + 4, client);
+    true
+}
+
+#[inline(always)]
+fn begin<const LEN: usize>(out: &mut [u8; LEN], kind: u8, shard: ShardId, stamp: Stamp) {
+    out[0] = kind;
+    out[1..HEADER_LEN].copy_from_slice(&((LEN - HEADER_LEN) as u16).to_be_bytes());
+    out[SHARD..STAMP].copy_from_slice(&shard.0.to_be_bytes());
+    out[STAMP..STAMP + 8].copy_from_slice(&stamp.term.counter.to_be_bytes());
+    out[STAMP + 8..STAMP + 10].copy_from_slice(&stamp.term.node.0.to_be_bytes());
+    out[STAMP + 10..PROTOCOL].copy_from_slice(&stamp.version.0.to_be_bytes());
+}
+
+#[inline(always)]
+fn endpoints<const LEN: usize>(out: &mut [u8; LEN], at: usize, image: Image) {
+    let ends = image.v4_endpoints();
+    // An image has them in a packet's byte order.
+    out[at..at + 4].copy_from_slice(&ends.src.to_le_bytes());
+    out[at + 4..at + 6].copy_from_slice(&ends.src_port.to_le_bytes());
+    out[at + 6..at + 10].copy_from_slice(&ends.dst.to_le_bytes());
+    out[at + 10..at + 12].copy_from_slice(&ends.dst_port.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{NodeId, PoolId, ServerId, Term, Version, VirtualServerId};
+    use crate::base::rng::Rng;
+    use crate::flow::Flow;
+    use crate::flow::key::{Address, Key, TCP, UDP};
+    use crate::flow::layout::STAMP_MAX;
+    use crate::flow::table::{Insert, Table};
+    use crate::mirror::record::{self, RECORD_MAX, Record};
+    use crate::mirror::sync::state;
+
+    fn flow(rng: &mut Rng, v6: bool) -> Flow {
+        let mut address = || {
+            let bytes = rng.u128(..).to_be_bytes();
+            if v6 { Address::v6(bytes) } else { Address::v4([bytes[0], bytes[1], bytes[2], bytes[3]]) }
+        };
+        let (a, b, c, d) = (address(), address(), address(), address());
+        let protocol = if rng.bool() { TCP } else { UDP };
+        let mut key =
+            |src, dst, vlan| Key { src, dst, src_port: rng.u16(..), dst_port: rng.u16(..), vlan, protocol };
+        let (client, server) = (key(a, b, 77), key(c, d, 0));
+        let mut flow = Flow::new(client, server, TcpState::ALL[rng.usize(0..8)]);
+        flow.shard = ShardId(rng.u16(0..256));
+        flow.virtual_server = VirtualServerId(rng.u32(..));
+        flow.pool = PoolId(rng.u32(..));
+        flow.server_id = ServerId(rng.u32(..));
+        flow.flags = if rng.bool() { FlowFlags::FULL_NAT } else { FlowFlags::NONE };
+        let term = Term { counter: rng.u64(0..=STAMP_MAX), node: NodeId(rng.u16(..)) };
+        flow.changed = Stamp { term, version: Version(rng.u64(0..=STAMP_MAX)) };
+        flow
+    }
+
+    fn slow(record: &Record) -> Vec<u8> {
+        let mut bytes = vec![0; RECORD_MAX];
+        let len = record::write(record, &mut bytes).expect("room for the longest");
+        bytes.truncate(len);
+        bytes
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_record_and_other_flows_are_left_to_it() {
+        let mut rng = Rng::with_seed(5);
+        let mut table = Table::new(2000, 1).expect("memory");
+        for round in 0..2000 {
+            let v6 = round % 4 == 0;
+            let flow = flow(&mut rng, v6);
+            let Insert::Done(place) = table.insert(&flow) else { panic!("there is room") };
+            let (hot, names) = table.named(place).expect("the flow");
+            let mut bytes = [0xaa; RECORD_MAX];
+            let upsert = slow(&Record::Upsert { shard: flow.shard, flow: state(&flow) });
+            assert_eq!(write_upsert(hot, &names, &mut bytes), !v6);
+            let image = hot.image(Direction::FromClient);
+            let mut end = [0xaa; RECORD_MAX];
+            let delete =
+                slow(&Record::Delete { shard: flow.shard, stamp: flow.changed, client: flow.client });
+            assert_eq!(write_delete(flow.shard, flow.changed, image, &mut end), !v6);
+            if !v6 {
+                assert_eq!((&bytes[..UPSERT_LEN], &end[..DELETE_LEN]), (&upsert[..], &delete[..]));
+                assert!(bytes[UPSERT_LEN..].iter().chain(&end[DELETE_LEN..]).all(|byte| *byte == 0xaa));
+                assert!(!write_upsert(hot, &names, &mut bytes[..UPSERT_LEN - 1]));
+                assert!(!write_delete(flow.shard, flow.changed, image, &mut bytes[..DELETE_LEN - 1]));
+            }
+        }
+    }
+}
