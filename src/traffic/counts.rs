@@ -9,25 +9,22 @@ use crate::flow::Flow;
 /// Flow counts of one worker.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    virtual_servers: HashMap<VirtualServerId, u64>,
-    servers: HashMap<ServerId, u64>,
+    virtual_servers: Tally,
+    servers: Tally,
     mirrored: u64,
 }
 
 impl Counts {
     /// A flow began.
     pub fn add(&mut self, flow: &Flow) {
-        *self.virtual_servers.entry(flow.virtual_server).or_default() += 1;
-        *self.servers.entry(flow.server_id).or_default() += 1;
+        *self.virtual_servers.of(flow.virtual_server.0) += 1;
+        *self.servers.of(flow.server_id.0) += 1;
         self.mirrored += u64::from(flow.is_mirrored());
     }
 
     /// A flow ended.
     pub fn remove(&mut self, flow: &Flow) {
-        if let Some(count) = self.virtual_servers.get_mut(&flow.virtual_server) {
-            *count = count.saturating_sub(1);
-        }
-        if let Some(count) = self.servers.get_mut(&flow.server_id) {
+        for count in [self.virtual_servers.of(flow.virtual_server.0), self.servers.of(flow.server_id.0)] {
             *count = count.saturating_sub(1);
         }
         self.mirrored = self.mirrored.saturating_sub(u64::from(flow.is_mirrored()));
@@ -40,11 +37,89 @@ impl Counts {
 
     /// Flows of a virtual server.
     pub fn of_virtual_server(&self, id: VirtualServerId) -> u64 {
-        self.virtual_servers.get(&id).copied().unwrap_or(0)
+        self.virtual_servers.count(id.0)
     }
 
     /// Flows of a real server.
     pub fn of_server(&self, id: ServerId) -> u64 {
-        self.servers.get(&id).copied().unwrap_or(0)
+        self.servers.count(id.0)
+    }
+}
+
+/// Last places that are remembered: ids are given by name, and differ in their lowest bits.
+const GUESSES: usize = 256;
+
+/// A count for each id. Ids are those of the configuration, so they are few.
+#[derive(Clone, Debug)]
+struct Tally {
+    counts: Vec<(u32, u64)>,
+    places: HashMap<u32, u32>,
+    /// Where an id with these lowest bits was last.
+    guesses: [u32; GUESSES],
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        Tally { counts: Vec::new(), places: HashMap::new(), guesses: [0; GUESSES] }
+    }
+}
+
+impl Tally {
+    #[inline]
+    fn of(&mut self, id: u32) -> &mut u64 {
+        let guess = self.guesses[id as usize % GUESSES] as usize;
+        let at = match self.counts.get(guess) {
+            Some((known, _)) if *known == id => guess,
+            _ => self.find(id),
+        };
+        &mut self.counts[at].1
+    }
+
+    #[cold]
+    fn find(&mut self, id: u32) -> usize {
+        let counts = &mut self.counts;
+        let at = *self.places.entry(id).or_insert_with(|| {
+            counts.push((id, 0));
+            (counts.len() - 1) as u32
+        });
+        self.guesses[id as usize % GUESSES] = at;
+        at as usize
+    }
+
+    fn count(&self, id: u32) -> u64 {
+        self.places.get(&id).map_or(0, |at| self.counts[*at as usize].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::entry::FlowFlags;
+    use crate::flow::key::Key;
+    use crate::flow::tcp_state::TcpState;
+
+    fn flow(virtual_server: u32, server: u32) -> Flow {
+        Flow {
+            virtual_server: VirtualServerId(virtual_server),
+            server_id: ServerId(server),
+            flags: FlowFlags::MIRRORED,
+            ..Flow::new(Key::default(), Key::default(), TcpState::SynSeen)
+        }
+    }
+
+    #[test]
+    fn each_id_has_its_own_count_also_where_lowest_bits_are_the_same() {
+        let mut counts = Counts::default();
+        for round in 1..=3 {
+            for server in [7, 7 + 256, 7 + 512, 8] {
+                counts.add(&flow(1, server));
+                assert_eq!(counts.of_server(ServerId(server)), round);
+            }
+        }
+        counts.remove(&flow(1, 7 + 256));
+        assert_eq!([7, 263, 519, 8, 9].map(|id| counts.of_server(ServerId(id))), [3, 2, 3, 3, 0]);
+        assert_eq!((counts.of_virtual_server(VirtualServerId(1)), counts.mirrored()), (11, 11));
+        counts.remove(&flow(2, 9));
+        assert_eq!(counts.of_server(ServerId(9)), 0);
     }
 }

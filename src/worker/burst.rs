@@ -9,8 +9,8 @@
 //! 3. *Forward*: if it is the packet's flow, the packet changes the flow's state as its flags say, is
 //!    rewritten from what the flow's line holds, and sent.
 //!
-//! Where no flow is found, a packet that may begin one has it decided in the second stage what that flow will be, the memory
-//! for it asked for, and the flow made in the third (see `first`).
+//! Where no flow is found, a packet that may begin one is noted for that in the second stage; then it is decided what the
+//! flow will be, and the memory for it asked for; and the third stage makes it (see `first`).
 //!
 //! What a stage is not sure of it leaves to `handle_packet`, which would do the same to
 //! every packet that is forwarded here.
@@ -253,6 +253,7 @@ impl<B: Buffer> Worker<B> {
             let count = packets.len().min(BURST_MAX);
             let mut leaving = packets.drain(..count);
             let mut any_wide = false;
+            let mut decided = 0;
             // Each stage is a block behind the one before: so what waits for memory is spread over the burst.
             for block in 0..count.div_ceil(BLOCK) + 2 {
                 let gone = count - leaving.len();
@@ -286,6 +287,9 @@ impl<B: Buffer> Worker<B> {
                             self.handle_unusual(&turn, note, packet, io);
                         }
                     }
+                }
+                if decided < self.coming.len() {
+                    decided = self.decide_noted(decided);
                 }
             }
             self.coming.clear();

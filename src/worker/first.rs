@@ -2,8 +2,9 @@
 //! port, new flow with both keys (REQ C1, C3, C4).
 //!
 //! In two steps. What the flow will be is decided from the configuration alone ([`Worker::decide`]); then it is made
-//! ([`Worker::make`]), which looks at the table, the ports and the neighbours. Between them a burst asks for the memory
-//! of all its new flows together ([`Worker::note_first`]).
+//! ([`Worker::make`]), which looks at the table, the ports and the neighbours. Before each of them a burst asks for the memory
+//! that it will look at, and does other work meanwhile ([`Worker::note_first`], [`Worker::decide_noted`],
+//! [`Worker::make_noted`]).
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
@@ -33,15 +34,18 @@ pub(super) struct Coming {
     shard: ShardId,
     /// The virtual server's place in the configuration.
     listener: usize,
-    /// The real server's place in its pool.
-    server: usize,
+    /// What the balancer chooses by.
+    hash: u64,
+    /// The real server's place in its pool; `None`: none was chosen, or not yet.
+    server: Option<usize>,
     draw: Draw,
 }
 
 impl Coming {
-    fn of<'a>(&self, tables: &'a Tables) -> (&'a Listener, &'a Backend) {
+    fn of<'a>(&self, tables: &'a Tables) -> Result<(&'a Listener, &'a Backend), Counter> {
         let listener = &tables.listeners[self.listener];
-        (listener, &tables.backends[listener.pool][self.server])
+        let server = self.server.ok_or(Counter::DropNoServer)?;
+        Ok((listener, &tables.backends[listener.pool][server]))
     }
 }
 
@@ -81,8 +85,9 @@ impl<B: Buffer> Worker<B> {
             return self.counters.bump(Counter::DropNoFlow);
         }
         let probe = self.flows.table.probe(&key);
-        let decided = self.decide(key, probe, shard, listener);
-        match decided.and_then(|coming| self.make(now, &coming, (1, ip_len(parsed)))) {
+        let mut coming = self.coming(key, probe, shard, listener);
+        self.decide(&mut coming);
+        match self.make(now, &coming, (1, ip_len(parsed))) {
             Ok(Made { index, flow, holds }) => {
                 let (translated, adjacency) = (flow.server.reversed(), flow.server_adjacency);
                 if holds {
@@ -114,20 +119,33 @@ impl<B: Buffer> Worker<B> {
         if owner_of(shard, self.workers) != self.id {
             return None;
         }
-        let coming = self.decide(key, Probe::at(image, spot), shard, listener).ok()?;
-        let (listener, backend) = coming.of(&self.tables);
-        let wanted = wanted(&coming, listener, backend);
-        let answers = match listener.source_nat.is_empty() {
-            true => Some(wanted.server_key(key.src, key.src_port)),
-            false => self.flows.ports.first_choice(coming.draw, &wanted),
-        };
-        if let Some(answers) = answers {
-            self.flows.prefetch_taken(&answers);
-        }
-        let place = self.flows.table.prefetch_new(self.coming.len());
-        self.flows.last_seen.prefetch(place);
+        let coming = self.coming(key, Probe::at(image, spot), shard, listener);
+        self.tables.balancers[self.tables.listeners[listener].pool].prefetch(coming.hash);
         self.coming.push(coming);
         u8::try_from(self.coming.len()).ok()
+    }
+
+    /// Decides what the flows of noted packets will be, from one of them on, and asks for the memory that making them will
+    /// touch; how many there are.
+    pub(super) fn decide_noted(&mut self, from: usize) -> usize {
+        for at in from..self.coming.len() {
+            let mut coming = self.coming[at];
+            self.decide(&mut coming);
+            self.coming[at] = coming;
+            let Ok((listener, backend)) = coming.of(&self.tables) else { continue };
+            let wanted = wanted(&coming, listener, backend);
+            let answers = match listener.source_nat.is_empty() {
+                true => Some(wanted.server_key(coming.client.src, coming.client.src_port)),
+                false => self.flows.ports.first_choice(coming.draw, &wanted),
+            };
+            if let Some(answers) = answers {
+                self.flows.prefetch_taken(&answers);
+            }
+            // All before `from` are made by now.
+            let place = self.flows.table.prefetch_new(at - from);
+            self.flows.last_seen.prefetch(place);
+        }
+        self.coming.len()
     }
 
     /// Makes the flow of a packet that was noted; the packet is then forwarded, and counted, as any of a known flow. `None`:
@@ -140,23 +158,21 @@ impl<B: Buffer> Worker<B> {
         Some(self.make(now, &coming, (0, 0)).map(|made| made.index))
     }
 
-    /// Decides what a flow will be.
-    fn decide(
-        &mut self,
-        client: Key,
-        probe: Probe,
-        shard: ShardId,
-        listener: usize,
-    ) -> Result<Coming, Counter> {
+    /// A flow to be, nothing of which is decided.
+    fn coming(&mut self, client: Key, probe: Probe, shard: ShardId, listener: usize) -> Coming {
         let hash = client.shared_hash(&self.balance_secret);
-        let balancer = &mut self.tables.balancers[self.tables.listeners[listener].pool];
-        let server = balancer.choose(hash).ok_or(Counter::DropNoServer)?;
-        Ok(Coming { client, probe, shard, listener, server, draw: Draw::new(&mut self.rng) })
+        Coming { client, probe, shard, listener, hash, server: None, draw: Draw::new(&mut self.rng) }
+    }
+
+    /// Decides what a flow will be.
+    fn decide(&mut self, coming: &mut Coming) {
+        let balancer = &mut self.tables.balancers[self.tables.listeners[coming.listener].pool];
+        coming.server = balancer.choose(coming.hash);
     }
 
     /// Makes a flow, of which so many packets and bytes were counted.
     fn make(&mut self, now: Instant, coming: &Coming, counted: (u64, u64)) -> Result<Made, Counter> {
-        let (listener, backend) = coming.of(&self.tables);
+        let (listener, backend) = coming.of(&self.tables)?;
         let holds = listener.waits && !self.in_sync.is_empty();
         if holds && !self.hold.has_room() {
             return Err(Counter::DropHoldFull);

@@ -15,6 +15,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use super::ServerSlot;
+use crate::base::memory::prefetch;
 
 /// Sizes of the table: primes, so that every step through it meets every place. The
 /// first with a hundred places for each server is taken: shares then are off by one
@@ -52,8 +53,19 @@ impl Maglev {
 
     /// The server of a hash.
     pub fn choose(&self, hash: u64) -> Option<usize> {
-        let place = hash.checked_rem(self.places.len() as u64)?;
-        Some(usize::from(self.places[place as usize]))
+        self.places.get(self.place(hash)).map(|server| usize::from(*server))
+    }
+
+    /// Asks for the line in which [`Maglev::choose`] will look.
+    pub fn prefetch(&self, hash: u64) {
+        if let Some(place) = self.places.get(self.place(hash)) {
+            prefetch(place);
+        }
+    }
+
+    /// Where a hash points to: as far into the table as it is into all hashes.
+    fn place(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.places.len() as u128) >> 64) as usize
     }
 }
 

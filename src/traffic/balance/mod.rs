@@ -56,6 +56,14 @@ impl Balancer {
         }
     }
 
+    /// Asks for the memory that [`Balancer::choose`] will look at.
+    pub fn prefetch(&self, hash: u64) {
+        match self {
+            Balancer::RoundRobin(_) => {} // It looks at all of its own.
+            Balancer::Maglev(method) => method.prefetch(hash),
+        }
+    }
+
     /// The index of the server for a new flow; `None`: no server takes flows.
     ///
     /// `hash` is what the flow is told by. For members of a group to choose alike it
