@@ -75,7 +75,7 @@ const NOTHING: Note = Note {
     coming: 0,
 };
 
-/// Room for the notes of a burst, which the worker keeps: making it anew for each would cost as much as two of its
+/// Room for the notes of a burst, which the worker keeps: making it anew for each would cost as much as one of its
 /// packets.
 pub(super) fn notes() -> Vec<Note> {
     vec![NOTHING; BURST_MAX]
@@ -370,23 +370,8 @@ impl<B: Buffer> Worker<B> {
             let Some(way) = wide::way(&packet, &self.flows.table, note) else { return Some(packet) };
             Some(way)
         };
-        let Some(hot) = self.flows.table.hot_mut(flow) else { return Some(packet) };
-        let (before, shard, facts) = (TcpState::from_number(hot.tcp_number()), hot.shard(), hot.flags());
-        let Some(before) = before else { return Some(packet) };
-        match before.on_segment(direction, Segment::from_flags(note.flags & FLAGS)) {
-            Transition::Unchanged => {}
-            Transition::To(after) => {
-                hot.set_state(after);
-                if !before.is_same_to_peers(after) {
-                    let version = self.flows.next_version(shard);
-                    let stamp = Stamp { term: self.mirror.standing().term, version };
-                    self.flows.table.set_changed(flow, stamp);
-                    if facts.contains(FlowFlags::MIRRORED) {
-                        self.mirror.flow_changed(turn.now, shard, flow, false);
-                    }
-                }
-            }
-            Transition::Reopen => return Some(packet),
+        if !self.changed_state(turn, note) {
+            return Some(packet);
         }
         let Some(hot) = self.flows.table.hot_mut(flow) else { return Some(packet) };
         let Some(link) = self.adjacencies.link(hot.adjacency_slot(direction)) else { return Some(packet) };
@@ -401,6 +386,34 @@ impl<B: Buffer> Worker<B> {
         self.flows.last_seen.mark(flow, turn.mark(state));
         io.send(link.port, packet, TxClass::Service);
         None
+    }
+
+    /// Lets a packet change its flow's state as its flags say; whether it is still the flow's, and not a new one's.
+    #[inline(always)]
+    fn changed_state(&mut self, turn: &Turn, note: &Note) -> bool {
+        let (flow, direction) = (note.candidate.flow(), note.candidate.direction());
+        let Some(hot) = self.flows.table.hot_mut(flow) else { return false };
+        if note.flags & FLAGS == PLAIN && hot.tcp_number() >= SETTLED_FROM {
+            return true;
+        }
+        let (before, shard, facts) = (TcpState::from_number(hot.tcp_number()), hot.shard(), hot.flags());
+        let Some(before) = before else { return false };
+        match before.on_segment(direction, Segment::from_flags(note.flags & FLAGS)) {
+            Transition::Unchanged => {}
+            Transition::To(after) => {
+                hot.set_state(after);
+                if !before.is_same_to_peers(after) {
+                    let version = self.flows.next_version(shard);
+                    let stamp = Stamp { term: self.mirror.standing().term, version };
+                    self.flows.table.set_changed(flow, stamp);
+                    if facts.contains(FlowFlags::MIRRORED) {
+                        self.mirror.flow_changed(turn.now, shard, flow, false);
+                    }
+                }
+            }
+            Transition::Reopen => return false,
+        }
+        true
     }
 }
 
