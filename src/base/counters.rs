@@ -39,8 +39,30 @@ counters! {
     DropOtherHost => "drop_other_host",
     /// Packets dropped: IP multicast or broadcast that is no neighbour discovery.
     DropMulticast => "drop_multicast",
-    /// Packets dropped: fragments, which are not reassembled yet.
-    DropFragment => "drop_fragment",
+    /// Packets dropped: fragments of ICMP to an address that is not this appliance's.
+    DropFragmentIcmp => "drop_fragment_icmp",
+    /// Packets dropped: a fragment that overlaps another one of its datagram (RFC 1858, RFC 5722).
+    DropFragmentOverlap => "drop_fragment_overlap",
+    /// Packets dropped: a fragment that contradicts what the last one says of its datagram's length.
+    DropFragmentContradiction => "drop_fragment_contradiction",
+    /// Packets dropped: a fragment that came before.
+    DropFragmentDuplicate => "drop_fragment_duplicate",
+    /// Packets dropped: a fragment of a datagram in too many of them.
+    DropFragmentTooMany => "drop_fragment_too_many",
+    /// Packets dropped: fragments of a datagram that was given up, after an overlap, a contradiction or too many pieces.
+    DropFragmentGivenUp => "drop_fragment_given_up",
+    /// Packets dropped: fragments that waited for the first one of their datagram, which did not come in time.
+    DropFragmentTimeout => "drop_fragment_timeout",
+    /// Packets dropped: fragments that waited, when too many did.
+    DropFragmentsWaiting => "drop_fragments_waiting",
+    /// Packets dropped: fragments that waited, when too many of their source did.
+    DropFragmentsWaitingOfSource => "drop_fragments_waiting_of_source",
+    /// Datagrams in fragments that went on whole.
+    FragmentedWhole => "fragmented_whole",
+    /// Datagrams in fragments that did not come whole in time.
+    FragmentedIncomplete => "fragmented_incomplete",
+    /// Datagrams in fragments that were forgotten for newer ones.
+    FragmentedForgotten => "fragmented_forgotten",
     /// Packets dropped: a transport protocol without ports.
     DropProtocol => "drop_protocol",
     /// Packets dropped: with a VLAN tag, while ports are untagged.
@@ -127,7 +149,7 @@ counters! {
     DropIpv4TotalLength => "drop_ipv4_total_length",
     /// Packets dropped: an IPv4 or IPv6 source address that no host may use (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7).
     DropSourceAddress => "drop_source_address",
-    /// Packets dropped: a fragment that is not the last has a length that is not a multiple of 8, or none.
+    /// Packets dropped: a fragment without data, or one that is not the last and whose length is not a multiple of 8.
     DropFragmentLength => "drop_fragment_length",
     /// Packets dropped: a fragment reaches beyond 65,535 bytes.
     DropFragmentOverrun => "drop_fragment_overrun",

@@ -1,5 +1,7 @@
 //! Every limit, by name, with what happens at it.
 
+use crate::base::time::Duration;
+
 /// Packets taken from a port at a time. More wait in the port's queue.
 pub const BURST_MAX: usize = 64;
 
@@ -42,6 +44,47 @@ pub const RESTING_CLEARED_MAX: usize = 4;
 
 /// IPv6 extension headers walked in a packet. A packet with more is dropped and counted.
 pub const IPV6_EXTENSIONS_MAX: usize = 8;
+
+/// Pieces of one datagram that are followed. One in more pieces is dropped whole, and counted: 64 are enough for 65,535
+/// bytes at an MTU of 1,280, or for 35,000 at one of 576.
+pub const FRAGMENTS_PER_DATAGRAM_MAX: usize = 64;
+
+/// Datagrams in fragments that a worker follows at a time. The oldest is forgotten for a newer one, and counted: what
+/// comes of it later then waits in vain.
+pub const FRAGMENTED_DATAGRAMS_MAX: usize = 4096;
+
+/// The same from one source address. Its own oldest is forgotten for a newer one, and counted.
+pub const FRAGMENTED_DATAGRAMS_PER_SOURCE_MAX: usize = 256;
+
+/// Fragments that wait at a worker for the first one of their datagram; with few buffers fewer. Those of the datagram that
+/// waits longest are dropped for a newer one, and counted.
+pub const FRAGMENTS_WAITING_MAX: usize = 1024;
+
+/// The bytes of these. As above.
+pub const FRAGMENT_BYTES_WAITING_MAX: usize = 2 << 20;
+
+/// Fragments from one source address that wait at a worker: more than the largest datagram has. Those of its own datagram
+/// that waits longest are dropped for a newer one, and counted.
+pub const FRAGMENTS_WAITING_PER_SOURCE_MAX: usize = 128;
+
+/// The bytes of these. As above.
+pub const FRAGMENT_BYTES_WAITING_PER_SOURCE_MAX: usize = 256 << 10;
+
+/// So long a datagram's first fragment is waited for, and then once more its others. What waits longer is dropped and
+/// counted. RFC 8200 section 4.5 gives hosts 60 seconds, to which packets are lost on the whole way; here only order can
+/// be, and an identification is used again the sooner the faster a host sends.
+pub const FRAGMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Datagrams to this appliance itself, echo requests, that are reassembled at a time. The oldest is dropped for a newer
+/// one, and counted.
+pub const ECHOES_REASSEMBLED_MAX: usize = 16;
+
+/// The same from one source address. Its own oldest is dropped for a newer one, and counted.
+pub const ECHOES_REASSEMBLED_PER_SOURCE_MAX: usize = 4;
+
+const _: () = assert!(FRAGMENTS_PER_DATAGRAM_MAX <= FRAGMENTS_WAITING_PER_SOURCE_MAX);
+const _: () = assert!(FRAGMENTS_WAITING_PER_SOURCE_MAX < FRAGMENTS_WAITING_MAX);
+const _: () = assert!(FRAGMENTED_DATAGRAMS_PER_SOURCE_MAX < FRAGMENTED_DATAGRAMS_MAX);
 
 /// Handshake messages of one port that are looked at in a second. More are dropped and counted.
 pub const HANDSHAKES_PER_SECOND_MAX: u64 = 200;

@@ -28,6 +28,8 @@ pub enum Class {
         /// The shard of the key.
         shard: ShardId,
     },
+    /// A fragment of a service's packet: its key is known together with its datagram's first one.
+    Fragment,
     /// It is dropped for this reason.
     Drop(Counter),
 }
@@ -66,13 +68,16 @@ pub fn classify(
     }
     let Some((src, dst)) = parsed.addresses(head) else { return Class::Drop(Counter::DropNotIp) };
     if matches!(parsed.protocol, IpProtocol::ICMP | IpProtocol::ICMPV6) {
-        return if parsed.is_fragment() { Class::Drop(Counter::DropFragment) } else { Class::Master };
+        // An echo request in fragments is put together there.
+        let is_ours = || services.whose(&dst.into()).is_some();
+        let is_wanted = !parsed.is_fragment() || is_ours();
+        return if is_wanted { Class::Master } else { Class::Drop(Counter::DropFragmentIcmp) };
     }
     if parsed.notes.has(Notes::MULTICAST) {
         return Class::Drop(Counter::DropMulticast);
     }
     if parsed.is_fragment() {
-        return Class::Drop(Counter::DropFragment);
+        return of_fragment(parsed, services.whose(&dst.into()));
     }
     let Some((src_port, dst_port)) = parsed.ports(head) else {
         return Class::Drop(Counter::DropProtocol);
@@ -86,11 +91,34 @@ pub fn classify(
         return Class::Drop(Counter::DropVlan);
     }
     let key = Key { src, dst, src_port, dst_port, vlan: 0, protocol: parsed.protocol.0 };
-    let shard = match whose {
-        Some(Whose::Virtual) => toeplitz.shard_of(src, src_port),
-        _ => toeplitz.shard_of(dst, dst_port),
+    Class::Service { key, shard: shard_of(&key, whose, toeplitz) }
+}
+
+/// The shard of a packet of this key, given whose its destination is.
+pub fn shard_of(key: &Key, whose: Option<Whose>, toeplitz: &Toeplitz) -> ShardId {
+    match whose {
+        Some(Whose::Virtual) => toeplitz.shard_of(key.src, key.src_port),
+        Some(Whose::Own(_) | Whose::Shared | Whose::SourceNat) | None => {
+            toeplitz.shard_of(key.dst, key.dst_port)
+        }
+    }
+}
+
+/// What a fragment is, of anything but ICMP and to nobody's group.
+fn of_fragment(parsed: &Parsed, whose: Option<Whose>) -> Class {
+    if let Some(Whose::Own(_)) = whose {
+        return Class::Drop(Counter::DropNoListener);
+    }
+    if parsed.vlan != 0 {
+        return Class::Drop(Counter::DropVlan);
+    }
+    // What a later fragment of IPv6 carries is said by the first one alone.
+    let may_have_ports = match (parsed.network, parsed.notes.has(Notes::FRAGMENT_FIRST)) {
+        (Network::Ipv6, false) => true,
+        (_, true) => parsed.has_ports(),
+        (_, false) => matches!(parsed.protocol, IpProtocol::TCP | IpProtocol::UDP),
     };
-    Class::Service { key, shard }
+    if may_have_ports { Class::Fragment } else { Class::Drop(Counter::DropProtocol) }
 }
 
 fn to_self(parsed: &Parsed, port: PortId, dst_port: u16, mirror: Option<MirrorPort>) -> Class {

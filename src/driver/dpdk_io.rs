@@ -23,6 +23,7 @@ use crate::driver::outbox::{Outbox, Relay};
 use crate::driver::rings::{Frame, WorkerEnds};
 use crate::failover::FrameBytes;
 use crate::master::route::report_of;
+use crate::worker::Origin;
 use crate::worker::message::{Command, Event};
 
 /// Liveness frames that are sent in one turn.
@@ -174,6 +175,11 @@ impl World for DpdkIo {
 
     fn sources(&self) -> usize {
         self.setup.rx.len() + self.setup.ends.handed.len()
+    }
+
+    #[inline]
+    fn origin(&self, source: usize) -> Origin {
+        if source < self.setup.rx.len() { Origin::Port } else { Origin::Worker }
     }
 
     #[inline]

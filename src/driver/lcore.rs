@@ -12,8 +12,8 @@ use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::driver::idle::Idler;
 use crate::driver::lease::Turns;
-use crate::worker::Worker;
 use crate::worker::message::{Command, Event};
+use crate::worker::{Origin, Worker};
 
 /// Commands handled in one turn; more wait for the next.
 const COMMANDS_PER_TURN: usize = 64;
@@ -27,6 +27,8 @@ pub trait World: Io {
     fn command(&mut self) -> Option<Command>;
     /// Sources of packets: queues of ports, and rings of other workers.
     fn sources(&self) -> usize;
+    /// Where a source's packets are from.
+    fn origin(&self, source: usize) -> Origin;
     /// Adds a burst from a source.
     fn receive(&mut self, source: usize, packets: &mut Vec<Self::Buf>);
     /// Takes over what others want sent by queues of this worker; how many there were.
@@ -86,6 +88,7 @@ impl<W: World> Lcore<W> {
             if !self.packets.is_empty() {
                 worked = true;
                 packets += self.packets.len() as u64;
+                self.worker.set_origin(self.world.origin(source));
                 self.worker.handle_burst(now, &mut self.packets, &mut self.world);
             }
         }

@@ -327,6 +327,7 @@ fn assemble(
             boot_parity: left.boots.map(|boots| boots & 1 == 1),
             now,
             hold_packets_max: (checked.eal.buffers / 4 / u32::from(workers)) as usize,
+            fragments_waiting_max: (checked.eal.buffers / 8 / u32::from(workers)) as usize,
             counters: Arc::clone(&counters[number]),
             variant: mirror::Variant::default(),
         })

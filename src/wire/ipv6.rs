@@ -174,6 +174,8 @@ pub struct Fragment {
     pub more: bool,
     /// What the fragments of one packet share.
     pub identification: u32,
+    /// Where its data begin, right behind the fragment header, in bytes from the start of the IPv6 header.
+    pub data_offset: u16,
 }
 
 impl Fragment {
@@ -215,8 +217,12 @@ fn walk(packet: &[u8], mut next: IpProtocol) -> Result<Chain, Malformed> {
         at += len;
         if here == IpProtocol::FRAGMENT {
             let word = be16(header, 2);
-            let found =
-                Fragment { offset: word & 0xfff8, more: word & 1 != 0, identification: be32(header, 4) };
+            let found = Fragment {
+                offset: word & 0xfff8,
+                more: word & 1 != 0,
+                identification: be32(header, 4),
+                data_offset: at as u16,
+            };
             fragment = Some(found);
             if found.offset != 0 {
                 return Ok(Chain { protocol: next, offset: at as u16, fragment });
@@ -335,7 +341,8 @@ mod tests {
         let fragment = [60, 0, 0x05, 0xa9, 0xde, 0xad, 0xbe, 0xef, 0xff, 0xff];
         let found = chain(IpProtocol::FRAGMENT, &fragment).unwrap();
         assert_eq!((found.protocol, found.offset), (IpProtocol::DESTINATION_OPTIONS, 48));
-        assert_eq!(found.fragment, Some(Fragment { offset: 1448, more: true, identification: 0xdead_beef }));
+        let (offset, identification) = (1448, 0xdead_beef);
+        assert_eq!(found.fragment, Some(Fragment { offset, more: true, identification, data_offset: 48 }));
     }
 
     #[test]

@@ -53,7 +53,7 @@ malformed! {
     Ipv4TotalLength DropIpv4TotalLength,
     /// An IPv4 or IPv6 source address that no host may use (RFC 1122 section 3.2.1.3, RFC 4291 section 2.7).
     SourceAddress DropSourceAddress,
-    /// A fragment that is not the last has a length that is not a multiple of 8, or none.
+    /// A fragment without data, or one that is not the last and whose length is not a multiple of 8.
     FragmentLength DropFragmentLength,
     /// A fragment reaches beyond 65,535 bytes.
     FragmentOverrun DropFragmentOverrun,

@@ -59,6 +59,7 @@ macro_rules! view {
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod fragment;
 pub mod icmp;
 pub mod icmpv6;
 pub mod ipv4;

@@ -5,6 +5,7 @@ use core::fmt;
 use core::net::{IpAddr, Ipv4Addr};
 
 use crate::wire::ethernet::{self, EtherType, Frame};
+use crate::wire::fragment::Fragment;
 use crate::wire::{IpProtocol, Malformed, arp, be16, icmp, ipv4, ipv6, tcp, udp, vlan};
 
 /// What a frame carries, as far as baton tells apart.
@@ -202,7 +203,8 @@ fn ip_v4(parsed: &mut Parsed, bytes: &[u8], available: usize) -> Result<(), Malf
         parsed.notes = parsed.notes.with(Notes::OPTIONS);
     }
     if packet.is_fragment() {
-        fragment(parsed, packet.fragment_offset(), packet.more_fragments())?;
+        let found = Fragment::of_v4(&packet);
+        fragment(parsed, &found, header_len)?;
     }
     transport(parsed, &bytes[header_len..])
 }
@@ -221,24 +223,33 @@ fn ip_v6(parsed: &mut Parsed, bytes: &[u8], available: usize) -> Result<(), Malf
         parsed.notes = parsed.notes.with(Notes::OPTIONS);
     }
     if let Some(header) = chain.fragment.filter(|fragment| !fragment.is_atomic()) {
-        fragment(parsed, header.offset, header.more)?;
+        let found = Fragment::of_v6(&packet, &header);
+        fragment(
+            parsed,
+            &found,
+            usize::from(header.data_offset) - ipv6::HEADER_LEN - ipv6::FRAGMENT_HEADER_LEN,
+        )?;
     }
     transport(parsed, &bytes[usize::from(chain.offset)..])
 }
 
-fn fragment(parsed: &mut Parsed, offset: u16, more: bool) -> Result<(), Malformed> {
-    // RFC 791 section 3.2 and RFC 8200 section 4.5: units of 8 bytes, but for the last one.
-    if more && (parsed.l4_len == 0 || parsed.l4_len % 8 != 0) {
+/// `around`: bytes of headers that count with the data in the length of the whole packet.
+fn fragment(parsed: &mut Parsed, found: &Fragment, around: usize) -> Result<(), Malformed> {
+    // RFC 791 section 3.2 and RFC 8200 section 4.5: units of 8 bytes, but for the last one. One without data is of
+    // no use, and hosts drop it.
+    if found.len == 0 || found.more && found.len % 8 != 0 {
         return Err(Malformed::FragmentLength);
     }
-    if usize::from(offset) + usize::from(parsed.l4_len) > usize::from(u16::MAX) {
+    // RFC 791 section 3.1: the total length, header included; RFC 8200 section 4.5: the payload length.
+    if around + usize::from(found.offset) + usize::from(found.len) > usize::from(u16::MAX) {
         return Err(Malformed::FragmentOverrun);
     }
     // RFC 1858 section 3.2.2: a fragment at 8 could overwrite the flags of the first one.
-    if offset == 8 && parsed.protocol == IpProtocol::TCP {
+    if found.offset == 8 && parsed.protocol == IpProtocol::TCP {
         return Err(Malformed::FragmentTiny);
     }
-    parsed.notes = parsed.notes.with(if offset == 0 { Notes::FRAGMENT_FIRST } else { Notes::FRAGMENT_LATER });
+    let which = if found.offset == 0 { Notes::FRAGMENT_FIRST } else { Notes::FRAGMENT_LATER };
+    parsed.notes = parsed.notes.with(which);
     Ok(())
 }
 

@@ -10,6 +10,7 @@
 //! * `wide`: the same, what is peculiar to IPv6.
 //! * `packet`: any packet's way.
 //! * `first`: the first packet of a flow.
+//! * `fragments`: packets in pieces.
 //! * `ends`: flows that end.
 //! * `state`: what the mirror says of flows.
 //! * `exchange`: mirror frames in and out.
@@ -21,6 +22,7 @@ mod burst;
 mod ends;
 mod exchange;
 mod first;
+mod fragments;
 pub mod message;
 mod packet;
 mod report;
@@ -42,6 +44,7 @@ use crate::base::limits::{BURST_MAX, RESTING_MORE_THAN_FLOWS};
 use crate::base::memory::NoMemory;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
+use crate::distributor::fragment::Reassembly;
 use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::{Flows, FlowsSetup};
@@ -58,6 +61,15 @@ use first::Coming;
 use message::{Command, Event, Role};
 pub use setup::WorkerSetup;
 use tables::Tables;
+
+/// Where a burst is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A queue of a port: anyone may have sent it.
+    Port,
+    /// Another worker of this appliance, which handed it over.
+    Worker,
+}
 
 /// Events that wait for the driver; more are dropped and counted, but for
 /// answers, of which there is one for each command.
@@ -89,6 +101,10 @@ pub struct Worker<B: Buffer> {
     flows: Flows,
     /// What packets are compared with, made of the link addresses.
     doors: Doors,
+    /// Where the bursts that come now are from.
+    origin: Origin,
+    /// Datagrams in fragments.
+    reassembly: Reassembly<B>,
     /// The flows that the packets of a burst begin; empty between bursts.
     coming: Vec<Coming>,
     /// Of a burst's packets; nothing between bursts.
@@ -166,6 +182,14 @@ impl<B: Buffer> Worker<B> {
             virtual_v4: MacAddress::virtual_router_v4(virtual_router).0,
             virtual_v6: MacAddress::virtual_router_v6(virtual_router).0,
             flows,
+            origin: Origin::Port,
+            reassembly: Reassembly::new(
+                setup.id,
+                setup.workers,
+                setup.fragments_waiting_max,
+                setup.hash_seed,
+                &mut Rng::with_seed(setup.seed),
+            ),
             coming: Vec::with_capacity(BURST_MAX),
             adjacencies: Adjacencies::new(
                 [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6].map(|of| of(virtual_router).0),
@@ -197,6 +221,11 @@ impl<B: Buffer> Worker<B> {
     /// Whether this worker forwards.
     pub fn role(&self) -> Role {
         self.role
+    }
+
+    /// Says where the bursts that come from now on are from: of fragments it matters. At first: from ports.
+    pub fn set_origin(&mut self, origin: Origin) {
+        self.origin = origin;
     }
 
     /// Handles what the master or the liveness thread said.
@@ -257,6 +286,7 @@ impl<B: Buffer> Worker<B> {
                 self.flows.table.set_flag(flow, FlowFlags::HELD, false);
             }
             self.hold.clear(|_| self.counters.bump(Counter::DropHoldStandby));
+            self.reassembly.clear(Counter::DropStandby, &self.counters);
         }
         self.role = role;
         self.quiesce = None;
@@ -267,6 +297,7 @@ impl<B: Buffer> Worker<B> {
     /// Once a turn, after the bursts: time-outs, mirror frames, overdue packets.
     pub fn poll<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
         self.end_expired(now);
+        self.reassembly.expire(now, &self.counters);
         self.poll_mirror(now);
         self.settle(now, io);
         self.say_held_again(now);
@@ -287,7 +318,12 @@ impl<B: Buffer> Worker<B> {
     /// When there is something to do even if nothing arrives.
     pub fn next_deadline(&self) -> Instant {
         let sync = (self.role == Role::Active).then_some(self.sync_at);
-        sync.into_iter().chain(self.mirror.next_deadline()).min().unwrap_or(Instant::FAR_FUTURE)
+        let fragments = self.reassembly.next_deadline();
+        sync.into_iter()
+            .chain(self.mirror.next_deadline())
+            .chain(fragments)
+            .min()
+            .unwrap_or(Instant::FAR_FUTURE)
     }
 
     /// An event that may be lost.

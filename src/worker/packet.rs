@@ -15,7 +15,7 @@ use crate::mirror::hold::Held;
 use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::forward::translate::{Translated, translate};
 use crate::traffic::routes::Routes;
-use crate::wire::parse::{Network, Parsed, parse_head};
+use crate::wire::parse::{Network, Notes, Parsed, parse_head};
 use crate::wire::{ipv4, tcp};
 use crate::worker::message::Role;
 use crate::worker::{HeldPacket, Worker};
@@ -36,7 +36,9 @@ impl<B: Buffer> Worker<B> {
         if !is_for(head, &parsed, &[*own, self.virtual_v4, self.virtual_v6]) {
             return self.counters.bump(Counter::DropOtherHost);
         }
-        if rx.ip_checksum == ChecksumStatus::Bad || rx.l4_checksum == ChecksumStatus::Bad {
+        // Of a fragment a port can say nothing, whatever it says: the sum is the whole datagram's.
+        let is_l4_bad = rx.l4_checksum == ChecksumStatus::Bad && !parsed.is_fragment();
+        if rx.ip_checksum == ChecksumStatus::Bad || is_l4_bad {
             return self.counters.bump(Counter::DropChecksum);
         }
         // RFC 1812 section 5.2.2: what the port has not verified is verified here. The transport's is its ends' affair.
@@ -52,7 +54,10 @@ impl<B: Buffer> Worker<B> {
             Class::Master => io.punt(Punt::Master, packet),
             Class::Mirror(worker) if worker == self.id => self.handle_mirror(now, packet, &parsed, io),
             Class::Mirror(worker) => self.pass_on(worker, packet, io),
-            Class::Service { .. } if self.role == Role::Standby => self.counters.bump(Counter::DropStandby),
+            Class::Service { .. } | Class::Fragment if self.role == Role::Standby => {
+                self.counters.bump(Counter::DropStandby);
+            }
+            Class::Fragment => self.handle_fragment(now, packet, &parsed, io),
             Class::Service { key, shard } => {
                 let owner = owner_of(shard, self.workers);
                 if owner == self.id {
@@ -65,12 +70,17 @@ impl<B: Buffer> Worker<B> {
         }
     }
 
-    fn pass_on<I: Io<Buf = B>>(&mut self, worker: crate::base::ids::WorkerId, packet: B, io: &mut I) {
+    pub(super) fn pass_on<I: Io<Buf = B>>(
+        &mut self,
+        worker: crate::base::ids::WorkerId,
+        packet: B,
+        io: &mut I,
+    ) {
         self.counters.bump(Counter::HandedOver);
         io.hand_over(worker, packet);
     }
 
-    fn handle_service<I: Io<Buf = B>>(
+    pub(super) fn handle_service<I: Io<Buf = B>>(
         &mut self,
         now: Instant,
         packet: B,
@@ -79,11 +89,18 @@ impl<B: Buffer> Worker<B> {
         shard: ShardId,
         io: &mut I,
     ) {
-        let segment = (key.protocol == TCP).then(|| segment_of(packet.head(), parsed));
+        // A later fragment has its ports from the first one, and nothing else: it neither changes a flow's state nor
+        // begins a flow.
+        let is_later = parsed.notes.has(Notes::FRAGMENT_LATER);
+        let segment = (key.protocol == TCP && !is_later).then(|| segment_of(packet.head(), parsed));
         let Some((index, direction)) = self.flows.table.lookup(&key) else {
+            if is_later {
+                return self.counters.bump(Counter::DropNoFlow);
+            }
             return self.handle_first(now, packet, parsed, key, shard, segment, io);
         };
         match self.see(now, index, direction, segment, ip_len(parsed)) {
+            Seen::Reopened if is_later => self.counters.bump(Counter::DropNoFlow),
             Seen::Reopened => self.handle_first(now, packet, parsed, key, shard, segment, io),
             Seen::Forward { adjacency, translated, held } => {
                 let flow = (shard, index);

@@ -36,6 +36,9 @@ pub struct WorkerSetup {
     pub now: Instant,
     /// Packets that may be held: a quarter of the buffers, over all workers.
     pub hold_packets_max: usize,
+    /// Fragments that may wait for their datagram's first one: an eighth of the buffers, over all workers. At most
+    /// [`FRAGMENTS_WAITING_MAX`](crate::base::limits::FRAGMENTS_WAITING_MAX) do.
+    pub fragments_waiting_max: usize,
     /// Where this worker counts; no other writes there.
     pub counters: Arc<Counters>,
     /// Soundness, or a way to break it.

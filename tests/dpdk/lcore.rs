@@ -130,6 +130,7 @@ impl Bench {
             boot_parity: None,
             now: clock.now(),
             hold_packets_max: 64,
+            fragments_waiting_max: 64,
             counters: Arc::clone(&counters),
             variant: Variant::Sound,
         })

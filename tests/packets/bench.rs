@@ -205,6 +205,7 @@ impl Bench {
             boot_parity: None,
             now,
             hold_packets_max: 64,
+            fragments_waiting_max: 256,
             counters: Arc::clone(&counters),
             variant: Variant::Sound,
         })

@@ -4,6 +4,8 @@ mod bench;
 mod bursts;
 mod ends;
 mod first;
+mod fragments;
 mod mirrored;
 mod pair;
+mod pieces;
 mod translated;

@@ -83,12 +83,9 @@ fn each_packet_that_cannot_be_served_is_dropped_for_its_own_reason() {
     let foreign = Packet { to_mac: [2, 9, 9, 9, 9, 9], ..from_client(40000, "10.1.0.100", 80, Some(SYN)) };
     let tired = Packet { hops: 1, ..from_client(40001, "10.1.0.100", 80, Some(SYN)) };
     let far = Packet { from: address("192.0.2.1", 40000), ..from_client(1, "10.1.0.100", 80, Some(SYN)) };
-    let mut fragment = from_client(40000, "10.1.0.102", 53, None).bytes();
-    fragment[20] = 0x20; // more fragments
-    let fragment_len = fragment.len();
-    fragment[16..18].copy_from_slice(&((fragment_len - 14) as u16 / 8 * 8 + 4).to_be_bytes());
-    fragment.resize(14 + (fragment_len - 14) / 8 * 8 + 4, 0);
-    ipv4::Packet::new_unchecked(&mut fragment[14..]).fill_checksum();
+    let mut ping = from_client(40000, "10.2.0.77", 53, None).bytes();
+    (ping[21], ping[23]) = (8, 1); // a later fragment of ICMP
+    ipv4::Packet::new_unchecked(&mut ping[14..]).fill_checksum();
     let mut broken = from_client(40002, "10.1.0.100", 80, Some(SYN)).bytes();
     broken[24] ^= 0x55; // the header's checksum
     let own = from_client(40000, "10.1.0.21", 80, Some(SYN));
@@ -98,7 +95,7 @@ fn each_packet_that_cannot_be_served_is_dropped_for_its_own_reason() {
         (tired.bytes(), Counter::DropHopsExceeded),
         (far.bytes(), Counter::DropNoRoute),
         (own.bytes(), Counter::DropNoListener),
-        (fragment, Counter::DropFragment),
+        (ping, Counter::DropFragmentIcmp),
         (broken, Counter::DropChecksum),
         (vec![0; 9], Counter::DropEthernetTruncated),
     ] {

@@ -112,6 +112,7 @@ impl Appliance {
                     boot_parity: (disk.boots > 0).then_some(disk.boots & 1 == 1),
                     now,
                     hold_packets_max: 1024,
+                    fragments_waiting_max: 512,
                     counters: Arc::clone(&counters),
                     variant: variants.mirror,
                 })

@@ -10,8 +10,8 @@ use baton::base::io::{Io, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::time::{Duration, Instant};
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
-use baton::worker::Worker;
 use baton::worker::message::{Command, Event};
+use baton::worker::{Origin, Worker};
 
 use crate::agenda::Nanos;
 
@@ -167,9 +167,11 @@ impl Lcore {
             PlainBuffer::from_bytes(&frame).received(RxMeta { port, ..RxMeta::default() })
         };
         let mut burst: Vec<PlainBuffer> = self.rx.drain(..count).map(received).collect();
+        self.worker.set_origin(Origin::Port);
         self.worker.handle_burst(now, &mut burst, &mut outside);
         let count = self.handed.len().min(BURST_MAX);
         let mut burst: Vec<PlainBuffer> = self.handed.drain(..count).collect();
+        self.worker.set_origin(Origin::Worker);
         self.worker.handle_burst(now, &mut burst, &mut outside);
         self.worker.poll(now, &mut outside);
         outside.events.extend(std::iter::from_fn(|| self.worker.poll_event()));

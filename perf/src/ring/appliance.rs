@@ -231,6 +231,7 @@ pub fn worker_setup(
         boot_parity: None,
         now,
         hold_packets_max: (BUFFERS / 4) as usize,
+        fragments_waiting_max: (BUFFERS / 8) as usize,
         counters: Arc::clone(counters),
         variant: Variant::Sound,
     })

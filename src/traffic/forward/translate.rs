@@ -4,7 +4,7 @@
 
 use crate::flow::key::{Key, UDP};
 use crate::wire::checksum::Delta;
-use crate::wire::parse::{Network, Parsed};
+use crate::wire::parse::{Network, Notes, Parsed};
 use crate::wire::{ipv4, ipv6, tcp, udp};
 
 /// What became of a packet.
@@ -32,7 +32,7 @@ const TTL_V4: usize = 8;
 const HOP_LIMIT_V6: usize = 7;
 
 /// Rewrites the packet in `head`, which was parsed as `parsed` and has key
-/// `old`, so that it has key `new`.
+/// `old`, so that it has key `new`; of a later fragment the addresses.
 pub fn translate(head: &mut [u8], parsed: &Parsed, old: &Key, new: &Key) -> Translated {
     let l4 = usize::from(parsed.l4_offset);
     let mut delta = Delta::NONE.port(old.src_port, new.src_port).port(old.dst_port, new.dst_port);
@@ -69,6 +69,10 @@ pub fn translate(head: &mut [u8], parsed: &Parsed, old: &Key, new: &Key) -> Tran
         (Network::Ipv4 | Network::Ipv6, ..) | (Network::Arp | Network::Liveness | Network::Other, ..) => {
             return Translated::Families;
         }
+    }
+    if parsed.notes.has(Notes::FRAGMENT_LATER) {
+        // The rest is in the first fragment, its checksum over the whole datagram (RFC 768, RFC 9293 section 3.1).
+        return Translated::Done;
     }
     if new.protocol == UDP {
         let mut datagram = udp::Datagram::new_unchecked(&mut head[l4..]);
