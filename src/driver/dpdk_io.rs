@@ -56,13 +56,15 @@ pub struct DpdkIo {
     setup: DpdkIoSetup,
     /// Packets for each other worker.
     handing: Vec<ArrayVec<Packet, BURST_MAX>>,
+    /// Commands of the master that were taken from the ring together, the first one at the end.
+    commands: ArrayVec<Command, BURST_MAX>,
 }
 
 impl DpdkIo {
     /// The world of one worker; moved to its lcore.
     pub fn new(setup: DpdkIoSetup) -> DpdkIo {
         let handing = setup.ends.hand_over.iter().map(|_| ArrayVec::new()).collect();
-        DpdkIo { setup, handing }
+        DpdkIo { setup, handing, commands: ArrayVec::new() }
     }
 
     fn flush_hand_over(&mut self, to: usize) {
@@ -169,8 +171,15 @@ impl World for DpdkIo {
 
     #[inline]
     fn command(&mut self) -> Option<Command> {
-        let [of_liveness, of_master] = &mut self.setup.ends.commands;
-        of_liveness.pop_one().or_else(|| of_master.pop_one())
+        if self.commands.is_empty() {
+            let [of_liveness, of_master] = &mut self.setup.ends.commands;
+            if let Some(command) = of_liveness.pop_one() {
+                return Some(command);
+            }
+            of_master.pop(&mut self.commands);
+            self.commands.reverse();
+        }
+        self.commands.pop()
     }
 
     fn sources(&self) -> usize {

@@ -117,6 +117,9 @@ impl MasterThread {
         self.take_events(now);
         self.take_questions(now);
         self.setup.loads.sample(now);
+        for (commands, worker) in self.commands.iter().zip(0..) {
+            self.setup.master.set_crowded(WorkerId(worker), !commands.is_empty());
+        }
         self.setup.master.poll(now);
         self.execute(now);
         self.pass_on();

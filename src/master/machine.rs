@@ -167,6 +167,11 @@ impl Master {
         }
     }
 
+    /// Commands wait for this worker, or no longer do: while they do, its flows are not swept.
+    pub fn set_crowded(&mut self, worker: WorkerId, crowded: bool) {
+        self.sweep.set_crowded(worker, crowded);
+    }
+
     /// When to call [`Master::poll`] next.
     pub fn next_deadline(&self) -> Instant {
         let sweep = if self.active { self.sweep.next_deadline() } else { Instant::FAR_FUTURE };
