@@ -39,7 +39,7 @@ counters! {
     DropOtherHost => "drop_other_host",
     /// Packets dropped: IP multicast or broadcast that is no neighbour discovery.
     DropMulticast => "drop_multicast",
-    /// Packets dropped: fragments of ICMP to an address that is not this appliance's.
+    /// Packets dropped: fragments of ICMP that are no echo request to this appliance.
     DropFragmentIcmp => "drop_fragment_icmp",
     /// Packets dropped: a fragment that overlaps another one of its datagram (RFC 1858, RFC 5722).
     DropFragmentOverlap => "drop_fragment_overlap",

@@ -259,6 +259,7 @@ impl MasterThread {
                 MasterOutput::Command { to: None, command } => {
                     self.commands.iter_mut().for_each(|commands| commands.push_back(command.clone()));
                 }
+                MasterOutput::Count { counter, packets } => self.setup.counters.add(counter, packets),
                 MasterOutput::Rival { port, address, link } => {
                     if now < self.rival_at {
                         continue;

@@ -25,6 +25,8 @@ pub enum Answer {
         /// In whose name.
         class: TxClass,
     },
+    /// It is a fragment of an echo request to us: answer when it is whole.
+    Fragment,
     /// It asks for a service address, and this appliance is not active.
     NotActive,
     /// Someone else uses an address of ours, or (while active) a virtual MAC.
@@ -108,6 +110,11 @@ impl Answers {
             (Network::Arp, _) => self.arp(&query),
             (Network::Ipv4, IpProtocol::ICMP) if !parsed.is_fragment() => self.icmp(&query),
             (Network::Ipv6, IpProtocol::ICMPV6) if !parsed.is_fragment() => self.icmpv6(&query),
+            (Network::Ipv4 | Network::Ipv6, IpProtocol::ICMP | IpProtocol::ICMPV6)
+                if parsed.is_fragment() =>
+            {
+                self.fragment(&query)
+            }
             (Network::Ipv4 | Network::Ipv6 | Network::Liveness | Network::Other, _) => Err(Answer::NotForUs),
         };
         answer.unwrap_or_else(|refusal| refusal)
@@ -179,6 +186,15 @@ impl Answers {
             }
             icmpv6::Type(_) => Err(Answer::NotForUs),
         }
+    }
+
+    /// Whether a fragment is to be put together with others is said by the addresses, which all of them have.
+    fn fragment(&self, query: &Query<'_>) -> Result<Answer, Answer> {
+        let (source, destination) = query.parsed.addresses(query.frame).ok_or(Answer::NotForUs)?;
+        self.echo_holder(query, source, destination)?;
+        let checked = query.parsed.network != Network::Ipv4
+            || ipv4::Packet::new_unchecked(query.l3()).checksum_is_valid();
+        if checked { Ok(Answer::Fragment) } else { Err(Answer::Malformed(Malformed::Checksum)) }
     }
 
     fn ndp(

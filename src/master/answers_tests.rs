@@ -211,6 +211,13 @@ fn a_standby_answers_an_echo_that_the_active_forwarded_to_it() {
     assert!(line(CLIENT, &request, false).starts_with("Own 02:00:00:00:01:01 > 00:00:5e:00:01:33"));
 }
 
+fn packet_to(frame: &mut [u8], to: &str) {
+    let IpAddr::V4(to) = ip(to) else { panic!("an IPv4 address") };
+    let mut packet = ipv4::Packet::new_unchecked(&mut frame[14..]);
+    packet.set_destination(to);
+    packet.fill_checksum();
+}
+
 #[test]
 fn echoes_to_groups_and_fragments_and_broken_ones_get_no_answer() {
     let refused = |frame: &[u8]| answers().handle_packet(CLIENT, frame, true);
@@ -228,7 +235,19 @@ fn echoes_to_groups_and_fragments_and_broken_ones_get_no_answer() {
     let mut packet = ipv4::Packet::new_unchecked(&mut fragment[14..]);
     packet.set_fragment(false, false, 64);
     packet.fill_checksum();
-    assert_eq!(refused(&fragment), Answer::NotForUs);
+    assert_eq!(refused(&fragment), Answer::Fragment, "to be put together first");
+    packet_to(&mut fragment, "10.1.0.50");
+    assert_eq!(refused(&fragment), Answer::NotForUs, "nobody's fragment");
+}
+
+#[test]
+fn neighbour_discovery_with_a_fragment_header_is_none() {
+    let whole = solicitation("fd01::50", "fd01::100");
+    let mut wrapped = [&whole[..54], &[58, 0, 0, 0, 0, 0, 0, 1], &whole[54..]].concat();
+    wrapped[20] = IpProtocol::FRAGMENT.0;
+    wrapped[19] += 8;
+    assert!(matches!(answers().handle_packet(CLIENT, &whole, true), Answer::Send { .. }));
+    assert_eq!(answers().handle_packet(CLIENT, &wrapped, true), Answer::Malformed(Malformed::NdpInvalid));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use core::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::wire::ethernet::{self, EtherType, Frame, MacAddress};
+use crate::wire::parse::{Network, parse};
 use crate::wire::vlan::Tag;
 use crate::wire::{IpProtocol, arp, icmp, icmpv6, ipv4, ipv6, ndp, vlan};
 
@@ -108,6 +109,47 @@ pub fn echo_reply_v6(link: &Link, source: Ipv6Addr, destination: Ipv6Addr, messa
     reply.set_kind(icmpv6::Type::ECHO_REPLY, 0);
     reply.fill_checksum(source, destination);
     bytes
+}
+
+/// The fragments in which a frame that was made here leaves by a link of this MTU: itself, if it is not too long. All of
+/// them have the identification; of IPv4 its lower half (RFC 791 section 3.2, RFC 8200 section 4.5).
+pub fn fragments(frame: Vec<u8>, mtu: u16, identification: u32) -> Vec<Vec<u8>> {
+    let Ok(parsed) = parse(&frame) else { return vec![frame] };
+    let (l3, l4, end) = (parsed.l3_offset(), usize::from(parsed.l4_offset), parsed.end());
+    let is_v4 = match parsed.network {
+        Network::Ipv4 => true,
+        Network::Ipv6 => false,
+        Network::Arp | Network::Liveness | Network::Other => return vec![frame],
+    };
+    let around = l4 - l3 + if is_v4 { 0 } else { ipv6::FRAGMENT_HEADER_LEN };
+    let size = usize::from(mtu).saturating_sub(around) / 8 * 8;
+    if end - l3 <= usize::from(mtu) || size == 0 {
+        return vec![frame];
+    }
+    let (head, data) = (&frame[..l4], &frame[l4..end]);
+    let piece = |(number, piece): (usize, &[u8])| {
+        let (offset, more) = ((number * size) as u16, number * size + piece.len() < data.len());
+        let mut bytes = head.to_vec();
+        if is_v4 {
+            bytes.extend_from_slice(piece);
+            let mut packet = ipv4::Packet::new_unchecked(&mut bytes[l3..]);
+            packet.set_total_len((around + piece.len()) as u16);
+            packet.set_identification(identification as u16);
+            packet.set_fragment(false, more, offset);
+            packet.fill_checksum();
+        } else {
+            let [a, b] = (offset | u16::from(more)).to_be_bytes();
+            bytes.extend_from_slice(&[parsed.protocol.0, 0, a, b]);
+            bytes.extend_from_slice(&identification.to_be_bytes());
+            bytes.extend_from_slice(piece);
+            let mut packet = ipv6::Packet::new_unchecked(&mut bytes[l3..]);
+            packet.set_payload_len((around - ipv6::HEADER_LEN + piece.len()) as u16);
+            packet.set_next_header(IpProtocol::FRAGMENT);
+        }
+        bytes.resize(bytes.len().max(FRAME_LEN_MIN), 0);
+        bytes
+    };
+    data.chunks(size).enumerate().map(piece).collect()
 }
 
 /// A frame that says nothing: an XID response of the null service (IEEE 802.2 clause

@@ -1,9 +1,10 @@
-//! The master: answers, neighbours, announcements and the aging sweep, composed.
+//! The master: answers, whole or in fragments, neighbours, announcements and the aging sweep, composed.
 
 use core::net::IpAddr;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use crate::base::counters::Counter;
 use crate::base::ids::{PortId, WorkerId};
 use crate::base::io::TxClass;
 use crate::base::limits::PUNT_OUTPUTS_MAX;
@@ -12,10 +13,13 @@ use crate::config::snapshot::Snapshot;
 use crate::flow::aging::LastSeen;
 use crate::master::announce::{announcements, keep_alives};
 use crate::master::answers::{Answer, Answers};
+use crate::master::frames;
 use crate::master::neighbours::{self, Neighbours};
+use crate::master::reassembly::{Put, Reassembly};
 use crate::master::sweep::AgingSweep;
 use crate::traffic::routes::NextHop;
 use crate::wire::ethernet::MacAddress;
+use crate::wire::parse::parse;
 use crate::worker::message::Command;
 
 /// Between two frames from the virtual MAC, by which bridges keep it.
@@ -54,6 +58,13 @@ pub enum MasterOutput {
         /// What.
         command: Command,
     },
+    /// Count so many fragments that were not put together.
+    Count {
+        /// Why.
+        counter: Counter,
+        /// How many.
+        packets: u64,
+    },
     /// Someone else uses an address of ours.
     Rival {
         /// Seen on this port.
@@ -69,6 +80,11 @@ pub enum MasterOutput {
 /// earlier; [`Master::poll_output`] until `None` after every call.
 pub struct Master {
     answers: Answers,
+    reassembly: Reassembly,
+    /// Of the next answer in fragments.
+    identification: u32,
+    /// The ports' MTUs.
+    mtus: Vec<u16>,
     neighbours: Neighbours,
     sweep: AgingSweep,
     announcements: Vec<(PortId, Vec<u8>)>,
@@ -86,6 +102,9 @@ impl Master {
         let macs: Vec<MacAddress> = setup.link_addresses.iter().copied().map(MacAddress).collect();
         Master {
             answers: Answers::new(config, &macs),
+            reassembly: Reassembly::default(),
+            identification: setup.seed as u32,
+            mtus: config.ports.iter().map(|port| port.mtu).collect(),
             neighbours: Neighbours::new(setup.now, config, &macs, setup.seed),
             sweep: AgingSweep::new(setup.now, &config.flows, setup.last_seen),
             announcements: announcements(config),
@@ -114,14 +133,56 @@ impl Master {
             return; // The driver is behind; whoever asked asks again.
         }
         self.neighbours.handle_packet(now, port, frame);
-        match self.answers.handle_packet(port, frame, self.active) {
+        let answer = self.answers.handle_packet(port, frame, self.active);
+        match answer {
+            Answer::Fragment => self.handle_fragment(now, port, frame),
+            Answer::Send { .. }
+            | Answer::Rival { .. }
+            | Answer::NotActive
+            | Answer::OffLink
+            | Answer::NotForUs
+            | Answer::Malformed(_) => self.act(port, answer),
+        }
+    }
+
+    /// A piece of an echo request to us: answered in pieces when it is whole (RFC 1122 section 3.2.2.6).
+    fn handle_fragment(&mut self, now: Instant, port: PortId, frame: &[u8]) {
+        let Ok(parsed) = parse(frame) else { return };
+        let put = self.reassembly.handle(now, frame, &parsed);
+        self.count_dropped();
+        match put {
+            Put::Waits => {}
+            Put::Dropped(counter) => self.outputs.push_back(MasterOutput::Count { counter, packets: 1 }),
+            Put::Whole(frame) => {
+                let answer = self.answers.handle_packet(port, &frame, self.active);
+                self.act(port, answer);
+            }
+        }
+    }
+
+    fn count_dropped(&mut self) {
+        while let Some((counter, packets)) = self.reassembly.poll_dropped() {
+            self.outputs.push_back(MasterOutput::Count { counter, packets });
+        }
+    }
+
+    fn act(&mut self, port: PortId, answer: Answer) {
+        match answer {
             Answer::Send { frame, class } => {
-                self.outputs.push_back(MasterOutput::Inject { port, frame, class });
+                let mtu = self.mtus.get(usize::from(port.0)).copied().unwrap_or(u16::MAX);
+                self.identification = self.identification.wrapping_add(1);
+                for frame in frames::fragments(frame, mtu, self.identification) {
+                    self.outputs.push_back(MasterOutput::Inject { port, frame, class });
+                }
             }
             Answer::Rival { address, mac } => {
                 self.outputs.push_back(MasterOutput::Rival { port, address, link: mac.0 });
             }
-            Answer::NotActive | Answer::OffLink | Answer::NotForUs | Answer::Malformed(_) => {}
+            Answer::Fragment
+            | Answer::NotActive
+            | Answer::OffLink
+            | Answer::NotForUs
+            | Answer::Malformed(_) => {}
         }
     }
 
@@ -134,6 +195,8 @@ impl Master {
     /// Time passed.
     pub fn poll(&mut self, now: Instant) {
         self.neighbours.poll(now);
+        self.reassembly.expire(now);
+        self.count_dropped();
         if now >= self.keep_alive_at {
             self.keep_alive_at = now + KEEP_ALIVE_INTERVAL;
             for (port, frame) in &self.keep_alives {
@@ -175,6 +238,7 @@ impl Master {
     /// When to call [`Master::poll`] next.
     pub fn next_deadline(&self) -> Instant {
         let sweep = if self.active { self.sweep.next_deadline() } else { Instant::FAR_FUTURE };
-        self.neighbours.next_deadline().min(self.keep_alive_at).min(sweep)
+        let fragments = self.reassembly.next_deadline();
+        self.neighbours.next_deadline().min(self.keep_alive_at).min(sweep).min(fragments)
     }
 }

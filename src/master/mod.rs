@@ -15,6 +15,7 @@ pub mod answers;
 pub mod frames;
 pub mod machine;
 pub mod neighbours;
+pub mod reassembly;
 pub mod route;
 pub mod sweep;
 

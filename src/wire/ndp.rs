@@ -128,7 +128,8 @@ pub fn check_packet<T: AsRef<[u8]>>(
     message: &[u8],
     repr: &Repr,
 ) -> Result<(), Malformed> {
-    if packet.hop_limit() != HOP_LIMIT {
+    // RFC 6980 section 5: nor with a fragment header, not even around a whole packet.
+    if packet.hop_limit() != HOP_LIMIT || packet.chain()?.fragment.is_some() {
         return Err(Malformed::NdpInvalid);
     }
     let (source, destination) = (packet.source(), packet.destination());

@@ -10,6 +10,7 @@ mod harness_holds;
 mod links_suit_dpdk;
 mod pair_dns;
 mod pair_downloads;
+mod pair_fragments;
 mod pair_hold;
 mod pair_roles;
 mod pair_senders;

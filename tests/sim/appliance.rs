@@ -385,7 +385,7 @@ impl Appliance {
                 MasterOutput::Command { to: None, command } => {
                     (0..WORKERS).for_each(|worker| self.command(worker, command.clone(), agenda));
                 }
-                MasterOutput::Rival { .. } => {}
+                MasterOutput::Count { .. } | MasterOutput::Rival { .. } => {}
             }
         }
         let wake = agenda.now + agenda.span(200 * US, 1000 * US);

@@ -70,15 +70,15 @@ impl Ranges {
         Piece::New
     }
 
+    /// How many have come.
+    pub fn pieces(&self) -> usize {
+        usize::from(self.count)
+    }
+
     /// Whether all have come.
     pub fn are_whole(&self) -> bool {
         // Pieces do not overlap and none lies beyond the end: so many bytes leave no hole.
         self.ended && self.bytes == self.end
-    }
-
-    /// The whole datagram's length in bytes, once the last piece has come.
-    pub fn total(&self) -> Option<u16> {
-        self.ended.then_some(self.end)
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
         }
         let end = FRAGMENTS_PER_DATAGRAM_MAX as u16 * 8;
         assert_eq!(ranges.take(end, 8, false), Piece::TooMany);
-        assert_eq!((ranges.are_whole(), ranges.total()), (false, None));
+        assert_eq!((ranges.are_whole(), ranges.pieces()), (false, FRAGMENTS_PER_DATAGRAM_MAX));
         ranges.clear();
         assert_eq!(ranges.take(0, 8, false), Piece::New);
         assert!(ranges.are_whole());

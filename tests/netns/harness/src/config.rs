@@ -14,6 +14,13 @@ pub const ECHO_PORT: u16 = 7;
 /// Memory of one appliance's EAL, in MiB.
 pub const MEMORY_MB: u32 = 256;
 
+/// The driver of [`Settings::default`].
+pub const AF_PACKET: &str = "net_af_packetN,iface=IFACE";
+
+/// A driver that passes every packet as it is on the link, while `af_packet` has the kernel put IPv4 fragments together
+/// (it asks for `PACKET_FANOUT_FLAG_DEFRAG`) and then cuts what is longer than its frames.
+pub const AF_XDP: &str = "net_af_xdpN,iface=IFACE";
+
 /// What tests vary of a pair's configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -25,6 +32,8 @@ pub struct Settings {
     pub partition: &'static str,
     /// Health checks of the web servers; off by default, as the appliance warns that it does not run them yet.
     pub health: bool,
+    /// The driver of the ports and its arguments, with `N` for the port's number and `IFACE` for its interface.
+    pub device: &'static str,
     /// Flows and source-NAT ports go within seconds of their end.
     pub short_timeouts: bool,
     /// Lines added at the end, tables of their own.
@@ -38,6 +47,7 @@ impl Default for Settings {
             commit: "hold",
             partition: "availability",
             health: false,
+            device: AF_PACKET,
             short_timeouts: false,
             more: String::new(),
         }
@@ -106,7 +116,9 @@ fn head(out: &mut String, world: &World, settings: &Settings, side: Side) {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u16;
     // The two appliances' workers on different CPUs, where there are two.
     let (worker_cpu, master_cpu) = (side.node() % cpus, (side.node() + 1) % cpus);
-    let device = |number: u32, link: Link| format!("net_af_packet{number},iface={}", link.interface(side));
+    let device = |number: u32, link: Link| {
+        settings.device.replace("IFACE", &link.interface(side)).replace('N', &number.to_string())
+    };
     let _ = write!(
         out,
         r#"[appliance]
