@@ -83,6 +83,42 @@ impl Timeouts {
     }
 }
 
+/// Classes that a word can name, and those that none is.
+const CLASSES: usize = 8;
+
+/// What idle times are judged by at one moment: made once for many places.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// The tick of this moment, as words hold it.
+    now: u32,
+    /// Ticks that count at most: those since the timers were restarted.
+    counting: u32,
+    /// Ticks from which on a flow of each class is expired; of no class never.
+    limits: [u32; CLASSES],
+}
+
+impl Bounds {
+    fn new(now: Instant, not_before: u64, timeouts: &Timeouts) -> Bounds {
+        let limit = |class: usize| match timeouts.ticks(class as u32) {
+            Some(ticks) => u32::try_from(ticks).unwrap_or(u32::MAX),
+            None => u32::MAX,
+        };
+        let counting = tick_of(now).saturating_sub(not_before);
+        Bounds {
+            now: tick_of(now) as u32,
+            counting: u32::try_from(counting).unwrap_or(u32::MAX),
+            limits: core::array::from_fn(limit),
+        }
+    }
+
+    #[inline(always)]
+    fn are_passed(&self, word: u32) -> bool {
+        let unseen = self.now.wrapping_sub(word) & TICK_MASK;
+        let unseen = if unseen >= IDLE_MAX { 0 } else { unseen };
+        unseen.min(self.counting) >= self.limits[(word >> TICK_BITS) as usize % CLASSES]
+    }
+}
+
 /// What the array says of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
@@ -174,12 +210,25 @@ impl LastSeen {
 
     /// Whether a flow has been idle for too long.
     pub fn judge(&self, flow: FlowIndex, now: Instant, timeouts: &Timeouts) -> Age {
+        self.judge_by(flow, &self.bounds(now, timeouts))
+    }
+
+    /// As [`LastSeen::judge`], for many flows at one moment.
+    #[inline]
+    pub fn judge_by(&self, flow: FlowIndex, bounds: &Bounds) -> Age {
         let word = self.0.words.get(flow.slot()).map_or(0, |cell| cell.load(Ordering::Relaxed));
-        match timeouts.ticks(word >> TICK_BITS) {
-            None => Age::Free,
-            Some(limit) if self.idle_ticks(word, tick_of(now)) >= limit => Age::Expired,
-            Some(_) => Age::Fresh,
+        if word >> TICK_BITS == 0 {
+            Age::Free
+        } else if bounds.are_passed(word) {
+            Age::Expired
+        } else {
+            Age::Fresh
         }
+    }
+
+    /// What flows are judged by at a moment.
+    pub fn bounds(&self, now: Instant, timeouts: &Timeouts) -> Bounds {
+        Bounds::new(now, self.0.not_before.load(Ordering::Relaxed), timeouts)
     }
 
     fn idle_ticks(&self, word: u32, now: u64) -> u64 {
@@ -219,13 +268,14 @@ impl Sweep {
         &'a mut self,
         budget: u32,
         now: Instant,
-        timeouts: &'a Timeouts,
+        timeouts: &Timeouts,
     ) -> impl Iterator<Item = FlowIndex> + 'a {
         let len = self.last_seen.places();
+        let bounds = self.last_seen.bounds(now, timeouts);
         (0..budget.min(len)).filter_map(move |_| {
             let flow = FlowIndex(self.next);
-            self.next = (self.next + 1) % len;
-            (self.last_seen.judge(flow, now, timeouts) == Age::Expired).then_some(flow)
+            self.next = if flow.0 + 1 == len { 0 } else { flow.0 + 1 };
+            (self.last_seen.judge_by(flow, &bounds) == Age::Expired).then_some(flow)
         })
     }
 }
