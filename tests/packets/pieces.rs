@@ -74,6 +74,9 @@ impl Host {
             let data = &frame[end - usize::from(piece.len)..end];
             let (from, to) = (usize::from(piece.offset), usize::from(piece.offset) + data.len());
             datagram.bytes.resize(datagram.bytes.len().max(to), None);
+            if datagram.bytes[from..to].iter().zip(data).all(|(place, byte)| *place == Some(*byte)) {
+                return None; // It came before.
+            }
             datagram.broken |= datagram.bytes[from..to].iter().any(Option::is_some);
             for (place, byte) in datagram.bytes[from..to].iter_mut().zip(data) {
                 *place = Some(*byte);

@@ -11,6 +11,7 @@ use baton::wire::{IpProtocol, arp, icmpv6, ipv6, ndp};
 use crate::agenda::{MS, Nanos};
 use crate::client::Client;
 use crate::packet::{Packet, is_ip};
+use crate::pieces;
 use crate::server::Server;
 
 /// Between two questions for a neighbour.
@@ -24,6 +25,9 @@ struct Neighbour {
     asked_at: Nanos,
     waiting: VecDeque<Packet>,
 }
+
+/// Longer datagrams leave in fragments.
+const DATAGRAM_MTU: u16 = 800;
 
 /// What runs on a host.
 pub enum Program {
@@ -39,6 +43,10 @@ pub struct Host {
     gateway: Option<(Ipv4Addr, Ipv6Addr)>,
     neighbours: BTreeMap<IpAddr, Neighbour>,
     pub program: Program,
+    /// Of the packet sent last.
+    identification: u32,
+    /// Where packets in fragments are put together.
+    pieces: pieces::Host,
     /// Frames to send now.
     pub out: Vec<Vec<u8>>,
     /// What no host should ever see.
@@ -67,6 +75,8 @@ impl Host {
             gateway,
             neighbours: BTreeMap::new(),
             program,
+            identification: 0,
+            pieces: pieces::Host::default(),
             out: Vec::new(),
             complaints: Vec::new(),
             timer_at: Nanos::MAX,
@@ -125,6 +135,19 @@ impl Host {
             }
             return;
         }
+        let whole;
+        let (bytes, parsed) = if parsed.is_fragment() {
+            let Some(frame) = self.pieces.came(bytes) else { return };
+            whole = frame;
+            match parse(&whole) {
+                Ok(parsed) => (&whole[..], parsed),
+                Err(malformed) => {
+                    return self.complaints.push(format!("a malformed packet in fragments: {malformed}"));
+                }
+            }
+        } else {
+            (bytes, parsed)
+        };
         match Packet::read(bytes, &parsed) {
             Ok(Some(packet)) => self.handle_packet(now, &packet),
             Ok(None) => {}
@@ -152,7 +175,12 @@ impl Host {
             let hop = self.next_hop(packet.to);
             let neighbour = self.neighbours.entry(hop).or_default();
             match neighbour.mac {
-                Some(mac) => self.out.push(packet.frame(self.mac, mac)),
+                Some(mac) => {
+                    let mtu = if packet.tcp.is_none() { DATAGRAM_MTU } else { u16::MAX };
+                    self.identification += 1;
+                    let frame = packet.frame(self.mac, mac);
+                    self.out.extend(frames::fragments(frame, mtu, self.identification));
+                }
                 None => {
                     let asks = neighbour.waiting.is_empty();
                     if neighbour.waiting.len() < WAITING_MAX {

@@ -9,6 +9,9 @@ mod hosts;
 mod lcore;
 mod link;
 mod packet;
+#[path = "../packets/pieces.rs"]
+#[expect(dead_code, reason = "hosts only put together what others took to pieces")]
+mod pieces;
 mod run;
 mod scenario;
 mod server;
