@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use baton::base::counters::Counter;
-use baton::base::ids::NodeId;
+use baton::base::ids::{NodeId, WorkerId};
 use baton::base::io::TxClass;
 use baton::flow::key::Address;
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
-use baton::worker::message::Command;
+use baton::worker::message::{Command, Role};
 
 use crate::bench::*;
 
@@ -112,6 +112,22 @@ fn a_shard_without_free_ports_refuses_flows_and_gives_out_none_twice() {
     assert_eq!((out.len(), bench.count(Counter::DropPortsExhausted)), (own, (packets.len() - own) as u64));
     let ports: HashSet<_> = out.iter().map(|out| out.from).collect();
     assert_eq!(ports.len(), own);
+}
+
+#[test]
+fn first_packets_of_another_workers_shards_are_handed_over_and_make_no_flow_here() {
+    let mut bench = Bench::new(1, 0, 2);
+    bench.know_neighbours();
+    bench.command(Command::Role { epoch: 1, role: Role::Active, term: TERM });
+    let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
+    let client = Address::v4([10, 1, 0, 50]);
+    let packets: Vec<_> = (0..100).map(|n| syn(20_000 + n, "10.1.0.103")).collect();
+    let ours = packets.iter().filter(|packet| toeplitz.shard_of(client, packet.from.1).0 % 2 == 0).count();
+    let out = together(&mut bench, &packets);
+    assert!((20..80).contains(&ours), "{ours} of 100");
+    assert_eq!((out.len(), bench.worker.flows().table.len()), (ours, ours));
+    let handed: Vec<_> = bench.io.handed.iter().map(|(to, _)| *to).collect();
+    assert_eq!(handed, vec![WorkerId(1); 100 - ours]);
 }
 
 #[test]
