@@ -383,10 +383,41 @@ fn too_many_or_too_few_of_a_kind() {
 }
 
 #[test]
-fn workers_without_all_roles() {
-    let fewer = "{ cpu = 1, roles = [\"distributor\", \"traffic-manager\"] }, {";
-    let words = "\"mirror\": workers of fewer roles are not built yet";
-    breaks("{ cpu = 1 }, {", fewer, "worker = ", "lcores.worker[0].roles", words);
+fn roles_may_be_divided_among_lcores() {
+    let divided = "worker = [ { cpu = 3, roles = [\"distributor\"] }, { cpu = 1 }, { cpu = 2, roles = [\"mirror\", \
+                   \"traffic-manager\"] } ]";
+    let text = GOOD.replace("worker = [ { cpu = 1 }, { cpu = 1 } ]", divided);
+    let checked = load(Path::new("a.toml"), &text).expect("it is good");
+    let lcores = &checked.lcores;
+    let cpus: Vec<_> = lcores.workers.iter().map(|worker| worker.cpu).collect();
+    assert_eq!((cpus, lcores.managers()), (vec![1, 2, 3], 2), "traffic managers first");
+    let distributors: Vec<_> = lcores.distributors().map(|worker| worker.0).collect();
+    assert_eq!(distributors, [0, 2]);
+}
+
+#[test]
+fn roles_that_do_not_make_an_appliance() {
+    let both = "worker = [ { cpu = 1 }, { cpu = 1 } ]";
+    let manager = "{ cpu = 1, roles = [\"traffic-manager\", \"mirror\"] }";
+    let distributor = "{ cpu = 1, roles = [\"distributor\"] }";
+    for (one, words) in [
+        (manager, "at least one worker with the role \"distributor\""),
+        (distributor, "at least one worker with the role \"traffic-manager\""),
+    ] {
+        let two = format!("worker = [ {one}, {one} ]");
+        breaks(both, &two, "worker = ", "lcores.worker", words);
+    }
+    let not_built = "a worker that mirrors the flows of others is not built yet";
+    for (roles, words) in [
+        ("\"distributor\", \"mirror\"", format!("\"traffic-manager\" with \"mirror\": {not_built}")),
+        ("\"traffic-manager\"", format!("\"mirror\" with \"traffic-manager\": {not_built}")),
+        ("", "at least one role".to_owned()),
+    ] {
+        let worker = format!("{{ cpu = 1, roles = [{roles}] }}, {{");
+        breaks("{ cpu = 1 }, {", &worker, "worker = ", "lcores.worker[0].roles", &words);
+    }
+    let twice = "{ cpu = 1, roles = [\"distributor\", \"distributor\"] }, {";
+    breaks("{ cpu = 1 }, {", twice, "worker = ", "lcores.worker[0].roles[1]", "each role once");
     let misspelt = "{ cpu = 1, roles = [\"distributer\"] }, {";
     let words = "\"distributor\" or \"traffic-manager\" or \"mirror\"";
     breaks("{ cpu = 1 }, {", misspelt, "worker = ", "lcores.worker[0].roles[0]", words);

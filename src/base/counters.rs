@@ -97,7 +97,7 @@ counters! {
     DropFamilies => "drop_families",
     /// Packets dropped: they would begin a flow while this appliance hands over.
     DropQuiescing => "drop_quiescing",
-    /// Packets handed to the worker that owns their shard.
+    /// Packets handed to the traffic manager that owns their shard.
     HandedOver => "handed_over",
     /// Flows made.
     FlowsMade => "flows_made",

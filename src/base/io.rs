@@ -25,10 +25,19 @@ pub enum Punt {
     Liveness,
 }
 
-/// The world of one worker.
-pub trait Io {
+/// What may be done with packets that another thread of this appliance is to handle: all that a distributor does.
+pub trait PassOn {
     /// The packet buffers of this world.
     type Buf: Buffer;
+
+    /// Gives a packet to another thread of this appliance. A full ring drops and counts.
+    fn punt(&mut self, to: Punt, packet: Self::Buf);
+    /// Gives a packet to the worker that owns its shard. A full ring drops and counts.
+    fn hand_over(&mut self, to: WorkerId, packet: Self::Buf);
+}
+
+/// The world of one worker.
+pub trait Io: PassOn {
     /// A second reference to a packet whose bytes cannot be written through it.
     type Shared;
 
@@ -36,10 +45,6 @@ pub trait Io {
     fn alloc(&mut self) -> Option<Self::Buf>;
     /// Sends a packet by a port at the burst's end. A full port drops and counts.
     fn send(&mut self, port: PortId, packet: Self::Buf, class: TxClass);
-    /// Gives a packet to another thread of this appliance. A full ring drops and counts.
-    fn punt(&mut self, to: Punt, packet: Self::Buf);
-    /// Gives a packet to the worker that owns its shard. A full ring drops and counts.
-    fn hand_over(&mut self, to: WorkerId, packet: Self::Buf);
     /// A reference to the same bytes that cannot be written, for sending twice.
     fn clone_shared(&mut self, packet: &Self::Buf) -> Option<Self::Shared>;
     /// Sends a shared reference, as `send` does.

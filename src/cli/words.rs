@@ -37,7 +37,7 @@ pub enum Word {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
-    /// Show who leads, who is in sync, how busy the workers are, and how the peers are
+    /// Show who leads, who is in sync, what the workers do and how busy they are, and how the peers are
     Status(Query),
     /// List flows
     Flows(FlowQuery),
@@ -47,7 +47,7 @@ pub enum Word {
     Mirror(Query),
     /// Show what happened lately
     Events(Query),
-    /// Show ports and their counters
+    /// Show ports, the workers that receive and send by them, and their counters
     Ports(Query),
     /// Show pools, their servers, virtual servers and source-NAT ports
     Pools(Query),

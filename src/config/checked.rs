@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::ids::{GroupId, NodeId, PoolId, PortId, ServerId, VirtualServerId};
+use crate::base::ids::{GroupId, NodeId, PoolId, PortId, ServerId, VirtualServerId, WorkerId};
 use crate::base::time::Duration;
 
 /// The whole file.
@@ -64,7 +64,8 @@ pub struct Eal {
 }
 
 /// What a worker lcore does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LcoreRole {
     /// Hashes flows across traffic managers.
     Distributor,
@@ -88,10 +89,42 @@ pub enum Idle {
 pub struct Lcores {
     /// The CPU of the master core and of the liveness thread.
     pub master_cpu: u32,
-    /// The workers, indexed by `WorkerId`.
+    /// The workers, indexed by `WorkerId`: first those that are traffic managers, then those that only distribute; in
+    /// the order of the file among each other.
     pub workers: Vec<WorkerLcore>,
     /// What they do when idle.
     pub idle: Idle,
+}
+
+impl Lcores {
+    /// How many of the workers are traffic managers: the first ones, which own all shards.
+    pub fn managers(&self) -> u16 {
+        self.workers.iter().filter(|worker| worker.has(LcoreRole::TrafficManager)).count() as u16
+    }
+
+    /// The workers that receive from ports.
+    pub fn distributors(&self) -> impl Iterator<Item = WorkerId> {
+        let workers = self.workers.iter().zip(0..);
+        workers.filter(|(worker, _)| worker.has(LcoreRole::Distributor)).map(|(_, number)| WorkerId(number))
+    }
+}
+
+impl WorkerLcore {
+    /// Whether it does this.
+    pub fn has(&self, role: LcoreRole) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+impl LcoreRole {
+    /// As the configuration has it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            LcoreRole::Distributor => "distributor",
+            LcoreRole::TrafficManager => "traffic-manager",
+            LcoreRole::Mirror => "mirror",
+        }
+    }
 }
 
 /// One worker lcore.

@@ -84,7 +84,7 @@ fn workers(page: &mut Page, status: &StatusReport) {
         ("worker_busy_turns_total", "Rounds that found something to do.", |of| of.busy_turns),
         ("worker_busy_microseconds_total", "Time in those.", |of| of.busy_us),
         ("worker_empty_microseconds_total", "Time in the others, rests included.", |of| of.empty_us),
-        ("worker_packets_total", "Packets taken from ports and from other workers.", |of| of.packets),
+        ("worker_packets_total", "Packets taken from ports and from other lcores.", |of| of.packets),
     ];
     for (name, help, total) in totals {
         page.head(name, help, "counter");

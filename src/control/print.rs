@@ -59,6 +59,12 @@ fn yes_no(truth: bool) -> &'static str {
     if truth { "yes" } else { "no" }
 }
 
+/// Names in one column; a dash for none.
+fn joined(names: impl IntoIterator<Item = impl Display>) -> String {
+    let names: Vec<String> = names.into_iter().map(|name| name.to_string()).collect();
+    if names.is_empty() { "-".to_owned() } else { names.join(",") }
+}
+
 fn span(millis: u64) -> impl Display {
     humantime::format_duration(Duration::from_millis(millis))
 }
@@ -87,10 +93,12 @@ impl Display for StatusReport {
         writeln!(f, "ports       {} at rest after their flow's end", flows.ports_resting)?;
         writeln!(f, "buffers     {} of {} in use", buffers.in_use, buffers.total)?;
         let mut workers =
-            Table::new(&["worker", "cpu", "shards", "flows", "load %", "cycles/packet", "moving"]);
+            Table::new(&["worker", "cpu", "roles", "shards", "flows", "load %", "cycles/packet", "moving"]);
         for w in &self.workers {
             let (load, cycles) = (tenths_or_dash(w.load_percent), tenths_or_dash(w.cycles_per_packet));
-            workers.row(&[&w.worker, &w.cpu, &w.shards, &w.flows, &load, &cycles, &yes_no(w.progressing)]);
+            let roles = joined(w.roles.iter().map(|role| role.text()));
+            let moving = yes_no(w.progressing);
+            workers.row(&[&w.worker, &w.cpu, &roles, &w.shards, &w.flows, &load, &cycles, &moving]);
         }
         write!(f, "\n{workers}")?;
         if self.peers.is_empty() {
@@ -226,6 +234,8 @@ impl Display for PortReport {
             "port",
             "link",
             "mac",
+            "received by",
+            "sent by",
             "rx packets",
             "rx bytes",
             "rx missed",
@@ -236,11 +246,14 @@ impl Display for PortReport {
             "device",
         ]);
         for p in &self.ports {
+            let (received_by, sent_by) = (joined(&p.received_by), joined(&p.sent_by));
             let link = if p.link_up { "up" } else { "down" };
             table.row(&[
                 &p.name,
                 &link,
                 &p.mac,
+                &received_by,
+                &sent_by,
                 &p.rx_packets,
                 &p.rx_bytes,
                 &p.rx_missed,

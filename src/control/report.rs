@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, PortId, ShardId, Term, Version, WorkerId};
 use crate::base::limits::FLOWS_SHOWN_MAX;
-use crate::config::checked::Protocol;
+use crate::config::checked::{LcoreRole, Protocol};
 use crate::failover::role::Role;
 use crate::failover::status::PeerStatus;
 
@@ -43,7 +43,7 @@ pub struct StatusReport {
     pub lease_ms: Option<u64>,
     /// The members of the in-sync set, itself included.
     pub in_sync: Vec<NodeId>,
-    /// Its workers.
+    /// Its workers: traffic managers, and behind them lcores that only distribute.
     pub workers: Vec<WorkerReport>,
     /// The other members.
     pub peers: Vec<PeerReport>,
@@ -70,10 +70,12 @@ pub const fn role_text(role: Role) -> &'static str {
 /// One worker.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerReport {
-    /// Its place in the configuration.
+    /// Its number.
     pub worker: WorkerId,
     /// Where it runs.
     pub cpu: u32,
+    /// What it does.
+    pub roles: Vec<LcoreRole>,
     /// Shards it owns.
     pub shards: u32,
     /// Flows in them.
@@ -92,7 +94,7 @@ pub struct WorkerReport {
     pub busy_us: u64,
     /// Time in the others, rests included, in microseconds.
     pub empty_us: u64,
-    /// Packets that it took from ports and from other workers, since its start.
+    /// Packets that it took from ports and from other lcores, since its start.
     pub packets: u64,
     /// Whether it moved since it was last looked at.
     pub progressing: bool,
@@ -275,7 +277,7 @@ pub struct FlowLine {
 /// Every counter, for each of its owners and in sum.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CounterReport {
-    /// Who counts: `worker0`, `master`, ...
+    /// Who counts: `worker0`, `distributor1`, `master`, ...
     pub owners: Vec<String>,
     /// Every counter.
     pub counters: Vec<CounterLine>,
@@ -467,6 +469,10 @@ pub struct PortLine {
     pub mac: String,
     /// Whether its link is up.
     pub link_up: bool,
+    /// The workers that own its receive queues, one each.
+    pub received_by: Vec<WorkerId>,
+    /// The workers that own its transmit queues, one each; other traffic managers send by these.
+    pub sent_by: Vec<WorkerId>,
     /// Packets received.
     pub rx_packets: u64,
     /// Bytes received.

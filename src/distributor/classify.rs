@@ -4,13 +4,16 @@
 //! and port; otherwise the hash of its destination (DESIGN "Shard"). So both
 //! directions of a flow have one shard, on every member, without a table.
 
+use crate::base::buffer::{Buffer, ChecksumStatus};
 use crate::base::counters::Counter;
 use crate::base::ids::{PortId, ShardId, WorkerId};
+use crate::config::checked::Checked;
 use crate::distributor::services::{Services, Whose};
 use crate::flow::key::{Address, Key};
 use crate::flow::toeplitz::Toeplitz;
 use crate::wire::IpProtocol;
-use crate::wire::parse::{Network, Notes, Parsed};
+use crate::wire::ipv4;
+use crate::wire::parse::{Network, Notes, Parsed, parse_head};
 
 /// What a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,11 @@ pub enum Class {
         shard: ShardId,
     },
     /// A fragment of a service's packet: its key is known together with its datagram's first one.
-    Fragment,
+    Fragment {
+        /// The shard whose owner is designated for the datagram: of its addresses, since they are all that every
+        /// fragment has.
+        designated: ShardId,
+    },
     /// It is dropped for this reason.
     Drop(Counter),
 }
@@ -45,21 +52,66 @@ pub struct MirrorPort {
     pub workers: u16,
 }
 
+impl MirrorPort {
+    /// Of a configuration; `None`: nothing is mirrored.
+    pub fn of(config: &Checked, workers: u16) -> Option<MirrorPort> {
+        let mirror = config.mirror.as_ref()?;
+        Some(MirrorPort { port: mirror.port, udp_port: mirror.udp_port, workers })
+    }
+}
+
+/// What there is to know of an appliance to say what a packet is to it.
+#[derive(Clone, Copy)]
+pub struct Here<'a> {
+    /// The ports' own link addresses, in their order.
+    pub link_addresses: &'a [[u8; 6]],
+    /// The virtual router's link addresses for IPv4 and IPv6.
+    pub virtual_router: [[u8; 6]; 2],
+    /// Its services.
+    pub services: &'a Services,
+    /// The hash of shards.
+    pub toeplitz: &'a Toeplitz,
+    /// Where mirror frames come in.
+    pub mirror: Option<MirrorPort>,
+}
+
+impl Here<'_> {
+    /// Says what a packet is, if it is sound as far as it was looked at, and to this appliance; else why it is dropped.
+    #[inline]
+    pub fn inspect<B: Buffer>(&self, packet: &B) -> Result<(Parsed, Class), Counter> {
+        let head = packet.head();
+        let parsed = parse_head(head, packet.total_len()).map_err(|malformed| malformed.counter())?;
+        let rx = packet.rx();
+        let own = self.link_addresses.get(usize::from(rx.port.0)).ok_or(Counter::DropOtherHost)?;
+        let [virtual_v4, virtual_v6] = self.virtual_router;
+        if !is_for(head, &parsed, &[*own, virtual_v4, virtual_v6]) {
+            return Err(Counter::DropOtherHost);
+        }
+        // Of a fragment a port can say nothing, whatever it says: the sum is the whole datagram's.
+        let is_l4_bad = rx.l4_checksum == ChecksumStatus::Bad && !parsed.is_fragment();
+        if rx.ip_checksum == ChecksumStatus::Bad || is_l4_bad {
+            return Err(Counter::DropChecksum);
+        }
+        // RFC 1812 section 5.2.2: what the port has not verified is verified here. The transport's is its ends' affair.
+        if rx.ip_checksum == ChecksumStatus::Unknown
+            && parsed.network == Network::Ipv4
+            && !ipv4::Packet::new_unchecked(&head[parsed.l3_offset()..]).checksum_is_valid()
+        {
+            return Err(Counter::DropChecksum);
+        }
+        Ok((parsed, classify(head, &parsed, rx.port, self)))
+    }
+}
+
 /// Whether a frame's destination is this appliance: the port's own address or
 /// a virtual one, given as `mine`, or a group.
-pub fn is_for(head: &[u8], parsed: &Parsed, mine: &[[u8; 6]]) -> bool {
+fn is_for(head: &[u8], parsed: &Parsed, mine: &[[u8; 6]]) -> bool {
     parsed.notes.has(Notes::MULTICAST) || head.get(..6).is_some_and(|to| mine.iter().any(|mac| mac == to))
 }
 
 /// Says what a packet is that came in by `port`.
-pub fn classify(
-    head: &[u8],
-    parsed: &Parsed,
-    port: PortId,
-    services: &Services,
-    toeplitz: &Toeplitz,
-    mirror: Option<MirrorPort>,
-) -> Class {
+fn classify(head: &[u8], parsed: &Parsed, port: PortId, here: &Here<'_>) -> Class {
+    let Here { services, toeplitz, mirror, .. } = *here;
     match parsed.network {
         Network::Liveness => return Class::Liveness,
         Network::Arp => return Class::Master,
@@ -77,7 +129,7 @@ pub fn classify(
         return Class::Drop(Counter::DropMulticast);
     }
     if parsed.is_fragment() {
-        return of_fragment(parsed, services.whose(&dst.into()));
+        return of_fragment(parsed, (src.into(), dst.into()), here);
     }
     let Some((src_port, dst_port)) = parsed.ports(head) else {
         return Class::Drop(Counter::DropProtocol);
@@ -105,8 +157,8 @@ pub fn shard_of(key: &Key, whose: Option<Whose>, toeplitz: &Toeplitz) -> ShardId
 }
 
 /// What a fragment is, of anything but ICMP and to nobody's group.
-fn of_fragment(parsed: &Parsed, whose: Option<Whose>) -> Class {
-    if let Some(Whose::Own(_)) = whose {
+fn of_fragment(parsed: &Parsed, (src, dst): (Address, Address), here: &Here<'_>) -> Class {
+    if let Some(Whose::Own(_)) = here.services.whose(&dst) {
         return Class::Drop(Counter::DropNoListener);
     }
     if parsed.vlan != 0 {
@@ -118,7 +170,11 @@ fn of_fragment(parsed: &Parsed, whose: Option<Whose>) -> Class {
         (_, true) => parsed.has_ports(),
         (_, false) => matches!(parsed.protocol, IpProtocol::TCP | IpProtocol::UDP),
     };
-    if may_have_ports { Class::Fragment } else { Class::Drop(Counter::DropProtocol) }
+    if !may_have_ports {
+        return Class::Drop(Counter::DropProtocol);
+    }
+    let shard = |address| here.toeplitz.shard_of(address, 0).0;
+    Class::Fragment { designated: ShardId(shard(src) ^ shard(dst)) }
 }
 
 fn to_self(parsed: &Parsed, port: PortId, dst_port: u16, mirror: Option<MirrorPort>) -> Class {

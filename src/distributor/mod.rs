@@ -1,10 +1,14 @@
 //! The distributor: what a packet is and which worker it belongs to (REQ E2, D10).
 //!
-//! Called by the worker that received the packet. In: parsed packets, the
-//! services of the configuration. Out: a [`classify::Class`] for each. Fragments
-//! go through [`fragment::Reassembly`] and come out with their datagram's ports (REQ D4).
-//! Not yet: lcores of its own, the connection store with its signals.
+//! Either a part of a worker, which asks [`classify`] of the packets that its stages leave; or on an lcore of its own,
+//! [`spread::Distributor`], which looks up no flow and hands every packet to the worker that owns its shard. In:
+//! packets, the services of the configuration. Out: a [`classify::Class`] for each. Fragments go through
+//! [`fragment::Reassembly`], of their designated worker, and come out with their datagram's ports (REQ D4).
+//!
+//! Not yet: the connection store with its signals.
 
 pub mod classify;
+pub mod doors;
 pub mod fragment;
 pub mod services;
+pub mod spread;

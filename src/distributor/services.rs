@@ -27,6 +27,8 @@ pub enum Whose {
 #[derive(Clone, Debug, Default)]
 pub struct Services {
     addresses: HashMap<Address, Whose>,
+    /// The same over IPv4, by the bytes of a packet.
+    addresses_v4: HashMap<[u8; 4], Whose>,
     listeners: HashMap<(Address, u16, u8), usize>,
     /// The same over IPv4, by the bytes of a packet.
     listeners_v4: HashMap<u64, usize>,
@@ -62,12 +64,21 @@ impl Services {
             }
             services.by_id.insert(server.id, i);
         }
+        let v4 =
+            services.addresses.iter().filter_map(|(address, whose)| Some((address.v4_octets()?, *whose)));
+        services.addresses_v4 = v4.collect();
         services
     }
 
     /// Whose an address is; `None`: nobody's here.
     pub fn whose(&self, address: &Address) -> Option<Whose> {
         self.addresses.get(address).copied()
+    }
+
+    /// As [`Services::whose`], of an IPv4 address in the order of the wire.
+    #[inline]
+    pub fn whose_v4(&self, address: [u8; 4]) -> Option<Whose> {
+        self.addresses_v4.get(&address).copied()
     }
 
     /// The virtual server that listens here, by its place in the configuration.

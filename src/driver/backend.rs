@@ -41,6 +41,15 @@ const SWITCHOVER_TIMEOUT: StdDuration = StdDuration::from_secs(3);
 /// Between two looks at its progress.
 const SWITCHOVER_LOOK: StdDuration = StdDuration::from_millis(5);
 
+/// Who owns the queues of a port, in the queues' order.
+#[derive(Clone, Debug, Default)]
+pub struct QueueOwners {
+    /// Who receives.
+    pub rx: Vec<WorkerId>,
+    /// Who sends; other traffic managers send by them.
+    pub tx: Vec<WorkerId>,
+}
+
 /// What answers are made from.
 pub struct Appliance {
     /// The configuration.
@@ -61,6 +70,8 @@ pub struct Appliance {
     pub toeplitz: Arc<Toeplitz>,
     /// Packet buffers.
     pub pool: Mempool,
+    /// Who has which queues of each port.
+    pub queues: Vec<QueueOwners>,
     /// To the master thread.
     pub questions: Mutex<Sender<Question>>,
 }
@@ -99,7 +110,7 @@ impl Appliance {
             state: state_text(flow.tcp).to_owned(),
             idle_ms: idle.millis(),
             shard,
-            worker: owner_of(shard, config.lcores.workers.len() as u16),
+            worker: owner_of(shard, config.lcores.managers()),
             version: flow.changed.version,
             protected,
         }
@@ -177,14 +188,14 @@ impl Backend for Appliance {
         let seen = core::mem::replace(&mut *self.turns_seen.lock(), counts.clone());
         let worker_reports = config.lcores.workers.iter().enumerate().map(|(number, lcore)| {
             let worker = WorkerId(number as u16);
-            let owned = |shard: &u16| {
-                owner_of(crate::base::ids::ShardId(*shard), config.lcores.workers.len() as u16) == worker
-            };
+            let owned =
+                |shard: &u16| owner_of(crate::base::ids::ShardId(*shard), config.lcores.managers()) == worker;
             let spent = spent.get(number).copied().unwrap_or_default();
             let load = loads.get(number).copied().unwrap_or_default();
             WorkerReport {
                 worker,
                 cpu: lcore.cpu,
+                roles: lcore.roles.clone(),
                 shards: (0..SHARDS as u16).filter(owned).count() as u32,
                 flows: workers.get(number).map_or(0, |status| status.flows),
                 load_percent: load.percent,
@@ -313,12 +324,15 @@ impl Backend for Appliance {
         let states = self.ask(Question::Ports).unwrap_or_default();
         let lines = self.snapshot.checked.ports.iter().enumerate().map(|(number, port)| {
             let state = states.get(number).copied().unwrap_or_default();
+            let owners = self.queues.get(number).cloned().unwrap_or_default();
             PortLine {
                 port: crate::base::ids::PortId(number as u16),
                 name: port.name.clone(),
                 device: port.device.clone(),
                 mac: mac_text(state.mac),
                 link_up: state.link_up,
+                received_by: owners.rx,
+                sent_by: owners.tx,
                 rx_packets: state.stats.rx_packets,
                 rx_bytes: state.stats.rx_bytes,
                 rx_missed: state.stats.rx_missed.saturating_add(state.stats.rx_no_buffer),

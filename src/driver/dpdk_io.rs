@@ -7,21 +7,23 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use dpdk::{Burst, Mempool, RxQueue};
+use dpdk::ring::{Consumer, Producer};
+use dpdk::{Mempool, RxQueue};
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{PortId, WorkerId};
-use crate::base::io::{Io, Punt, TxClass};
+use crate::base::io::{Io, PassOn, Punt, TxClass};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
-use crate::driver::clock::{Clock, std_duration};
-use crate::driver::lcore::World;
+use crate::driver::clock::Clock;
+use crate::driver::intake::Intake;
+use crate::driver::lcore::{Site, World};
 use crate::driver::lease::Lease;
 use crate::driver::mbuf::{Packet, SharedPacket};
 use crate::driver::outbox::{Outbox, Relay};
 use crate::driver::rings::{Frame, WorkerEnds};
-use crate::failover::FrameBytes;
+use crate::failover::WorkerReport;
 use crate::master::route::report_of;
 use crate::worker::Origin;
 use crate::worker::message::{Command, Event};
@@ -53,9 +55,20 @@ pub struct DpdkIoSetup {
 
 /// See the file's documentation.
 pub struct DpdkIo {
-    setup: DpdkIoSetup,
-    /// Packets for each other worker.
-    handing: Vec<ArrayVec<Packet, BURST_MAX>>,
+    worker: WorkerId,
+    pool: Mempool,
+    clock: Clock,
+    lease: Arc<Lease>,
+    counters: Arc<Counters>,
+    outboxes: Vec<Outbox>,
+    relays: Vec<(PortId, Relay)>,
+    intake: Intake,
+    /// Rings by which packets come, and where they are from.
+    handed: Vec<(Origin, Consumer<Packet>)>,
+    frames: Option<Consumer<Frame>>,
+    commands_of: [Consumer<Command>; 2],
+    reports: Producer<WorkerReport>,
+    events: Producer<Event>,
     /// Commands of the master that were taken from the ring together, the first one at the end.
     commands: ArrayVec<Command, BURST_MAX>,
 }
@@ -63,21 +76,34 @@ pub struct DpdkIo {
 impl DpdkIo {
     /// The world of one worker; moved to its lcore.
     pub fn new(setup: DpdkIoSetup) -> DpdkIo {
-        let handing = setup.ends.hand_over.iter().map(|_| ArrayVec::new()).collect();
-        DpdkIo { setup, handing, commands: ArrayVec::new() }
-    }
-
-    fn flush_hand_over(&mut self, to: usize) {
-        if let Some(Some(ring)) = self.setup.ends.hand_over.get_mut(to) {
-            ring.push(&mut self.handing[to]);
+        let DpdkIoSetup { worker, pool, clock, lease, counters, rx, outboxes, relays, ends } = setup;
+        let WorkerEnds { passing, distributed, handed, frames, commands: commands_of, reports, events } =
+            ends;
+        let distributed = distributed.into_iter().map(|ring| (Origin::Distributor, ring));
+        let handed = distributed.chain(handed.into_iter().map(|ring| (Origin::Worker, ring))).collect();
+        let intake = Intake::new(rx, passing, clock, Arc::clone(&counters));
+        let commands = ArrayVec::new();
+        DpdkIo {
+            worker,
+            pool,
+            clock,
+            lease,
+            counters,
+            outboxes,
+            relays,
+            intake,
+            handed,
+            frames,
+            commands_of,
+            reports,
+            events,
+            commands,
         }
-        self.setup.counters.add(Counter::DropHandOverFull, self.handing[to].len() as u64);
-        self.handing[to].clear();
     }
 
     #[inline(never)]
     fn send_unready(&mut self, port: PortId, packet: Packet, class: TxClass) {
-        let DpdkIoSetup { outboxes, clock, lease, counters, .. } = &mut self.setup;
+        let DpdkIo { outboxes, clock, lease, counters, .. } = self;
         if let Some(outbox) = outboxes.get_mut(usize::from(port.0)) {
             outbox.push(packet, class, || lease.covers(clock.now()), counters);
         }
@@ -92,87 +118,100 @@ impl DpdkIo {
     }
 }
 
-impl Io for DpdkIo {
+impl PassOn for DpdkIo {
     type Buf = Packet;
+
+    fn punt(&mut self, to: Punt, packet: Packet) {
+        self.intake.punt(to, packet);
+    }
+
+    #[inline]
+    fn hand_over(&mut self, to: WorkerId, packet: Packet) {
+        self.intake.hand_over(to, packet);
+    }
+}
+
+impl Io for DpdkIo {
     type Shared = SharedPacket;
 
     #[inline]
     fn alloc(&mut self) -> Option<Packet> {
-        let packet = Packet::alloc(&self.setup.pool);
+        let packet = Packet::alloc(&self.pool);
         if packet.is_none() {
-            self.setup.counters.bump(Counter::DropNoBuffer);
+            self.counters.bump(Counter::DropNoBuffer);
         }
         packet
     }
 
     #[inline(always)]
     fn send(&mut self, port: PortId, packet: Packet, class: TxClass) {
-        if let Some(outbox) = self.setup.outboxes.get_mut(usize::from(port.0))
+        if let Some(outbox) = self.outboxes.get_mut(usize::from(port.0))
             && let Err(packet) = outbox.offer(packet, class)
         {
             self.send_unready(port, packet, class);
         }
     }
 
-    fn punt(&mut self, to: Punt, packet: Packet) {
-        let DpdkIoSetup { ends, counters, .. } = &mut self.setup;
-        match to {
-            Punt::Master => {
-                if ends.to_master.push_one(packet).is_err() {
-                    counters.bump(Counter::DropPuntFull);
-                }
-            }
-            Punt::Liveness => {
-                let bytes = (packet.total_len() == packet.head().len())
-                    .then(|| FrameBytes::try_from(packet.head()).ok())
-                    .flatten();
-                let Some(bytes) = bytes else { return counters.bump(Counter::LivenessMalformed) };
-                let frame = Frame { port: packet.rx().port, class: TxClass::Own, bytes };
-                if ends.to_liveness.push_one(frame).is_err() {
-                    counters.bump(Counter::DropLivenessFull);
-                }
-            }
-        }
-    }
-
-    #[inline]
-    fn hand_over(&mut self, to: WorkerId, packet: Packet) {
-        let to = usize::from(to.0);
-        if to >= self.handing.len() {
-            return self.setup.counters.bump(Counter::DropHandOverFull);
-        }
-        if self.handing[to].is_full() {
-            self.flush_hand_over(to);
-        }
-        self.handing[to].push(packet);
-    }
-
     fn clone_shared(&mut self, packet: &Packet) -> Option<SharedPacket> {
-        let shared = packet.share(&self.setup.pool);
+        let shared = packet.share(&self.pool);
         if shared.is_none() {
-            self.setup.counters.bump(Counter::DropNoBuffer);
+            self.counters.bump(Counter::DropNoBuffer);
         }
         shared
     }
 
     fn send_shared(&mut self, port: PortId, packet: SharedPacket, class: TxClass) {
-        let DpdkIoSetup { outboxes, clock, lease, counters, .. } = &mut self.setup;
+        let DpdkIo { outboxes, clock, lease, counters, .. } = self;
         if let Some(outbox) = outboxes.get_mut(usize::from(port.0)) {
             outbox.push_shared(packet, class, || lease.covers(clock.now()), counters);
         }
     }
 }
 
-impl World for DpdkIo {
+impl Site for DpdkIo {
     #[inline]
     fn now(&self) -> Instant {
-        self.setup.clock.now()
+        self.clock.now()
+    }
+
+    fn sources(&self) -> usize {
+        self.intake.sources() + self.handed.len()
     }
 
     #[inline]
+    fn receive(&mut self, source: usize, packets: &mut Vec<Packet>) {
+        match source.checked_sub(self.intake.sources()) {
+            None => self.intake.receive(source, packets),
+            Some(ring) => {
+                let Some((_, ring)) = self.handed.get_mut(ring) else { return };
+                let mut burst = ArrayVec::<Packet, BURST_MAX>::new();
+                ring.pop(&mut burst);
+                packets.extend(burst);
+            }
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        self.intake.flush();
+        let DpdkIo { outboxes, clock, lease, counters, .. } = self;
+        // Asked right before the first transmit that needs it, for one burst of each queue.
+        let mut covered = None;
+        for outbox in outboxes {
+            outbox.flush(|| *covered.get_or_insert_with(|| lease.covers(clock.now())), counters);
+        }
+    }
+
+    fn rest(&mut self, span: Duration) {
+        self.intake.rest(span);
+    }
+}
+
+impl World for DpdkIo {
+    #[inline]
     fn command(&mut self) -> Option<Command> {
         if self.commands.is_empty() {
-            let [of_liveness, of_master] = &mut self.setup.ends.commands;
+            let [of_liveness, of_master] = &mut self.commands_of;
             if let Some(command) = of_liveness.pop_one() {
                 return Some(command);
             }
@@ -182,48 +221,22 @@ impl World for DpdkIo {
         self.commands.pop()
     }
 
-    fn sources(&self) -> usize {
-        self.setup.rx.len() + self.setup.ends.handed.len()
-    }
-
     #[inline]
     fn origin(&self, source: usize) -> Origin {
-        if source < self.setup.rx.len() { Origin::Port } else { Origin::Worker }
-    }
-
-    #[inline]
-    fn receive(&mut self, source: usize, packets: &mut Vec<Packet>) {
-        if let Some((port, queue)) = self.setup.rx.get_mut(source) {
-            let mut burst = Burst::<BURST_MAX>::new();
-            queue.receive(&mut burst);
-            for mbuf in &burst {
-                mbuf.prefetch();
-            }
-            packets.reserve(burst.len());
-            for mbuf in burst {
-                mbuf.prefetch_head();
-                match Packet::received(mbuf, *port) {
-                    Some(packet) => packets.push(packet),
-                    None => self.setup.counters.bump(Counter::DropNoBuffer),
-                }
-            }
-        } else if let Some(ring) = self.setup.ends.handed.get_mut(source - self.setup.rx.len()) {
-            let mut burst = ArrayVec::<Packet, BURST_MAX>::new();
-            ring.pop(&mut burst);
-            packets.extend(burst);
-        }
+        let ring = source.checked_sub(self.intake.sources()).and_then(|ring| self.handed.get(ring));
+        ring.map_or(Origin::Port, |(origin, _)| *origin)
     }
 
     fn relay(&mut self) -> usize {
         let mut count = 0;
         for _ in 0..FRAMES_PER_TURN {
-            let Some(frame) = self.setup.ends.frames.as_mut().and_then(|frames| frames.pop_one()) else {
+            let Some(frame) = self.frames.as_mut().and_then(|frames| frames.pop_one()) else {
                 break;
             };
             self.send_frame(&frame);
             count += 1;
         }
-        let DpdkIoSetup { relays, outboxes, clock, lease, counters, .. } = &mut self.setup;
+        let DpdkIo { relays, outboxes, clock, lease, counters, .. } = self;
         for (port, relay) in relays {
             if let Some(outbox) = outboxes.get_mut(usize::from(port.0)) {
                 count += relay.relay(outbox, || lease.covers(clock.now()), counters);
@@ -232,36 +245,17 @@ impl World for DpdkIo {
         count
     }
 
-    #[inline]
-    fn flush(&mut self) {
-        for to in 0..self.handing.len() {
-            if !self.handing[to].is_empty() {
-                self.flush_hand_over(to);
-            }
-        }
-        let DpdkIoSetup { outboxes, clock, lease, counters, .. } = &mut self.setup;
-        // Asked right before the first transmit that needs it, for one burst of each queue.
-        let mut covered = None;
-        for outbox in outboxes {
-            outbox.flush(|| *covered.get_or_insert_with(|| lease.covers(clock.now())), counters);
-        }
-    }
-
     fn tell(&mut self, event: Event) -> Result<(), Event> {
-        let DpdkIoSetup { worker, ends, counters, .. } = &mut self.setup;
+        let DpdkIo { worker, reports, events, counters, .. } = self;
         match report_of(*worker, &event) {
-            Some(report) => ends.reports.push_one(report).map_err(|_| event),
+            Some(report) => reports.push_one(report).map_err(|_| event),
             None => {
                 // Neighbours are asked for again, and who asked for an answer does not wait for ever.
-                if ends.events.push_one(event).is_err() {
+                if events.push_one(event).is_err() {
                     counters.bump(Counter::EventsDropped);
                 }
                 Ok(())
             }
         }
-    }
-
-    fn rest(&mut self, span: Duration) {
-        std::thread::sleep(std_duration(span));
     }
 }

@@ -7,7 +7,7 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use crate::base::io::Io;
+use crate::base::io::{Io, PassOn};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::driver::idle::Idler;
@@ -18,40 +18,39 @@ use crate::worker::{Origin, Worker};
 /// Commands handled in one turn; more wait for the next.
 const COMMANDS_PER_TURN: usize = 64;
 
-/// The world of one worker's loop: where its packets and commands come from, and where
-/// its events go. Besides it is the worker's [`Io`], which gathers what is to be sent.
-pub trait World: Io {
+/// Where any lcore's packets come from, and which time it is there. Besides it gathers what is passed on to others.
+pub trait Site: PassOn {
     /// The time now.
     fn now(&self) -> Instant;
-    /// The next command, in the order of its sender.
-    fn command(&mut self) -> Option<Command>;
-    /// Sources of packets: queues of ports, and rings of other workers.
+    /// Sources of packets: queues of ports, and rings of other lcores.
     fn sources(&self) -> usize;
-    /// Where a source's packets are from.
-    fn origin(&self, source: usize) -> Origin;
     /// Adds a burst from a source.
     fn receive(&mut self, source: usize, packets: &mut Vec<Self::Buf>);
-    /// Takes over what others want sent by queues of this worker; how many there were.
-    fn relay(&mut self) -> usize;
-    /// Sends what was gathered. Service packets beyond the lease are dropped and counted.
+    /// Passes on and sends what was gathered. Service packets beyond the lease are dropped and counted.
     fn flush(&mut self);
-    /// Passes an event on; gives it back when there is no room and it must not be lost.
-    fn tell(&mut self, event: Event) -> Result<(), Event>;
     /// Stands still for a moment.
     fn rest(&mut self, span: Duration);
 }
 
-/// A worker and its world.
-pub struct Lcore<W: World> {
-    worker: Worker<W::Buf>,
-    world: W,
+/// The world of one worker's loop: besides its packets, where its commands come from, and where
+/// its events go. It is the worker's [`Io`] too, which gathers what is to be sent.
+pub trait World: Io + Site {
+    /// The next command, in the order of its sender.
+    fn command(&mut self) -> Option<Command>;
+    /// Where a source's packets are from.
+    fn origin(&self, source: usize) -> Origin;
+    /// Takes over what others want sent by queues of this worker; how many there were.
+    fn relay(&mut self) -> usize;
+    /// Passes an event on; gives it back when there is no room and it must not be lost.
+    fn tell(&mut self, event: Event) -> Result<(), Event>;
+}
+
+/// How an lcore's turns follow each other: they are counted, their time is accounted for, and it rests between them.
+pub struct Pace {
     idler: Idler,
     turns: Arc<Turns>,
-    packets: Vec<W::Buf>,
     /// The turn before this one.
     last: Option<LastTurn>,
-    /// An event for which there was no room.
-    untold: Option<Event>,
 }
 
 /// A turn whose end is not known until the next one begins.
@@ -61,11 +60,44 @@ struct LastTurn {
     packets: u64,
 }
 
+impl Pace {
+    /// Before the first turn.
+    pub fn new(idler: Idler, turns: Arc<Turns>) -> Pace {
+        Pace { idler, turns, last: None }
+    }
+
+    /// After a turn, and after all that others may see of it: how long to rest, if at all; never beyond `deadline`.
+    #[inline]
+    pub fn turned(
+        &mut self,
+        began: Instant,
+        worked: bool,
+        packets: u64,
+        deadline: Instant,
+    ) -> Option<Duration> {
+        self.turns.bump();
+        if let Some(last) = self.last.replace(LastTurn { began, worked, packets }) {
+            self.turns.account(last.worked, began - last.began, last.packets);
+        }
+        self.idler.after_turn(worked, began, deadline)
+    }
+}
+
+/// A worker and its world.
+pub struct Lcore<W: World> {
+    worker: Worker<W::Buf>,
+    world: W,
+    pace: Pace,
+    packets: Vec<W::Buf>,
+    /// An event for which there was no room.
+    untold: Option<Event>,
+}
+
 impl<W: World> Lcore<W> {
     /// A loop that has not begun.
     pub fn new(worker: Worker<W::Buf>, world: W, idler: Idler, turns: Arc<Turns>) -> Lcore<W> {
         let packets = Vec::with_capacity(2 * BURST_MAX);
-        Lcore { worker, world, idler, turns, packets, last: None, untold: None }
+        Lcore { worker, world, pace: Pace::new(idler, turns), packets, untold: None }
     }
 
     /// Runs until `stop`, and then once more, so that last words are sent.
@@ -97,12 +129,7 @@ impl<W: World> Lcore<W> {
         self.world.flush();
         // After the transmits: who says that it stopped has sent its last.
         self.speak();
-        // And after all that others may see of this turn.
-        self.turns.bump();
-        if let Some(last) = self.last.replace(LastTurn { began: now, worked, packets }) {
-            self.turns.account(last.worked, now - last.began, last.packets);
-        }
-        self.idler.after_turn(worked, now, self.worker.next_deadline())
+        self.pace.turned(now, worked, packets, self.worker.next_deadline())
     }
 
     fn obey(&mut self, now: Instant) -> bool {

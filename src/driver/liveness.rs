@@ -81,7 +81,7 @@ pub struct LivenessSetup {
     pub clock: Clock,
     /// Where the lease is published.
     pub lease: Arc<Lease>,
-    /// Each worker's turns.
+    /// Each worker's turns, and behind them each distributor's.
     pub turns: Vec<Arc<Turns>>,
     /// Reserves terms.
     pub terms: TermWriter,
@@ -94,7 +94,7 @@ pub struct LivenessSetup {
 /// The thread's state.
 pub struct Liveness {
     setup: LivenessSetup,
-    /// Turns at the last look, for each worker.
+    /// Turns at the last look, for each of them.
     seen: Vec<u64>,
     /// Commands for which there was no room, for each worker.
     commands: Vec<VecDeque<Command>>,
@@ -119,7 +119,7 @@ impl Liveness {
         debug_assert_eq!(announcements.len(), setup.announcements.len(), "a liveness frame is longer");
         Liveness {
             seen: setup.turns.iter().map(|turns| turns.count()).collect(),
-            commands: setup.turns.iter().map(|_| VecDeque::new()).collect(),
+            commands: setup.ends.commands.iter().map(|_| VecDeque::new()).collect(),
             news: VecDeque::new(),
             announced: announcements.len(),
             announcements,

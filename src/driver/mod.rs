@@ -3,8 +3,9 @@
 //!
 //! Threads of an appliance, started by [`run`]:
 //!
-//! - a worker on each lcore ([`lcore`] on [`dpdk_io`]), owner of its queues: queue `q` of a
-//!   port belongs to worker `q`;
+//! - a worker on each lcore ([`lcore`] on [`dpdk_io`]), or a distributor alone ([`spreading`] on [`intake`]), owners of
+//!   their queues: receive queue `q` of a port belongs to the `q`-th lcore that distributes, transmit queue `q` to the
+//!   `q`-th traffic manager;
 //! - the liveness thread ([`liveness`]), real-time where it may be, which runs `failover`;
 //! - the master ([`master`]) on the process's first thread: neighbours, answers, ageing, log;
 //! - the control listeners (room `control`), which ask through [`backend`];
@@ -16,7 +17,7 @@
 //! With the feature `dpdk`, packets are mbufs and ports are DPDK's; [`memory`] has the same
 //! buffers in plain memory, for tests and for the simulator.
 //!
-//! Not yet: lcores with divided roles, a tap for the kernel's share, reloading.
+//! Not yet: an lcore for the mirror alone, a tap for the kernel's share, reloading.
 
 #![expect(clippy::disallowed_methods, reason = "this is the room that reads clocks and waits")]
 
@@ -29,6 +30,8 @@ pub mod dpdk_io;
 pub mod eal;
 pub mod events;
 pub mod idle;
+#[cfg(feature = "dpdk")]
+pub mod intake;
 pub mod lcore;
 pub mod lease;
 #[cfg(feature = "dpdk")]
@@ -50,4 +53,5 @@ pub mod rings;
 #[cfg(feature = "dpdk")]
 pub mod run;
 pub mod secrets;
+pub mod spreading;
 pub mod state;

@@ -140,26 +140,50 @@ fn wanted_offloads() -> Offloads {
     ])
 }
 
+/// How many queues a port is wanted to have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queues {
+    /// To receive by: one for each lcore that receives.
+    pub rx: u16,
+    /// To send by: one for each lcore that sends.
+    pub tx: u16,
+}
+
+impl Queues {
+    /// As many each way.
+    pub const fn both(count: u16) -> Queues {
+        Queues { rx: count, tx: count }
+    }
+}
+
 /// Opens and starts a port with as many queues each way as are wanted and possible.
 /// It receives whatever comes, since virtual MAC addresses come and go with the role.
 pub fn open(
     running: &Running,
     id: PortId,
     config: &PortConfig,
-    queues: u16,
+    queues: Queues,
     pool: &Mempool,
 ) -> Result<OpenPort, OpenError> {
     let fail = |reason| OpenError { port: config.name.clone(), reason };
     let dpdk = |error| fail(Reason::Dpdk(error));
     let mut port = Port::open(running, &config.device).map_err(dpdk)?;
     let wanted = Config {
-        rx_queues: queues,
-        tx_queues: queues,
+        rx_queues: queues.rx,
+        tx_queues: queues.tx,
         mtu: Some(config.mtu),
         offloads: wanted_offloads(),
         ..Config::default()
     };
-    let configured = port.configure(&wanted, pool).map_err(dpdk)?;
+    let configured = match port.configure(&wanted, pool) {
+        // Some devices, af_xdp among them, have their queues in pairs. No queue may receive that nobody asks.
+        Err(error) if queues.rx != queues.tx => {
+            log::info!("port {}: {error}; trying as many queues for sending as for receiving", config.name);
+            port.configure(&Config { tx_queues: queues.rx, ..wanted }, pool)
+        }
+        outcome => outcome,
+    }
+    .map_err(dpdk)?;
     if configured.mtu < config.mtu {
         return Err(fail(Reason::Mtu { wanted: config.mtu, possible: configured.mtu }));
     }
@@ -181,11 +205,13 @@ pub fn open(
     let mac = port.mac().map_err(dpdk)?;
     let started = port.start().map_err(dpdk)?;
     log::info!(
-        "port {} ({}): {} of {queues} receive and {} of {queues} transmit queues; does {}; does not {}",
+        "port {} ({}): {} of {} receive and {} of {} transmit queues; does {}; does not {}",
         config.name,
         port.name(),
         configured.rx_queues,
+        queues.rx,
         configured.tx_queues,
+        queues.tx,
         configured.offloads,
         configured.refused,
     );

@@ -45,16 +45,24 @@ pub enum News {
     Event(FailoverEvent),
 }
 
-/// What a worker holds.
-pub struct WorkerEnds {
+/// What every lcore holds that receives packets: where those go that are not for itself.
+pub struct PassingEnds {
     /// To every other worker, by number: packets of its shards.
     pub hand_over: Vec<Option<Producer<Packet>>>,
-    /// From every other worker.
-    pub handed: Vec<Consumer<Packet>>,
     /// ARP, neighbour discovery, echo.
     pub to_master: Producer<Packet>,
     /// Liveness frames that came.
     pub to_liveness: Producer<Frame>,
+}
+
+/// What a worker holds.
+pub struct WorkerEnds {
+    /// Where packets go that are not for itself.
+    pub passing: PassingEnds,
+    /// From every distributor that has an lcore of its own.
+    pub distributed: Vec<Consumer<Packet>>,
+    /// From every other worker.
+    pub handed: Vec<Consumer<Packet>>,
     /// Frames of the liveness thread to be sent; only the first worker has it.
     pub frames: Option<Consumer<Frame>>,
     /// Of the liveness thread, and of the master.
@@ -67,7 +75,7 @@ pub struct WorkerEnds {
 
 /// What the liveness thread holds: by worker, but for `frames` and `news`.
 pub struct LivenessEnds {
-    /// Liveness frames that came.
+    /// Liveness frames that came, to workers and then to distributors.
     pub heard: Vec<Consumer<Frame>>,
     /// To be sent by the first worker, which owns a queue of every port.
     pub frames: Producer<Frame>,
@@ -81,7 +89,7 @@ pub struct LivenessEnds {
 
 /// What the master holds: by worker, but for `news`.
 pub struct MasterEnds {
-    /// ARP, neighbour discovery, echo.
+    /// ARP, neighbour discovery, echo; of workers and then of distributors.
     pub punted: Vec<Consumer<Packet>>,
     /// To each worker.
     pub commands: Vec<Producer<Command>>,
@@ -95,14 +103,16 @@ pub struct MasterEnds {
 pub struct Ends {
     /// By number.
     pub workers: Vec<WorkerEnds>,
+    /// Of the lcores that only distribute.
+    pub distributors: Vec<PassingEnds>,
     /// For the liveness thread.
     pub liveness: LivenessEnds,
     /// For the master.
     pub master: MasterEnds,
 }
 
-/// Makes the rings of an appliance with this many workers.
-pub fn make(running: &Running, workers: u16) -> Result<Ends, dpdk::Error> {
+/// Makes the rings of an appliance with this many workers, and this many lcores that only distribute.
+pub fn make(running: &Running, workers: u16, distributors: u16) -> Result<Ends, dpdk::Error> {
     let (to_first, frames) = ring(running, "frames", FRAMES)?;
     let (news, news_out) = ring(running, "news", MESSAGES)?;
     let mut liveness =
@@ -111,24 +121,29 @@ pub fn make(running: &Running, workers: u16) -> Result<Ends, dpdk::Error> {
         MasterEnds { punted: Vec::new(), commands: Vec::new(), events: Vec::new(), news: news_out };
     let mut frames = Some(frames);
     let mut ends = Vec::new();
-    for worker in (0..workers).map(WorkerId) {
-        let (to_master, punted) = ring(running, &format!("punt-{worker}"), PACKETS)?;
-        let (to_liveness, heard) = ring(running, &format!("heard-{worker}"), FRAMES)?;
+    let mut passing = |lcore: u16| {
+        let (to_master, punted) = ring(running, &format!("punt-{lcore}"), PACKETS)?;
+        let (to_liveness, heard) = ring(running, &format!("heard-{lcore}"), FRAMES)?;
+        liveness.heard.push(heard);
+        master.punted.push(punted);
+        Ok(PassingEnds { hand_over: Vec::new(), to_master, to_liveness })
+    };
+    let passing_workers = (0..workers).map(&mut passing).collect::<Result<Vec<_>, dpdk::Error>>()?;
+    let mut spreading =
+        (workers..workers + distributors).map(&mut passing).collect::<Result<Vec<_>, dpdk::Error>>()?;
+    for (worker, passing) in (0..workers).map(WorkerId).zip(passing_workers) {
         let (by_liveness, of_liveness) = ring(running, &format!("liveness-command-{worker}"), MESSAGES)?;
         let (by_master, of_master) = ring(running, &format!("master-command-{worker}"), MESSAGES)?;
         let (reports, reported) = ring(running, &format!("report-{worker}"), MESSAGES)?;
         let (events, said) = ring(running, &format!("event-{worker}"), MESSAGES)?;
-        liveness.heard.push(heard);
         liveness.commands.push(by_liveness);
         liveness.reports.push(reported);
-        master.punted.push(punted);
         master.commands.push(by_master);
         master.events.push(said);
         ends.push(WorkerEnds {
-            hand_over: Vec::new(),
+            passing,
+            distributed: Vec::new(),
             handed: Vec::new(),
-            to_master,
-            to_liveness,
             frames: frames.take(),
             commands: [of_liveness, of_master],
             reports,
@@ -138,13 +153,20 @@ pub fn make(running: &Running, workers: u16) -> Result<Ends, dpdk::Error> {
     for from in 0..usize::from(workers) {
         for to in 0..usize::from(workers) {
             if from == to {
-                ends[from].hand_over.push(None);
+                ends[from].passing.hand_over.push(None);
                 continue;
             }
             let (producer, consumer) = ring(running, &format!("hand-over-{from}-{to}"), PACKETS)?;
-            ends[from].hand_over.push(Some(producer));
+            ends[from].passing.hand_over.push(Some(producer));
             ends[to].handed.push(consumer);
         }
     }
-    Ok(Ends { workers: ends, liveness, master })
+    for (passing, from) in spreading.iter_mut().zip(workers..) {
+        for (worker, to) in ends.iter_mut().zip(0..workers) {
+            let (producer, consumer) = ring(running, &format!("distribute-{from}-{to}"), PACKETS)?;
+            passing.hand_over.push(Some(producer));
+            worker.distributed.push(consumer);
+        }
+    }
+    Ok(Ends { workers: ends, distributors: spreading, liveness, master })
 }

@@ -24,12 +24,14 @@ use crate::config::checked::Checked;
 use crate::config::snapshot::Snapshot;
 use crate::control::Backend;
 use crate::control::server::Server;
-use crate::driver::backend::Appliance;
+use crate::distributor::spread::{Distributor, DistributorSetup};
+use crate::driver::backend::{Appliance, QueueOwners};
 use crate::driver::clock::{Clock, std_duration};
 use crate::driver::dpdk_io::{DpdkIo, DpdkIoSetup};
 use crate::driver::eal;
 use crate::driver::events::EventLog;
 use crate::driver::idle::Idler;
+use crate::driver::intake::Intake;
 use crate::driver::lcore::Lcore;
 use crate::driver::lease::{Lease, Turns};
 use crate::driver::liveness::{Board, Liveness, LivenessSetup, Request};
@@ -37,10 +39,11 @@ use crate::driver::load::Loads;
 use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL, mac_text};
 use crate::driver::mbuf::Packet;
 use crate::driver::outbox::{Outbox, Relay};
-use crate::driver::ports::{self, OpenPort};
+use crate::driver::ports::{self, OpenPort, Queues};
 use crate::driver::priority;
 use crate::driver::rings;
 use crate::driver::secrets::Secrets;
+use crate::driver::spreading::SpreadingLcore;
 use crate::driver::state::{self, TermWriter};
 use crate::failover::{self, Failover, FailoverSetup, Operator};
 use crate::master::{Master, MasterSetup};
@@ -160,19 +163,28 @@ impl Drop for Ending {
 
 /// The parts of an appliance, before any of them runs.
 struct Made {
-    lcores: Vec<Lcore<DpdkIo>>,
+    lcores: Vec<Loop>,
     liveness: Liveness,
     master: MasterThreadSetup,
     backend: Appliance,
 }
 
-fn run_lcore(lcore: Lcore<DpdkIo>, stop: &AtomicBool) {
+/// What an lcore runs.
+enum Loop {
+    Worker(Box<Lcore<DpdkIo>>),
+    Distributor(Box<SpreadingLcore<Intake>>),
+}
+
+fn run_lcore(lcore: Loop, stop: &AtomicBool) {
     priority::ask_for_precedence("a worker");
     // Rests of some microseconds are to be no longer than that.
     if let Err(error) = nix::sys::prctl::set_timerslack(1) {
         log::warn!("a worker's timer cannot be made precise: {error}");
     }
-    lcore.run(stop);
+    match lcore {
+        Loop::Worker(lcore) => lcore.run(stop),
+        Loop::Distributor(lcore) => lcore.run(stop),
+    }
 }
 
 /// Whether all workers left their loops in time.
@@ -216,47 +228,60 @@ fn serve(master: &mut MasterThread, shared: &Shared, signalled: &AtomicBool, bro
     }
 }
 
-/// The queues of all ports, given to their owners: queue `q` to worker `q`.
+/// The queues of all ports, given to their owners: receive queue `q` to the worker that is the `q`-th distributor,
+/// transmit queue `q` to traffic manager `q`.
 struct Owned {
+    /// Of every worker.
     rx: Vec<Vec<(PortId, RxQueue)>>,
+    /// Of every traffic manager, as are relays.
     outboxes: Vec<Vec<Outbox>>,
     relays: Vec<Vec<(PortId, Relay)>>,
     master: Vec<Outbox>,
     ports: Vec<Port>,
     macs: Vec<[u8; 6]>,
+    /// Who has which queues, for people.
+    queues: Vec<QueueOwners>,
 }
 
 fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool) -> Result<Owned, String> {
-    let workers = checked.lcores.workers.len();
+    let lcores = &checked.lcores;
+    let distributors: Vec<WorkerId> = lcores.distributors().collect();
+    let managers = usize::from(lcores.managers());
+    let wanted = Queues { rx: distributors.len() as u16, tx: managers as u16 };
     let mut owned = Owned {
-        rx: (0..workers).map(|_| Vec::new()).collect(),
-        outboxes: (0..workers).map(|_| Vec::new()).collect(),
-        relays: (0..workers).map(|_| Vec::new()).collect(),
+        rx: lcores.workers.iter().map(|_| Vec::new()).collect(),
+        outboxes: (0..managers).map(|_| Vec::new()).collect(),
+        relays: (0..managers).map(|_| Vec::new()).collect(),
         master: Vec::new(),
         ports: Vec::new(),
         macs: Vec::new(),
+        queues: Vec::new(),
     };
     let memory = ports::SharedMemory::of(eal, &checked.ports);
     for (config, number) in checked.ports.iter().zip(0..) {
-        let open = ports::open(eal, PortId(number), config, workers as u16, pool).map_err(sentence)?;
+        let open = ports::open(eal, PortId(number), config, wanted, pool).map_err(sentence)?;
         let OpenPort { id, mut port, mac, receives_all, tx_abilities, configured, rx, tx } = open;
         if !receives_all {
             add_macs(&mut port, &config.name, checked.failover.virtual_router_id);
         }
         let driver = port.info().map_or_else(|_| "?".to_owned(), |info| info.driver);
         log::info!("port {}: driver {driver}, address {}", config.name, mac_text(mac));
-        if configured.rx_queues.min(configured.tx_queues) < workers as u16 {
+        if configured.rx_queues < wanted.rx || configured.tx_queues < wanted.tx {
             log::info!(
                 "port {}: its queues are owned by the first workers, which pass on to the others",
                 config.name
             );
         }
-        for (queue, worker) in rx.into_iter().zip(&mut owned.rx) {
-            worker.push((id, queue));
-        }
         let owners = tx.len().max(1);
+        owned.queues.push(QueueOwners {
+            rx: distributors.iter().copied().take(rx.len()).collect(),
+            tx: (0..owners as u16).map(WorkerId).collect(),
+        });
+        for (queue, worker) in rx.into_iter().zip(&distributors) {
+            owned.rx[usize::from(worker.0)].push((id, queue));
+        }
         for (worker, queue) in
-            tx.into_iter().map(Some).chain(core::iter::repeat_with(|| None)).take(workers).enumerate()
+            tx.into_iter().map(Some).chain(core::iter::repeat_with(|| None)).take(managers).enumerate()
         {
             let outbox = match queue {
                 Some(queue) => Outbox::of_queue(queue, tx_abilities),
@@ -299,19 +324,21 @@ fn assemble(
     terms: TermWriter,
 ) -> Result<Made, String> {
     let checked = &shared.snapshot.checked;
-    let workers = checked.lcores.workers.len() as u16;
+    let workers = checked.lcores.managers();
+    let lcore_count = checked.lcores.workers.len();
     let now = shared.clock.now();
     let pool =
         Mempool::new(eal, "packets", &ports::pool_config(&checked.eal, &checked.ports)).map_err(sentence)?;
     let owned = share_out(eal, checked, &pool)?;
-    let ends = rings::make(eal, workers).map_err(sentence)?;
-    let turns: Vec<Arc<Turns>> = (0..workers).map(|_| Arc::default()).collect();
-    let counters: Vec<Arc<Counters>> = (0..workers + 2).map(|_| Arc::default()).collect();
-    let (of_liveness, of_master) = (&counters[usize::from(workers)], &counters[usize::from(workers) + 1]);
+    let ends = rings::make(eal, workers, lcore_count as u16 - workers).map_err(sentence)?;
+    let turns: Vec<Arc<Turns>> = (0..lcore_count).map(|_| Arc::default()).collect();
+    let counters: Vec<Arc<Counters>> = (0..lcore_count + 2).map(|_| Arc::default()).collect();
+    let (of_liveness, of_master) = (&counters[lcore_count], &counters[lcore_count + 1]);
 
     let mut lcores = Vec::new();
     let mut last_seen = Vec::new();
-    let parts = ends.workers.into_iter().zip(owned.rx).zip(owned.outboxes).zip(owned.relays);
+    let mut rx = owned.rx.into_iter();
+    let parts = ends.workers.into_iter().zip(&mut rx).zip(owned.outboxes).zip(owned.relays);
     for (number, (((ends, rx), outboxes), relays)) in parts.enumerate() {
         let id = WorkerId(number as u16);
         let worker = Worker::<Packet>::new(WorkerSetup {
@@ -345,7 +372,21 @@ fn assemble(
             relays,
             ends,
         });
-        lcores.push(Lcore::new(worker, world, Idler::new(checked.lcores.idle), Arc::clone(&turns[number])));
+        let idler = Idler::new(checked.lcores.idle);
+        lcores.push(Loop::Worker(Box::new(Lcore::new(worker, world, idler, Arc::clone(&turns[number])))));
+    }
+    for ((ends, rx), number) in ends.distributors.into_iter().zip(rx).zip(usize::from(workers)..) {
+        let distributor = Distributor::new(DistributorSetup {
+            snapshot: Arc::clone(&shared.snapshot),
+            workers,
+            link_addresses: owned.macs.clone(),
+            toeplitz: Arc::clone(&secrets.toeplitz),
+            counters: Arc::clone(&counters[number]),
+        });
+        let site = Intake::new(rx, ends, shared.clock, Arc::clone(&counters[number]));
+        let idler = Idler::new(checked.lcores.idle);
+        let lcore = SpreadingLcore::new(distributor, site, idler, Arc::clone(&turns[number]));
+        lcores.push(Loop::Distributor(Box::new(lcore)));
     }
 
     let master = Master::new(MasterSetup {
@@ -367,8 +408,10 @@ fn assemble(
         announcements: master.announcements().to_vec(),
     });
     let (questions, asked) = channel();
-    let names =
-        (0..workers).map(|worker| format!("worker{worker}")).chain(["liveness".into(), "master".into()]);
+    let kind = |number: usize| if number < usize::from(workers) { "worker" } else { "distributor" };
+    let names = (0..lcore_count)
+        .map(|number| format!("{}{number}", kind(number)))
+        .chain(["liveness".into(), "master".into()]);
     let loads = Arc::new(Loads::new(turns.clone(), tsc_hz(eal)));
     let backend = Appliance {
         snapshot: Arc::clone(&shared.snapshot),
@@ -380,6 +423,7 @@ fn assemble(
         events: Arc::clone(&shared.events),
         toeplitz: secrets.toeplitz,
         pool: pool.clone(),
+        queues: owned.queues,
         questions: Mutex::new(questions),
     };
     let master = MasterThreadSetup {
@@ -405,7 +449,7 @@ fn failover_setup(
 ) -> FailoverSetup {
     let checked = &shared.snapshot.checked;
     let mirror = checked.mirror.as_ref();
-    let workers = checked.lcores.workers.len();
+    let workers = checked.lcores.managers();
     let ports = macs.iter().zip(0..).map(|(mac, number)| failover::PortSetup {
         id: PortId(number),
         mac: MacAddress(*mac),
@@ -419,7 +463,7 @@ fn failover_setup(
             version_min: VERSIONS.0,
             version_max: VERSIONS.1,
             capabilities: 0,
-            workers: workers as u16,
+            workers,
             shards: SHARDS as u16,
             hash_keys: secrets.hash_keys,
             udp_port: mirror.map_or(0, |mirror| mirror.udp_port),
@@ -430,7 +474,8 @@ fn failover_setup(
         config: checked.failover.clone(),
         key: secrets.key.clone(),
         reserved: Term { counter: left.reserved, node: checked.appliance.node },
-        workers,
+        workers: workers.into(),
+        lcores: checked.lcores.workers.len(),
         counters: Arc::clone(counters),
         variant: failover::Variant::default(),
     }

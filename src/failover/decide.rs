@@ -57,7 +57,7 @@ impl Failover {
         let deaf_after = self.config.heartbeat_interval * 2;
         let mut deaf = self.own_gap > deaf_after;
         let mut stuck = 0;
-        for worker in 0..self.workers {
+        for worker in 0..self.lcores {
             if progress.workers_moved & 1 << worker != 0 {
                 self.worker_moved_at[worker] = now;
             }
@@ -69,7 +69,7 @@ impl Failover {
                 stuck |= 1 << worker;
             }
         }
-        for worker in 0..self.workers {
+        for worker in 0..self.lcores {
             if stuck & !self.worker_stuck & 1 << worker != 0 {
                 self.event(FailoverEvent::WorkerStuck { worker: WorkerId(worker as u16) });
             }

@@ -143,8 +143,11 @@ pub struct FailoverSetup {
     pub key: Key,
     /// The highest counter that was ever reserved, from the state file; `Term::NONE` at the very first start.
     pub reserved: Term,
-    /// Workers of this appliance.
+    /// Workers of this appliance that hold flows: they take roles, and say how far peers are.
     pub workers: usize,
+    /// All its worker lcores, those that hold flows first. The others only receive and pass on, liveness frames too: so
+    /// every one of them has to make progress.
+    pub lcores: usize,
     /// Counters of the liveness thread.
     pub counters: Arc<Counters>,
     /// Which rules are broken: none, outside of tests.
@@ -188,6 +191,7 @@ pub struct Failover {
     key: Key,
     variant: Variant,
     workers: usize,
+    lcores: usize,
     ports: Vec<Port>,
     peers: Vec<Peer>,
     counters: Arc<Counters>,
@@ -246,10 +250,11 @@ struct Port {
 
 impl Failover {
     /// A booting appliance. `setup.ports` holds at most `PORTS_MAX` ports and
-    /// `setup.workers` is at most `WORKERS_MAX`, as the configuration check sees to;
+    /// `setup.lcores` is at most `WORKERS_MAX`, as the configuration check sees to;
     /// what is beyond them is left out.
     pub fn new(setup: FailoverSetup, now: Instant) -> Failover {
-        let FailoverSetup { member, peers, ports, config, key, reserved, workers, counters, variant } = setup;
+        let FailoverSetup { member, peers, ports, config, key, reserved, workers, lcores, counters, variant } =
+            setup;
         let peers =
             peers.into_iter().map(|node| Peer::new(node, Handshake::new(&key, member, node))).collect();
         let ports = ports
@@ -265,6 +270,7 @@ impl Failover {
             key,
             variant,
             workers: workers.min(WORKERS_MAX),
+            lcores: lcores.min(WORKERS_MAX),
             ports,
             peers,
             counters,

@@ -141,7 +141,7 @@ pub enum WorkerReport {
 /// What the driver found out since the last poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Bit `w`: worker `w` went round its loop since the last poll. Even an idle worker must do so
+    /// Bit `w`: worker lcore `w` went round its loop since the last poll. Even an idle worker must do so
     /// within every two heartbeat intervals: while one does not, nothing that is not heard counts as silence.
     pub workers_moved: u32,
     /// Every liveness frame that had arrived when this round began was handed in. (Not "the queue

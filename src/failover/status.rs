@@ -112,7 +112,7 @@ impl Failover {
             lease_left_us: (self.lease.until() - now).micros(),
             waits_for_operator: self.waits_for_operator,
             leaving: self.leaving,
-            workers_stuck: (0..self.workers as u16)
+            workers_stuck: (0..self.lcores as u16)
                 .filter(|worker| self.worker_stuck & 1 << worker != 0)
                 .map(WorkerId)
                 .collect(),

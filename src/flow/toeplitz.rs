@@ -145,6 +145,16 @@ impl Toeplitz {
         ShardId(u16::from(of_address ^ of_port))
     }
 
+    /// As [`Toeplitz::shard_of`], of an IPv4 address and a port in the order of the wire.
+    #[inline]
+    pub fn shard_of_v4(&self, address: [u8; 4], port: [u8; 2]) -> ShardId {
+        let ([a, b, c, d], [high, low]) = (address, port);
+        let octets = [a, b, c, d, high, low];
+        let sum =
+            octets.iter().zip(self.low.iter()).fold(0, |sum, (octet, of)| sum ^ of[usize::from(*octet)]);
+        ShardId(u16::from(sum))
+    }
+
     /// What an address adds to the shard, and where in the input the port follows.
     fn of_address(&self, address: Address) -> (u8, usize) {
         let octets = address.octets();

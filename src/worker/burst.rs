@@ -20,6 +20,7 @@ use crate::base::counters::Counter;
 use crate::base::io::{Io, TxClass};
 use crate::base::limits::{BURST_MAX, PORTS_MAX};
 use crate::base::time::Instant;
+use crate::distributor::doors::{Doors, be16, door, word};
 use crate::flow::aging::Mark;
 use crate::flow::entry::FlowFlags;
 use crate::flow::image::{Image, V4_OFFSET};
@@ -32,7 +33,7 @@ use crate::flow::{Direction, Stamp};
 use crate::traffic::adjacency::Link;
 use crate::wire::{ethernet, tcp};
 use crate::worker::message::Role;
-use crate::worker::{Worker, wide};
+use crate::worker::{Origin, Worker, wide};
 
 /// Bytes of headers that a note looks at: Ethernet, IPv4, and TCP without options.
 const HEADERS: usize = ethernet::HEADER_LEN + 20 + 20;
@@ -101,46 +102,6 @@ pub(super) const WIDE: u8 = 0x40;
 
 /// A segment that may begin a flow.
 const OPENING: u8 = 0x02;
-
-/// What a worker compares packets with, made when its addresses are known.
-#[derive(Clone, Debug)]
-pub(super) struct Doors {
-    /// Each port's own link address, as [`door`] has it.
-    pub(super) own: [u64; PORTS_MAX],
-    virtual_v4: u64,
-    pub(super) virtual_v6: u64,
-}
-
-impl Doors {
-    pub(super) fn new(own: &[[u8; 6]], virtual_router: [[u8; 6]; 2]) -> Doors {
-        let word =
-            |mac: &[u8; 6]| door(u64::from_le_bytes([mac[0], mac[1], mac[2], mac[3], mac[4], mac[5], 0, 0]));
-        // No link address of a port that is not there.
-        let [virtual_v4, virtual_v6] = virtual_router.map(|mac| word(&mac));
-        let mut doors = Doors { own: [u64::MAX; PORTS_MAX], virtual_v4, virtual_v6 };
-        for (door, mac) in doors.own.iter_mut().zip(own) {
-            *door = word(mac);
-        }
-        doors
-    }
-}
-
-/// A link address of the eight bytes that it begins, read as a little-endian word.
-#[inline(always)]
-pub(super) const fn door(word: u64) -> u64 {
-    word << 16
-}
-
-/// A word at a constant place; the compiler sees that it lies within.
-#[inline(always)]
-pub(super) fn word<const N: usize, const LEN: usize>(bytes: &[u8; LEN], at: usize) -> [u8; N] {
-    <[u8; N]>::try_from(&bytes[at..at + N]).unwrap_or([0; N])
-}
-
-#[inline(always)]
-pub(super) fn be16<const LEN: usize>(bytes: &[u8; LEN], at: usize) -> u16 {
-    u16::from_be_bytes(word(bytes, at))
-}
 
 /// Whether the header of an IPv4 packet without options adds up (RFC 1071): a sum of 16-bit words in ones'
 /// complement is the sum of longer ones modulo 2^16 - 1, whose multiples it has to be.
@@ -237,9 +198,11 @@ fn note_head<B: Buffer>(
 }
 
 impl<B: Buffer> Worker<B> {
-    /// Handles packets of one queue, or ones that another worker handed over. Empties `packets`.
+    /// Handles packets of one queue, or ones that another lcore handed over. Empties `packets`.
     pub fn handle_burst<I: Io<Buf = B>>(&mut self, now: Instant, packets: &mut Vec<B>, io: &mut I) {
-        self.counters.add(Counter::RxPackets, packets.len() as u64);
+        if self.origin == Origin::Port {
+            self.counters.add(Counter::RxPackets, packets.len() as u64);
+        }
         self.end_expired(now);
         if self.role == Role::Standby {
             for packet in packets.drain(..) {

@@ -3,13 +3,14 @@
 //! Ports steer fragments by addresses at most, and only a first one has ports. So each datagram has a *designated*
 //! worker, by its addresses, that knows the ports or waits for them; and from there its fragments go to the owner of
 //! their shard, with the ports written where the link address of their sender was, which is of no more use. A port's
-//! packet goes to the designated worker, that worker's packet to the owner, and the owner's to nobody: no fragment
-//! changes hands more than twice. What is written in an address is believed only of packets that another worker handed
-//! over, and to a worker that is not the designated one only that one hands fragments.
+//! packet goes to the designated worker (a distributor's comes there at once), that worker's packet to the owner, and
+//! the owner's to nobody: no fragment changes hands more than twice. What is written in an address is believed only of
+//! packets that another worker handed over, and to a worker that is not the designated one only that one hands
+//! fragments.
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
-use crate::base::ids::ShardId;
+use crate::base::ids::WorkerId;
 use crate::base::io::Io;
 use crate::base::time::Instant;
 use crate::distributor::classify::shard_of;
@@ -30,6 +31,7 @@ impl<B: Buffer> Worker<B> {
         now: Instant,
         packet: B,
         parsed: &Parsed,
+        designated: WorkerId,
         io: &mut I,
     ) {
         let head = packet.head();
@@ -37,11 +39,9 @@ impl<B: Buffer> Worker<B> {
             return self.counters.bump(Counter::DropNotIp);
         };
         let (src, dst) = (Address::from(src), Address::from(dst));
-        let shard = ShardId(self.toeplitz.shard_of(src, 0).0 ^ self.toeplitz.shard_of(dst, 0).0);
-        let designated = owner_of(shard, self.workers);
         if designated != self.id {
             return match self.origin {
-                Origin::Port => self.pass_on(designated, packet, io),
+                Origin::Port | Origin::Distributor => self.pass_on(designated, packet, io),
                 Origin::Worker => self.handle_noted(now, packet, parsed, (src, dst), io),
             };
         }

@@ -1,8 +1,9 @@
-//! One worker: distributor, traffic manager and mirror, composed, still pure.
+//! One worker: distributor, traffic manager and mirror, composed, still pure. Or without the first: packets then come
+//! from distributors that have lcores of their own, and not from ports; to the worker that is all the same.
 //!
 //! Owned by one lcore. Each turn of its loop: [`Worker::handle_command`] for
 //! what the master said, [`Worker::handle_burst`] for the packets of each of its
-//! queues and for what other workers handed over, then [`Worker::poll`] once,
+//! queues and for what other lcores handed over, then [`Worker::poll`] once,
 //! and [`Worker::poll_event`] until `None`. With nothing to do it may rest until
 //! [`Worker::next_deadline`].
 //!
@@ -16,7 +17,7 @@
 //! * `exchange`: mirror frames in and out.
 //! * `report`: what the worker says of itself.
 //!
-//! Not yet: roles divided among lcores.
+//! Not yet: the mirror on an lcore of its own.
 
 mod burst;
 mod ends;
@@ -44,6 +45,7 @@ use crate::base::limits::{BURST_MAX, RESTING_MORE_THAN_FLOWS};
 use crate::base::memory::NoMemory;
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
+use crate::distributor::doors::Doors;
 use crate::distributor::fragment::Reassembly;
 use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
@@ -56,7 +58,7 @@ use crate::traffic::adjacency::{Adjacencies, Resolution, WaitingPacket};
 use crate::traffic::counts::Counts;
 use crate::wire::ethernet::MacAddress;
 
-use burst::{Doors, Note};
+use burst::Note;
 use first::Coming;
 use message::{Command, Event, Role};
 pub use setup::WorkerSetup;
@@ -67,6 +69,8 @@ use tables::Tables;
 pub enum Origin {
     /// A queue of a port: anyone may have sent it.
     Port,
+    /// A distributor's lcore, which handed it over as it came.
+    Distributor,
     /// Another worker of this appliance, which handed it over.
     Worker,
 }

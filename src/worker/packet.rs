@@ -1,11 +1,11 @@
 //! A packet's way through the worker (REQ E1, E2, C4).
 
-use crate::base::buffer::{Buffer, ChecksumStatus};
+use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
 use crate::base::ids::ShardId;
 use crate::base::io::{Io, Punt};
 use crate::base::time::Instant;
-use crate::distributor::classify::{Class, classify, is_for};
+use crate::distributor::classify::{Class, Here};
 use crate::flow::entry::{ADJACENCY_UNKNOWN, FlowFlags};
 use crate::flow::key::{Address, Key, TCP};
 use crate::flow::shard::owner_of;
@@ -15,8 +15,8 @@ use crate::mirror::hold::Held;
 use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::forward::translate::{Translated, translate};
 use crate::traffic::routes::Routes;
-use crate::wire::parse::{Network, Notes, Parsed, parse_head};
-use crate::wire::{ipv4, tcp};
+use crate::wire::parse::{Notes, Parsed};
+use crate::wire::tcp;
 use crate::worker::message::Role;
 use crate::worker::{HeldPacket, Worker};
 
@@ -24,40 +24,29 @@ impl<B: Buffer> Worker<B> {
     /// Any packet, whatever it is. A burst's stages, [`Worker::handle_burst`], do the same to the packets that they
     /// take upon them; tests hold them against this.
     pub fn handle_packet<I: Io<Buf = B>>(&mut self, now: Instant, packet: B, io: &mut I) {
-        let head = packet.head();
-        let parsed = match parse_head(head, packet.total_len()) {
-            Ok(parsed) => parsed,
-            Err(malformed) => return self.counters.bump(malformed.counter()),
+        let here = Here {
+            link_addresses: &self.link_addresses,
+            virtual_router: [self.virtual_v4, self.virtual_v6],
+            services: &self.tables.services,
+            toeplitz: &self.toeplitz,
+            mirror: self.tables.mirror_port,
         };
-        let rx = packet.rx();
-        let Some(own) = self.link_addresses.get(usize::from(rx.port.0)) else {
-            return self.counters.bump(Counter::DropOtherHost);
+        let (parsed, class) = match here.inspect(&packet) {
+            Ok(found) => found,
+            Err(counter) => return self.counters.bump(counter),
         };
-        if !is_for(head, &parsed, &[*own, self.virtual_v4, self.virtual_v6]) {
-            return self.counters.bump(Counter::DropOtherHost);
-        }
-        // Of a fragment a port can say nothing, whatever it says: the sum is the whole datagram's.
-        let is_l4_bad = rx.l4_checksum == ChecksumStatus::Bad && !parsed.is_fragment();
-        if rx.ip_checksum == ChecksumStatus::Bad || is_l4_bad {
-            return self.counters.bump(Counter::DropChecksum);
-        }
-        // RFC 1812 section 5.2.2: what the port has not verified is verified here. The transport's is its ends' affair.
-        if rx.ip_checksum == ChecksumStatus::Unknown
-            && parsed.network == Network::Ipv4
-            && !ipv4::Packet::new_unchecked(&head[parsed.l3_offset()..]).checksum_is_valid()
-        {
-            return self.counters.bump(Counter::DropChecksum);
-        }
-        let tables = &self.tables;
-        match classify(head, &parsed, rx.port, &tables.services, &self.toeplitz, tables.mirror_port) {
+        match class {
             Class::Liveness => io.punt(Punt::Liveness, packet),
             Class::Master => io.punt(Punt::Master, packet),
             Class::Mirror(worker) if worker == self.id => self.handle_mirror(now, packet, &parsed, io),
             Class::Mirror(worker) => self.pass_on(worker, packet, io),
-            Class::Service { .. } | Class::Fragment if self.role == Role::Standby => {
+            Class::Service { .. } | Class::Fragment { .. } if self.role == Role::Standby => {
                 self.counters.bump(Counter::DropStandby);
             }
-            Class::Fragment => self.handle_fragment(now, packet, &parsed, io),
+            Class::Fragment { designated } => {
+                let designated = owner_of(designated, self.workers);
+                self.handle_fragment(now, packet, &parsed, designated, io);
+            }
             Class::Service { key, shard } => {
                 let owner = owner_of(shard, self.workers);
                 if owner == self.id {

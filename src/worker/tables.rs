@@ -74,11 +74,7 @@ impl Tables {
             adjacency: None,
         };
         let backends = config.pools.iter().map(|pool| pool.servers.iter().map(backend).collect()).collect();
-        let mirror_port = config.mirror.as_ref().map(|mirror| MirrorPort {
-            port: mirror.port,
-            udp_port: mirror.udp_port,
-            workers,
-        });
+        let mirror_port = MirrorPort::of(config, workers);
         Tables {
             services: Services::new(config),
             routes: Routes::new(config),

@@ -3,13 +3,14 @@
 
 use crate::base::buffer::{Buffer, ChecksumStatus};
 use crate::base::limits::PORTS_MAX;
+use crate::distributor::doors::{Doors, be16, door, word};
 use crate::flow::Direction;
 use crate::flow::key::{TCP, UDP};
 use crate::flow::layout::{Hot, Way};
 use crate::flow::table::Table;
 use crate::traffic::adjacency::Link;
 use crate::wire::{ethernet, tcp};
-use crate::worker::burst::{DATAGRAM, Doors, FLAGS, Note, PLAIN, WIDE, be16, door, word};
+use crate::worker::burst::{DATAGRAM, FLAGS, Note, PLAIN, WIDE};
 
 /// Where the transport header begins.
 const TRANSPORT: usize = ethernet::HEADER_LEN + 40;

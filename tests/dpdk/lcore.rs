@@ -33,17 +33,17 @@ use dpdk::{Burst, Eal, Mempool, RxQueue, TxQueue};
 use crate::common::with_eal;
 use crate::{SOFTWARE, bytes, packet};
 
-const RINGS: &[&str] = &["--lcores=0@0", "--vdev=net_ring0", "--vdev=net_ring1"];
+pub const RINGS: &[&str] = &["--lcores=0@0", "--vdev=net_ring0", "--vdev=net_ring1"];
 
 const CLIENT: usize = 0;
 const SERVER: usize = 1;
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 10];
 
 /// A SYN of 10.1.0.50:40000 to 10.1.0.100:80, to the virtual MAC, made by scapy.
-const SYN: &str = "00005e00013302000000013208004500002800014000400626380a010032\
+pub const SYN: &str = "00005e00013302000000013208004500002800014000400626380a010032\
     0a0100649c400050000000000000000050022000deba0000";
 
-const CONFIG: &str = r#"
+pub const CONFIG: &str = r#"
 [appliance]
 name = "a"
 node = 1
@@ -107,7 +107,7 @@ impl Bench {
         let pool = crate::pool(eal);
         let (mut wires, mut rx, mut outboxes) = (Vec::new(), Vec::new(), Vec::new());
         for (config, number) in checked.ports.iter().zip(0..) {
-            let open = ports::open(eal, PortId(number), config, 2, &pool).unwrap();
+            let open = ports::open(eal, PortId(number), config, ports::Queues::both(2), &pool).unwrap();
             let [rx_own, rx_wire] = open.rx.try_into().unwrap();
             let [tx_wire, tx_own] = open.tx.try_into().unwrap();
             rx.push((open.id, rx_own));
@@ -116,7 +116,7 @@ impl Bench {
         }
         let (clock, counters) = (Clock::start(), Arc::new(Counters::default()));
         let (lease, turns) = (Arc::new(Lease::default()), Arc::new(Turns::default()));
-        let mut ends = rings::make(eal, 1).unwrap();
+        let mut ends = rings::make(eal, 1, 0).unwrap();
         let worker = Worker::<Packet>::new(WorkerSetup {
             id: WorkerId(0),
             workers: 1,

@@ -4,7 +4,7 @@
 //! every packet must have been carried, so that a burst cannot become cheap by dropping.
 
 use baton::base::ids::{PortId, WorkerId};
-use baton::base::io::{Io, Punt, TxClass};
+use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::rng::Rng;
 use baton::base::time::{Duration, Instant};
@@ -101,8 +101,19 @@ impl Kept {
     }
 }
 
-impl Io for Kept {
+impl PassOn for Kept {
     type Buf = PlainBuffer;
+
+    fn punt(&mut self, to: Punt, packet: PlainBuffer) {
+        panic!("no packet is for {to:?}: {packet:?}");
+    }
+
+    fn hand_over(&mut self, to: WorkerId, _packet: PlainBuffer) {
+        panic!("there is no worker {to}");
+    }
+}
+
+impl Io for Kept {
     type Shared = SharedPlainBuffer;
 
     fn alloc(&mut self) -> Option<PlainBuffer> {
@@ -111,14 +122,6 @@ impl Io for Kept {
 
     fn send(&mut self, port: PortId, packet: PlainBuffer, _class: TxClass) {
         self.sent.push((port, packet));
-    }
-
-    fn punt(&mut self, to: Punt, packet: PlainBuffer) {
-        panic!("no packet is for {to:?}: {packet:?}");
-    }
-
-    fn hand_over(&mut self, to: WorkerId, _packet: PlainBuffer) {
-        panic!("there is no worker {to}");
     }
 
     fn clone_shared(&mut self, packet: &PlainBuffer) -> Option<SharedPlainBuffer> {

@@ -145,9 +145,17 @@ fn large_datagrams(stage: &Stage) -> Result<u64> {
 
 #[test]
 fn large_pings_and_datagrams_of_real_hosts_pass_in_fragments() -> Result<()> {
+    pass_in_fragments(&Settings { device: AF_XDP, ..Settings::default() })
+}
+
+#[test]
+fn large_pings_and_datagrams_pass_in_fragments_where_roles_are_divided() -> Result<()> {
+    pass_in_fragments(&Settings { device: AF_XDP, divided: true, ..Settings::default() })
+}
+
+fn pass_in_fragments(settings: &Settings) -> Result<()> {
     let _one = one_at_a_time();
-    let settings = Settings { device: AF_XDP, ..Settings::default() };
-    on_stage(&settings, |stage| {
+    on_stage(settings, |stage| {
         let active = stage.active()?;
         large_pings(stage, active)?;
         let datagrams = large_datagrams(stage)?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use baton::base::buffer::RxMeta;
 use baton::base::counters::{Counter, Counters};
 use baton::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
-use baton::base::io::{Io, Punt, TxClass};
+use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::time::Instant;
 use baton::config::snapshot::Snapshot;
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
@@ -143,8 +143,19 @@ pub struct MemoryIo {
     pub handed: Vec<(WorkerId, PlainBuffer)>,
 }
 
-impl Io for MemoryIo {
+impl PassOn for MemoryIo {
     type Buf = PlainBuffer;
+
+    fn punt(&mut self, to: Punt, packet: PlainBuffer) {
+        self.punted.push((to, packet.to_bytes()));
+    }
+
+    fn hand_over(&mut self, to: WorkerId, packet: PlainBuffer) {
+        self.handed.push((to, packet));
+    }
+}
+
+impl Io for MemoryIo {
     type Shared = SharedPlainBuffer;
 
     fn alloc(&mut self) -> Option<PlainBuffer> {
@@ -156,14 +167,6 @@ impl Io for MemoryIo {
         self.sent.push(Sent { port, bytes: packet.to_bytes(), class });
     }
 
-    fn punt(&mut self, to: Punt, packet: PlainBuffer) {
-        self.punted.push((to, packet.to_bytes()));
-    }
-
-    fn hand_over(&mut self, to: WorkerId, packet: PlainBuffer) {
-        self.handed.push((to, packet));
-    }
-
     fn clone_shared(&mut self, packet: &PlainBuffer) -> Option<SharedPlainBuffer> {
         Some(packet.share())
     }
@@ -172,6 +175,21 @@ impl Io for MemoryIo {
         let packet = packet.finish().expect("what is asked of the port makes sense");
         self.sent.push(Sent { port, bytes: packet.to_bytes(), class });
     }
+}
+
+/// The configuration of a node.
+pub fn snapshot(node: u16) -> Arc<Snapshot> {
+    let peer = (3 - node).to_string();
+    let text = CONFIG.replace("NODE", &node.to_string()).replace("PEER", &peer);
+    let checked = baton::config::load(Path::new("bench.toml"), &text).unwrap_or_else(|errors| {
+        panic!("{}", errors.iter().map(|error| format!("{error}\n")).collect::<String>())
+    });
+    Arc::new(Snapshot { generation: 1, checked })
+}
+
+/// The hash of shards.
+pub fn toeplitz() -> Arc<Toeplitz> {
+    Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"))
 }
 
 /// A worker and its world.
@@ -185,20 +203,15 @@ pub struct Bench {
 impl Bench {
     /// Worker `id` of `workers` on node `node` (its peer is the other of 1 and 2).
     pub fn new(node: u16, id: u16, workers: u16) -> Bench {
-        let peer = (3 - node).to_string();
-        let text = CONFIG.replace("NODE", &node.to_string()).replace("PEER", &peer);
-        let checked = baton::config::load(Path::new("bench.toml"), &text).unwrap_or_else(|errors| {
-            panic!("{}", errors.iter().map(|error| format!("{error}\n")).collect::<String>())
-        });
         let counters = Arc::new(Counters::default());
         let now = Instant::from_millis(1000);
         let worker = Worker::new(WorkerSetup {
             id: WorkerId(id),
             workers,
             boot: BootId(u64::from(node)),
-            snapshot: Arc::new(Snapshot { generation: 1, checked }),
+            snapshot: snapshot(node),
             link_addresses: OWN_MACS.to_vec(),
-            toeplitz: Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key")),
+            toeplitz: toeplitz(),
             balance_secret: [7; 16],
             hash_seed: 5,
             seed: 6,

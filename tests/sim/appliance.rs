@@ -153,6 +153,7 @@ impl Appliance {
                 key: seal::Key::parse(GROUP_KEY).expect("a key"),
                 reserved: Term { counter: disk.reserved, node: config.appliance.node },
                 workers: WORKERS,
+                lcores: WORKERS,
                 counters: Arc::new(Counters::default()),
                 variant: variants.failover,
             },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use baton::base::buffer::RxMeta;
 use baton::base::counters::{Counter, Counters};
 use baton::base::ids::{PortId, WorkerId};
-use baton::base::io::{Io, Punt, TxClass};
+use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::time::{Duration, Instant};
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
@@ -38,8 +38,20 @@ pub struct Outside {
     pub events: Vec<Event>,
 }
 
-impl Io for Outside {
+impl PassOn for Outside {
     type Buf = PlainBuffer;
+
+    fn punt(&mut self, to: Punt, packet: PlainBuffer) {
+        use baton::base::buffer::Buffer;
+        self.punted.push((to, packet.rx().port, packet.to_bytes()));
+    }
+
+    fn hand_over(&mut self, to: WorkerId, packet: PlainBuffer) {
+        self.handed.push((to, packet));
+    }
+}
+
+impl Io for Outside {
     type Shared = SharedPlainBuffer;
 
     fn alloc(&mut self) -> Option<PlainBuffer> {
@@ -49,15 +61,6 @@ impl Io for Outside {
     fn send(&mut self, port: PortId, mut packet: PlainBuffer, class: TxClass) {
         packet.finish().expect("what is asked of the port makes sense");
         self.sent.push(Departure { port, frame: packet.to_bytes(), class });
-    }
-
-    fn punt(&mut self, to: Punt, packet: PlainBuffer) {
-        use baton::base::buffer::Buffer;
-        self.punted.push((to, packet.rx().port, packet.to_bytes()));
-    }
-
-    fn hand_over(&mut self, to: WorkerId, packet: PlainBuffer) {
-        self.handed.push((to, packet));
     }
 
     fn clone_shared(&mut self, packet: &PlainBuffer) -> Option<SharedPlainBuffer> {

@@ -161,7 +161,7 @@ impl Devices {
         let (mut opened, mut held) = (Vec::new(), Vec::new());
         let (mut swap_ports, mut swap_wires) = (Vec::new(), Vec::new());
         for (config, number) in checked.ports.iter().zip(0..) {
-            let open = ports::open(eal, PortId(number), config, 4, &pool)?;
+            let open = ports::open(eal, PortId(number), config, ports::Queues::both(4), &pool)?;
             let one = split(open).with_context(|| format!("port {}", config.name))?;
             if number != MIRROR.0 {
                 swap_ports.push(one.swap);
@@ -276,7 +276,7 @@ impl Appliance {
             wires.push(part.wire);
         }
         let counters = Arc::new(Counters::default());
-        let mut ends = rings::make(eal, 1)?;
+        let mut ends = rings::make(eal, 1, 0)?;
         let worker = Worker::<Packet>::new(worker_setup(checked, 1, clock.now(), &counters)?)?;
         worker.flows().populate();
         let last_seen = vec![(WorkerId(0), worker.flows().last_seen.clone())];

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use baton::base::buffer::Buffer as _;
 use baton::base::counters::{Counter, Counters};
 use baton::base::ids::{BootId, GroupId, NodeId, PortId, WorkerId};
-use baton::base::io::{Io, Punt, TxClass};
+use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::time::Instant;
 use baton::config::checked::Checked;
 use baton::driver::checksum::Capabilities;
@@ -31,8 +31,15 @@ struct Kept {
 
 const ABILITIES: TxAbilities = TxAbilities { checksums: Capabilities::NONE, segments: true };
 
-impl Io for Kept {
+impl PassOn for Kept {
     type Buf = Packet;
+
+    fn punt(&mut self, _: Punt, _: Packet) {}
+
+    fn hand_over(&mut self, _: WorkerId, _: Packet) {}
+}
+
+impl Io for Kept {
     type Shared = SharedPacket;
 
     fn alloc(&mut self) -> Option<Packet> {
@@ -42,10 +49,6 @@ impl Io for Kept {
     fn send(&mut self, port: PortId, packet: Packet, _: TxClass) {
         self.out.push((port, packet));
     }
-
-    fn punt(&mut self, _: Punt, _: Packet) {}
-
-    fn hand_over(&mut self, _: WorkerId, _: Packet) {}
 
     fn clone_shared(&mut self, packet: &Packet) -> Option<SharedPacket> {
         packet.share(&self.pool)

@@ -7,6 +7,7 @@ use crate::base::limits::WORKERS_MAX;
 use crate::config::check::blame;
 use crate::config::checked::{Appliance, Control, Eal, Flows, Idle, LcoreRole, Lcores, WorkerLcore};
 use crate::config::file::File;
+use crate::config::read::Key;
 use crate::config::report::{Place, Report};
 
 /// Memory that one packet buffer takes: 2,048 bytes of data, 128 of headroom, and DPDK's headers.
@@ -67,25 +68,8 @@ pub fn lcores(file: &File, report: &mut Report) -> Option<Lcores> {
             report.refuse(&lcores.worker.place, format!("1 to {WORKERS_MAX} workers"));
         }
     }
-    let mut needed =
-        vec![(LcoreRole::Distributor, "\"distributor\""), (LcoreRole::TrafficManager, "\"traffic-manager\"")];
-    if file.mirror.is_given() {
-        needed.push((LcoreRole::Mirror, "\"mirror\""));
-    }
     for (_, worker) in lcores.worker.elements() {
-        let Some(roles) = worker.roles.all() else { continue };
-        for (nth, (place, role)) in roles.iter().enumerate() {
-            if roles[..nth].iter().any(|(_, earlier)| earlier == role) {
-                report.refuse(place, "each role once");
-            }
-        }
-        if !needed.iter().all(|(role, _)| roles.iter().any(|(_, has)| *has == role)) {
-            let names: Vec<_> = needed.iter().map(|(_, name)| *name).collect();
-            report.refuse(
-                &worker.roles.place,
-                format!("all of {}: workers of fewer roles are not built yet", names.join(", ")),
-            );
-        }
+        roles(file, &worker.roles, report);
         if let (Some(master), Some(cpu), Some(Idle::Poll)) =
             (lcores.master_cpu.get(), worker.cpu.get(), lcores.idle.get())
         {
@@ -104,11 +88,37 @@ pub fn lcores(file: &File, report: &mut Report) -> Option<Lcores> {
             roles: worker.roles.all()?.into_iter().map(|(_, role)| *role).collect(),
         })
     });
-    Some(Lcores {
-        master_cpu: lcores.master_cpu.get()?.u32(),
-        workers: workers.collect::<Option<_>>()?,
-        idle: *lcores.idle.get()?,
-    })
+    let mut workers: Vec<WorkerLcore> = workers.collect::<Option<_>>()?;
+    for role in [LcoreRole::Distributor, LcoreRole::TrafficManager] {
+        if !workers.is_empty() && !workers.iter().any(|worker| worker.has(role)) {
+            let name = role.text();
+            report.refuse(&lcores.worker.place, format!("at least one worker with the role \"{name}\""));
+        }
+    }
+    workers.sort_by_key(|worker| !worker.has(LcoreRole::TrafficManager));
+    Some(Lcores { master_cpu: lcores.master_cpu.get()?.u32(), workers, idle: *lcores.idle.get()? })
+}
+
+/// What one worker does: a traffic manager mirrors its own flows, so far.
+fn roles(file: &File, given: &Key<Vec<Key<LcoreRole>>>, report: &mut Report) {
+    let Some(roles) = given.all() else { return };
+    for (nth, (place, role)) in roles.iter().enumerate() {
+        if roles[..nth].iter().any(|(_, earlier)| earlier == role) {
+            report.refuse(place, "each role once");
+        }
+    }
+    if roles.is_empty() {
+        report.refuse(&given.place, "at least one role");
+    }
+    let has = |role| roles.iter().any(|(_, has)| **has == role);
+    let (manages, mirrors) = (has(LcoreRole::TrafficManager), has(LcoreRole::Mirror));
+    let is_not_built = "a worker that mirrors the flows of others is not built yet";
+    if mirrors && !manages {
+        report.refuse(&given.place, format!("\"traffic-manager\" with \"mirror\": {is_not_built}"));
+    }
+    if manages && !mirrors && file.mirror.is_given() {
+        report.refuse(&given.place, format!("\"mirror\" with \"traffic-manager\": {is_not_built}"));
+    }
 }
 
 pub fn flows(file: &File) -> Option<Flows> {

@@ -207,6 +207,7 @@ impl World {
             key: self.key.clone(),
             reserved: Term { counter: node.disk, node: NodeId(node.id) },
             workers: WORKERS,
+            lcores: WORKERS,
             counters: Arc::new(Counters::default()),
             variant: self.setup.variant,
         };

@@ -36,6 +36,8 @@ pub struct Settings {
     pub device: &'static str,
     /// Flows and source-NAT ports go within seconds of their end.
     pub short_timeouts: bool,
+    /// Each appliance's distributor and its traffic manager on lcores of their own, on different CPUs where there are two.
+    pub divided: bool,
     /// Lines added at the end, tables of their own.
     pub more: String,
 }
@@ -49,6 +51,7 @@ impl Default for Settings {
             health: false,
             device: AF_PACKET,
             short_timeouts: false,
+            divided: false,
             more: String::new(),
         }
     }
@@ -116,6 +119,13 @@ fn head(out: &mut String, world: &World, settings: &Settings, side: Side) {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u16;
     // The two appliances' workers on different CPUs, where there are two.
     let (worker_cpu, master_cpu) = (side.node() % cpus, (side.node() + 1) % cpus);
+    let workers = if settings.divided {
+        format!(
+            r#"{{ cpu = {worker_cpu}, roles = ["distributor"] }}, {{ cpu = {master_cpu}, roles = ["traffic-manager", "mirror"] }}"#
+        )
+    } else {
+        format!(r#"{{ cpu = {worker_cpu}, roles = ["distributor", "traffic-manager", "mirror"] }}"#)
+    };
     let device = |number: u32, link: Link| {
         settings.device.replace("IFACE", &link.interface(side)).replace('N', &number.to_string())
     };
@@ -133,7 +143,7 @@ args = ["--no-pci"]
 
 [lcores]
 master_cpu = {master_cpu}
-worker = [ {{ cpu = {worker_cpu}, roles = ["distributor", "traffic-manager", "mirror"] }} ]
+worker = [ {workers} ]
 idle = "sleep"
 
 [[port]]

@@ -1,0 +1,132 @@
+//! How packets come to an lcore and go on from there to other threads: the receive queues that it owns, and its ends of
+//! the rings to the workers, to the master and to the liveness thread. A distributor's lcore has nothing else.
+//!
+//! What goes to a worker is gathered and put into its ring in bursts. A full ring drops and counts, for each kind of
+//! ring: nobody waits.
+
+use std::sync::Arc;
+
+use arrayvec::ArrayVec;
+use dpdk::{Burst, RxQueue};
+
+use crate::base::buffer::Buffer;
+use crate::base::counters::{Counter, Counters};
+use crate::base::ids::{PortId, WorkerId};
+use crate::base::io::{PassOn, Punt, TxClass};
+use crate::base::limits::BURST_MAX;
+use crate::base::time::{Duration, Instant};
+use crate::driver::clock::{Clock, std_duration};
+use crate::driver::lcore::Site;
+use crate::driver::mbuf::Packet;
+use crate::driver::rings::{Frame, PassingEnds};
+use crate::failover::FrameBytes;
+
+/// See the file's documentation.
+pub struct Intake {
+    rx: Vec<(PortId, RxQueue)>,
+    ends: PassingEnds,
+    clock: Clock,
+    counters: Arc<Counters>,
+    /// Packets for each worker.
+    handing: Vec<ArrayVec<Packet, BURST_MAX>>,
+}
+
+impl Intake {
+    /// Of an lcore that owns these queues, and counts here.
+    pub fn new(
+        rx: Vec<(PortId, RxQueue)>,
+        ends: PassingEnds,
+        clock: Clock,
+        counters: Arc<Counters>,
+    ) -> Intake {
+        let handing = ends.hand_over.iter().map(|_| ArrayVec::new()).collect();
+        Intake { rx, ends, clock, counters, handing }
+    }
+
+    fn flush_to(&mut self, to: usize) {
+        if let Some(Some(ring)) = self.ends.hand_over.get_mut(to) {
+            ring.push(&mut self.handing[to]);
+        }
+        self.counters.add(Counter::DropHandOverFull, self.handing[to].len() as u64);
+        self.handing[to].clear();
+    }
+}
+
+impl PassOn for Intake {
+    type Buf = Packet;
+
+    fn punt(&mut self, to: Punt, packet: Packet) {
+        let Intake { ends, counters, .. } = self;
+        match to {
+            Punt::Master => {
+                if ends.to_master.push_one(packet).is_err() {
+                    counters.bump(Counter::DropPuntFull);
+                }
+            }
+            Punt::Liveness => {
+                let bytes = (packet.total_len() == packet.head().len())
+                    .then(|| FrameBytes::try_from(packet.head()).ok())
+                    .flatten();
+                let Some(bytes) = bytes else { return counters.bump(Counter::LivenessMalformed) };
+                let frame = Frame { port: packet.rx().port, class: TxClass::Own, bytes };
+                if ends.to_liveness.push_one(frame).is_err() {
+                    counters.bump(Counter::DropLivenessFull);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn hand_over(&mut self, to: WorkerId, packet: Packet) {
+        let to = usize::from(to.0);
+        if to >= self.handing.len() {
+            return self.counters.bump(Counter::DropHandOverFull);
+        }
+        if self.handing[to].is_full() {
+            self.flush_to(to);
+        }
+        self.handing[to].push(packet);
+    }
+}
+
+impl Site for Intake {
+    #[inline]
+    fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    fn sources(&self) -> usize {
+        self.rx.len()
+    }
+
+    #[inline]
+    fn receive(&mut self, source: usize, packets: &mut Vec<Packet>) {
+        let Some((port, queue)) = self.rx.get_mut(source) else { return };
+        let mut burst = Burst::<BURST_MAX>::new();
+        queue.receive(&mut burst);
+        for mbuf in &burst {
+            mbuf.prefetch();
+        }
+        packets.reserve(burst.len());
+        for mbuf in burst {
+            mbuf.prefetch_head();
+            match Packet::received(mbuf, *port) {
+                Some(packet) => packets.push(packet),
+                None => self.counters.bump(Counter::DropNoBuffer),
+            }
+        }
+    }
+
+    #[inline]
+    fn flush(&mut self) {
+        for to in 0..self.handing.len() {
+            if !self.handing[to].is_empty() {
+                self.flush_to(to);
+            }
+        }
+    }
+
+    fn rest(&mut self, span: Duration) {
+        std::thread::sleep(std_duration(span));
+    }
+}

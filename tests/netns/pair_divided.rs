@@ -1,0 +1,72 @@
+//! A pair whose appliances have a distributor and a traffic manager on lcores of their own.
+
+use netns_harness::campaign::kills::{self, Load, Plan};
+use netns_harness::config::Settings;
+use netns_harness::stage::{Stage, counter};
+use netns_harness::{Context, Result, dns, ensure};
+
+use crate::{on_stage, one_at_a_time};
+
+fn divided() -> Settings {
+    Settings { divided: true, ..Settings::default() }
+}
+
+#[test]
+fn downloads_survive_the_active_whose_roles_are_divided() -> Result<()> {
+    let _one = one_at_a_time();
+    on_stage(&divided(), |stage| {
+        let killed = kills::round(stage, Load { downloads: 60, rate: "80k" }, Plan::Active)?;
+        assert_eq!((killed.at_kills.len(), killed.whole()), (1, 60));
+        killed.violations.judge()
+    })
+}
+
+/// What the active counted at one of its lcores.
+fn counted_by(stage: &Stage, active: usize, owner: &str, name: &str) -> Result<u64> {
+    let report = stage.pair[active].ask("counters")?;
+    let owners = report["owners"].as_array().context("no owners")?;
+    let place = owners.iter().position(|is| is == owner).with_context(|| format!("nobody is {owner}"))?;
+    let counters = report["counters"].as_array().context("no counters")?;
+    let line = counters.iter().find(|line| line["name"] == name).with_context(|| format!("no {name}"))?;
+    line["values"][place].as_u64().context("no number")
+}
+
+#[test]
+fn packets_come_to_the_distributor_and_leave_by_the_traffic_manager() -> Result<()> {
+    let _one = one_at_a_time();
+    on_stage(&divided(), |stage| {
+        let _servers = dns::start_servers(&stage.world)?;
+        let (round, violations) = netns_harness::campaign::dns::round(stage, 200)?;
+        assert_eq!(round.asked, 8 * 200);
+        violations.judge()?;
+        let active = stage.active()?;
+
+        let status = stage.pair[active].ask("status")?;
+        let roles = |worker: usize| status["workers"][worker]["roles"].to_string();
+        ensure!(roles(0) == r#"["traffic-manager","mirror"]"#, "worker 0 is {}", roles(0));
+        ensure!(roles(1) == r#"["distributor"]"#, "worker 1 is {}", roles(1));
+        let flows = |worker: usize| status["workers"][worker]["flows"].as_u64();
+        ensure!(flows(0) > Some(0) && flows(1) == Some(0), "flows are with the traffic manager: {status}");
+        let ports = stage.pair[active].ask("ports")?;
+        for port in ports["ports"].as_array().context("no ports")? {
+            let queues = [&port["received_by"], &port["sent_by"]].map(ToString::to_string);
+            ensure!(queues == ["[1]", "[0]"], "{port}");
+        }
+
+        let (manager, distributor) = ("worker0", "distributor1");
+        let count = |owner, name| counted_by(stage, active, owner, name);
+        ensure!(
+            count(manager, "rx_packets")? == 0 && count(distributor, "tx_packets")? == 0,
+            "roles are mixed"
+        );
+        let (received, handed) = (count(distributor, "rx_packets")?, count(distributor, "handed_over")?);
+        ensure!(handed > 0 && handed < received, "{handed} of {received} packets were handed over");
+        ensure!(count(manager, "handed_over")? == 0, "a single traffic manager hands over");
+        ensure!(count(manager, "tx_packets")? > 0, "nothing was sent");
+        ensure!(
+            counter(&stage.pair[active].ask("counters")?, "drop_hand_over_full")? == 0,
+            "a ring was full"
+        );
+        Ok(())
+    })
+}

@@ -1,0 +1,471 @@
+//! The same traffic through one worker and through lcores with divided roles: what becomes of each flow is the same
+//! (REQ E1, E2, D9).
+//!
+//! Every lcore's turns come in a seeded order, with stalls; rings and port queues keep their order. Ports give each
+//! direction of a flow to any lcore that receives, always the same one, and each fragment to any.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use baton::base::counters::{Counter, Counters};
+use baton::base::ids::{PortId, WorkerId};
+use baton::base::io::{Punt, TxClass};
+use baton::base::limits::BURST_MAX;
+use baton::base::rng::Rng;
+use baton::distributor::spread::{Distributor, DistributorSetup};
+use baton::driver::memory::PlainBuffer;
+use baton::wire::fragment::Fragment;
+use baton::wire::ipv4;
+use baton::wire::parse::parse;
+use baton::worker::Origin;
+use baton::worker::message::{Command, Role};
+
+use crate::bench::*;
+use crate::pieces::{Host, pieces};
+
+/// Which lcores there are: workers that do everything, workers that only hold flows, and distributors.
+#[derive(Clone, Copy, Debug)]
+struct Division {
+    fused: u16,
+    managers: u16,
+    distributors: u16,
+}
+
+const FUSED: Division = Division { fused: 1, managers: 0, distributors: 0 };
+const DIVIDED: [Division; 6] = [
+    Division { fused: 0, managers: 1, distributors: 1 },
+    Division { fused: 0, managers: 3, distributors: 1 },
+    Division { fused: 0, managers: 2, distributors: 2 },
+    Division { fused: 1, managers: 2, distributors: 1 },
+    Division { fused: 2, managers: 0, distributors: 1 },
+    Division { fused: 3, managers: 0, distributors: 0 },
+];
+
+impl Division {
+    fn workers(self) -> u16 {
+        self.fused + self.managers
+    }
+
+    fn lcores(self) -> usize {
+        usize::from(self.workers() + self.distributors)
+    }
+
+    /// The lcores that receive.
+    fn receivers(self) -> Vec<usize> {
+        (0..usize::from(self.fused)).chain(usize::from(self.workers())..self.lcores()).collect()
+    }
+}
+
+/// An appliance of several lcores: workers first, then distributors.
+struct Appliance {
+    division: Division,
+    workers: Vec<Bench>,
+    distributors: Vec<(Distributor, MemoryIo, Arc<Counters>)>,
+    /// Of every lcore: what its ports' queues hold.
+    rx: Vec<VecDeque<PlainBuffer>>,
+    /// From every lcore to every worker.
+    rings: Vec<Vec<VecDeque<PlainBuffer>>>,
+    sent: Vec<Sent>,
+    rng: Rng,
+}
+
+impl Appliance {
+    fn new(division: Division, role: Role, seed: u64) -> Appliance {
+        let count = division.workers();
+        let worker = |id| {
+            let mut bench = Bench::new(1, id, count);
+            bench.know_neighbours();
+            bench.command(Command::Role { epoch: 1, role, term: TERM });
+            bench
+        };
+        let distributor = |_| {
+            let counters = Arc::new(Counters::default());
+            let setup = DistributorSetup {
+                snapshot: snapshot(1),
+                workers: count,
+                link_addresses: OWN_MACS.to_vec(),
+                toeplitz: toeplitz(),
+                counters: Arc::clone(&counters),
+            };
+            (Distributor::new(setup), MemoryIo::default(), counters)
+        };
+        let rings = |_| (0..count).map(|_| VecDeque::new()).collect();
+        Appliance {
+            division,
+            workers: (0..count).map(worker).collect(),
+            distributors: (0..division.distributors).map(distributor).collect(),
+            rx: (0..division.lcores()).map(|_| VecDeque::new()).collect(),
+            rings: (0..division.lcores()).map(rings).collect(),
+            sent: Vec::new(),
+            rng: Rng::with_seed(seed),
+        }
+    }
+
+    /// A frame comes by a port; packets of one `stream` come to one lcore, those of none to any.
+    fn receive(&mut self, port: PortId, frame: &[u8], stream: Option<u64>) {
+        let receivers = self.division.receivers();
+        let nth = stream.map_or_else(|| self.rng.usize(..), |stream| (stream >> 7) as usize);
+        self.rx[receivers[nth % receivers.len()]].push_back(frame_received(port, frame));
+    }
+
+    /// Lcores turn in any order until nothing is left to do, some of them standing still for a while.
+    fn settle(&mut self) {
+        while self.rx.iter().any(|queue| !queue.is_empty())
+            || self.rings.iter().flatten().any(|ring| !ring.is_empty())
+        {
+            let lcore = self.rng.usize(0..self.division.lcores());
+            self.turn(lcore);
+        }
+    }
+
+    fn turn(&mut self, lcore: usize) {
+        let take = |queue: &mut VecDeque<PlainBuffer>| -> Vec<PlainBuffer> {
+            queue.drain(..queue.len().min(BURST_MAX)).collect()
+        };
+        let mut received = take(&mut self.rx[lcore]);
+        let first_distributor = self.workers.len();
+        let handed = if let Some(bench) = self.workers.get_mut(lcore) {
+            bench.worker.set_origin(Origin::Port);
+            bench.worker.handle_burst(bench.now, &mut received, &mut bench.io);
+            for from in 0..self.rings.len() {
+                let mut burst = take(&mut self.rings[from][lcore]);
+                let origin = if from < first_distributor { Origin::Worker } else { Origin::Distributor };
+                bench.worker.set_origin(origin);
+                bench.worker.handle_burst(bench.now, &mut burst, &mut bench.io);
+            }
+            bench.worker.poll(bench.now, &mut bench.io);
+            let sent = bench.take_sent().into_iter().filter(|sent| sent.class == TxClass::Service);
+            self.sent.extend(sent);
+            std::mem::take(&mut bench.io.handed)
+        } else {
+            let (distributor, io, _) = &mut self.distributors[lcore - first_distributor];
+            distributor.handle_burst(&mut received, io);
+            assert!(io.sent.is_empty(), "it sends nothing itself");
+            std::mem::take(&mut io.handed)
+        };
+        for (WorkerId(to), packet) in handed {
+            if self.division.fused == 0 && lcore < first_distributor {
+                let bytes = packet.to_bytes();
+                let fragment = Fragment::of(&bytes, &parse(&bytes).expect("a sound packet"));
+                assert!(fragment.is_some(), "a distributor knew whose packet it is");
+            }
+            self.rings[lcore][usize::from(to)].push_back(packet);
+        }
+    }
+
+    fn count(&self, counter: Counter) -> u64 {
+        let workers = self.workers.iter().map(|bench| &bench.counters);
+        let all = workers.chain(self.distributors.iter().map(|(_, _, counters)| counters));
+        all.map(|counters| counters.value(counter)).sum()
+    }
+
+    /// All that was counted, but for what tells of the way within.
+    fn counted(&self) -> BTreeMap<&'static str, u64> {
+        let within = [Counter::HandedOver, Counter::EventsDropped];
+        let told = Counter::ALL.iter().filter(|counter| !within.contains(counter));
+        told.map(|counter| (counter.name(), self.count(*counter))).collect()
+    }
+
+    fn take_punted(&mut self) -> Vec<(bool, Vec<u8>)> {
+        let workers = self.workers.iter_mut().map(|bench| &mut bench.io);
+        let all = workers.chain(self.distributors.iter_mut().map(|(_, io, _)| io));
+        let mut punted: Vec<_> = all
+            .flat_map(|io| std::mem::take(&mut io.punted))
+            .map(|(to, bytes)| (to == Punt::Master, bytes))
+            .collect();
+        punted.sort();
+        punted
+    }
+}
+
+/// What an end of a flow saw, in order: who sent it, flags, hops and payload.
+type Seen = Vec<((std::net::IpAddr, u16), Option<u8>, u8, Vec<u8>)>;
+
+/// A conversation: which client port, with which virtual server, and what both ends have seen.
+struct Conversation {
+    port: u16,
+    to: &'static str,
+    to_port: u16,
+    is_tcp: bool,
+    large: bool,
+    /// A packet as the server saw it, to be answered.
+    asked: Option<Packet>,
+    at_server: Seen,
+    at_client: Seen,
+}
+
+const SERVERS: [(&str, u16, bool); 6] = [
+    ("10.1.0.100", 80, true),
+    ("10.1.0.101", 80, true),
+    ("fd01::100", 80, true),
+    ("fd01::101", 80, true),
+    ("10.1.0.102", 53, false),
+    ("fd01::102", 53, false),
+];
+
+fn conversations(seed: u64, count: u16) -> Vec<Conversation> {
+    let mut rng = Rng::with_seed(seed);
+    let one = |n: u16| {
+        let (to, to_port, is_tcp) = SERVERS[rng.usize(0..SERVERS.len())];
+        Conversation {
+            port: 1024 + n * 61,
+            to,
+            to_port,
+            is_tcp,
+            large: !is_tcp && rng.bool(),
+            asked: None,
+            at_server: Vec::new(),
+            at_client: Vec::new(),
+        }
+    };
+    (0..count).map(one).collect()
+}
+
+/// A stamp that tells the order of packets, and the flow that they are of.
+fn payload(conversation: &Conversation, stamp: u8, len: usize) -> Vec<u8> {
+    let [high, low] = conversation.port.to_be_bytes();
+    [&[high, low, stamp][..], &vec![stamp; len]].concat()
+}
+
+impl Conversation {
+    /// What the client sends in one of the rounds.
+    fn asks(&self, round: usize) -> Vec<Packet> {
+        let one = |flags, stamp: u8, len| Packet {
+            payload: payload(self, stamp, len),
+            ..from_client(self.port, self.to, self.to_port, flags)
+        };
+        match (self.is_tcp, round) {
+            (true, 0) => vec![one(Some(SYN), 0, 0)],
+            (true, 1..=3) => (0..6).map(|n| one(Some(ACK), n, 40)).collect(),
+            (true, _) => vec![one(Some(FIN_ACK), 0, 0)],
+            (false, _) => (0..4).map(|n| one(None, n, if self.large { 2500 } else { 40 })).collect(),
+        }
+    }
+
+    /// What the server answers.
+    fn answers(&self, round: usize) -> Vec<Packet> {
+        let Some(asked) = &self.asked else { return Vec::new() };
+        let one =
+            |flags, stamp: u8, len| Packet { payload: payload(self, stamp, len), ..asked.answer(flags) };
+        match (self.is_tcp, round) {
+            (true, 0) => vec![one(Some(SYN_ACK), 0, 0)],
+            (true, 1..=3) => (0..7).map(|n| one(Some(ACK), n, 300)).collect(),
+            (true, _) => vec![one(Some(FIN_ACK), 0, 0)],
+            (false, _) => (0..3).map(|n| one(None, n, if self.large { 3000 } else { 60 })).collect(),
+        }
+    }
+}
+
+const ROUNDS: usize = 5;
+/// More than an Ethernet frame carries.
+const WHOLE_MAX: usize = 1600;
+
+/// What nobody converses by: for the master, for the liveness thread, for nobody.
+fn noise(rng: &mut Rng) -> Vec<(PortId, Vec<u8>)> {
+    let mut all = Vec::new();
+    let sound = from_client(9, "10.1.0.100", 80, Some(SYN)).bytes();
+    let sound6 = from_client(9, "fd01::100", 80, Some(SYN)).bytes();
+    for whole in [&sound, &sound6] {
+        for _ in 0..60 {
+            let mut frame = whole.clone();
+            // Anything at all in one place of the headers but the ports, which would make it a flow of its own.
+            let at = rng.usize(0..34);
+            frame[at] ^= 1 << rng.u32(0..8);
+            all.push((PortId(rng.u16(0..3)), frame));
+            all.push((CLIENT_PORT, whole[..rng.usize(0..whole.len())].to_vec()));
+        }
+    }
+    let mut arp = vec![0xff; 6];
+    arp.extend(CLIENT_MAC);
+    arp.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    arp.extend(CLIENT_MAC);
+    arp.extend([10, 1, 0, 50, 0, 0, 0, 0, 0, 0, 10, 1, 0, 100]);
+    all.push((CLIENT_PORT, arp));
+    let mut heartbeat = [&[0xff; 6][..], &CLIENT_MAC, &[0x88, 0xb5]].concat();
+    heartbeat.resize(80, 7);
+    all.push((CLIENT_PORT, heartbeat));
+    let mut echo = sound.clone();
+    echo[23] = 1;
+    ipv4::Packet::new_unchecked(&mut echo[14..34]).fill_checksum();
+    all.push((CLIENT_PORT, echo));
+    // To an own address; where nobody listens; mirror frames that are none; to a server past the services.
+    for (to, to_port, port, mac) in [
+        ("10.1.0.21", 80, CLIENT_PORT, OWN_MACS[0]),
+        ("10.1.0.100", 81, CLIENT_PORT, VIRTUAL_MAC),
+        ("10.9.0.1", 6081, PortId(2), OWN_MACS[2]),
+        ("10.2.0.10", 8080, CLIENT_PORT, VIRTUAL_MAC),
+        ("10.2.0.100", 40_000, SERVER_PORT, VIRTUAL_MAC),
+    ] {
+        for flags in [None, Some(ACK)] {
+            let packet = Packet { to_mac: mac, ..from_client(77, to, to_port, flags) };
+            all.push((port, packet.bytes()));
+        }
+    }
+    all
+}
+
+/// What became of it all.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    flows: Vec<(Seen, Seen)>,
+    punted: Vec<(bool, Vec<u8>)>,
+    counted: BTreeMap<&'static str, u64>,
+    flows_held: u64,
+}
+
+fn converse(division: Division, seed: u64) -> Outcome {
+    let mut appliance = Appliance::new(division, Role::Active, seed ^ 0x5eed);
+    let mut all = conversations(seed, 60);
+    let mut rng = Rng::with_seed(seed);
+    let (mut server, mut client) = (Host::default(), Host::default());
+    let mut identification = 0;
+    for (port, frame) in noise(&mut rng) {
+        appliance.receive(port, &frame, None);
+    }
+    for round in 0..ROUNDS {
+        for from_client in [true, false] {
+            let mut speaking: Vec<_> = all
+                .iter()
+                .map(|one| if from_client { one.asks(round) } else { one.answers(round) })
+                .map(VecDeque::from)
+                .collect();
+            // The flows' packets among each other, each flow's in order.
+            while speaking.iter().any(|packets| !packets.is_empty()) {
+                let flow = rng.usize(0..speaking.len());
+                let Some(packet) = speaking[flow].pop_front() else { continue };
+                let (port, frame) = (if from_client { CLIENT_PORT } else { SERVER_PORT }, packet.bytes());
+                if frame.len() > WHOLE_MAX {
+                    identification += 1;
+                    for piece in pieces(&frame, identification, 1024) {
+                        appliance.receive(port, &piece, None);
+                    }
+                } else {
+                    let stream =
+                        (flow as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) + u64::from(from_client);
+                    appliance.receive(port, &frame, Some(stream));
+                }
+            }
+            appliance.settle();
+            let mut sent = std::mem::take(&mut appliance.sent);
+            sent.retain(|sent| sent.class == TxClass::Service);
+            for sent in sent {
+                let (host, port) =
+                    if from_client { (&mut server, SERVER_PORT) } else { (&mut client, CLIENT_PORT) };
+                assert_eq!(sent.port, port);
+                let is_piece =
+                    Fragment::of(&sent.bytes, &parse(&sent.bytes).expect("a sound packet")).is_some();
+                let whole = if is_piece { host.came(&sent.bytes) } else { Some(sent.bytes) };
+                // The rest of the noise, the sums of some of it wrong as they came.
+                let Some(whole) = whole.filter(|whole| !whole.ends_with(b"hello")) else { continue };
+                let packet = Packet::read(&whole);
+                let flow = packet.payload.first_chunk().map(|port| u16::from_be_bytes(*port));
+                let one = all.iter_mut().find(|one| Some(one.port) == flow).expect("a conversation's packet");
+                let from = if from_client && packet.from.1 != one.port {
+                    // Which of its source-NAT ports a shard gives a flow depends on what came before.
+                    (packet.from.0, 0)
+                } else {
+                    packet.from
+                };
+                let seen = (from, packet.flags, packet.hops, packet.payload.clone());
+                if from_client {
+                    one.at_server.push(seen);
+                    one.asked = Some(packet);
+                } else {
+                    assert_eq!((packet.to.1, packet.to_mac), (one.port, CLIENT_MAC));
+                    one.at_client.push(seen);
+                }
+            }
+        }
+    }
+    assert_eq!((server.waiting(), client.waiting()), (0, 0));
+    let sort = |one: Conversation| {
+        let (mut at_server, mut at_client) = (one.at_server, one.at_client);
+        if one.large {
+            // Of datagrams in fragments nothing is promised but that they come.
+            at_server.sort();
+            at_client.sort();
+        }
+        (at_server, at_client)
+    };
+    Outcome {
+        punted: appliance.take_punted(),
+        counted: appliance.counted(),
+        flows_held: appliance.workers.iter_mut().map(|bench| bench.status().flows).sum(),
+        flows: all.into_iter().map(sort).collect(),
+    }
+}
+
+#[test]
+fn what_becomes_of_a_flow_does_not_depend_on_how_roles_are_divided() {
+    for seed in 0..12 {
+        let fused = converse(FUSED, seed);
+        for ((at_server, at_client), one) in fused.flows.iter().zip(conversations(seed, 60)) {
+            let (asked, answered) = if one.is_tcp { (20, 23) } else { (4 * ROUNDS, 3 * ROUNDS) };
+            assert_eq!((at_server.len(), at_client.len()), (asked, answered), "{} {}", one.to, one.port);
+        }
+        assert!(fused.punted.len() >= 3, "ARP, a heartbeat, an echo request");
+        for division in DIVIDED {
+            let divided = converse(division, seed);
+            assert_eq!(divided.counted, fused.counted, "{division:?}, seed {seed}");
+            assert_eq!(divided, fused, "{division:?}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn on_a_standby_distributors_pass_on_what_workers_drop() {
+    for division in DIVIDED {
+        let mut appliance = Appliance::new(division, Role::Standby, 1);
+        let syn = from_client(4000, "10.1.0.100", 80, Some(SYN)).bytes();
+        let large = Packet { payload: vec![1; 3000], ..from_client(4001, "10.1.0.102", 53, None) }.bytes();
+        for stream in 0..100 {
+            appliance.receive(CLIENT_PORT, &syn, Some(stream << 7));
+        }
+        for piece in pieces(&large, 7, 1024) {
+            appliance.receive(CLIENT_PORT, &piece, None);
+        }
+        appliance.settle();
+        assert!(appliance.sent.is_empty());
+        assert_eq!((appliance.count(Counter::DropStandby), appliance.count(Counter::RxPackets)), (103, 103));
+    }
+}
+
+#[test]
+fn ports_written_in_a_link_address_are_not_believed_of_what_a_distributor_passes_on() {
+    let mut appliance = Appliance::new(DIVIDED[2], Role::Active, 2);
+    let datagram = Packet { payload: vec![3; 2000], ..from_client(5353, "10.1.0.102", 53, None) };
+    for piece in pieces(&datagram.bytes(), 7, 1024) {
+        appliance.receive(CLIENT_PORT, &piece, None);
+    }
+    appliance.settle();
+    assert_eq!(appliance.sent.len(), 2);
+    appliance.sent.clear();
+    // A later fragment of another datagram claims the ports of the flow that is there; it comes twice to every worker.
+    let mut forged = pieces(&datagram.bytes(), 8, 1024).remove(1);
+    forged[6..11].copy_from_slice(&[5353_u16.to_be_bytes()[0], 5353_u16.to_be_bytes()[1], 0, 53, 17]);
+    for worker in 0..2 {
+        for distributor in 0..2 {
+            let from = appliance.workers.len() + distributor;
+            appliance.rings[from][worker].push_back(frame_received(CLIENT_PORT, &forged));
+        }
+    }
+    appliance.settle();
+    assert!(appliance.sent.is_empty());
+    assert_eq!(appliance.count(Counter::DropFragmentDuplicate), 3, "it waits, and comes again");
+}
+
+#[test]
+fn mirror_frames_go_straight_to_the_worker_that_they_are_for() {
+    let mut appliance = Appliance::new(DIVIDED[1], Role::Standby, 3);
+    let first = snapshot(1).checked.mirror.as_ref().expect("it mirrors").udp_port;
+    for worker in 0..4 {
+        let frame = Packet { to_mac: OWN_MACS[2], ..from_client(77, "10.9.0.1", first + worker, None) };
+        appliance.receive(PortId(2), &frame.bytes(), None);
+    }
+    appliance.settle();
+    // They are no frames of a peer, which only the worker can tell; and for a fourth worker there is none.
+    for bench in &appliance.workers {
+        assert_eq!((bench.count(Counter::MirrorMalformed), bench.count(Counter::HandedOver)), (1, 0));
+    }
+    assert_eq!(appliance.distributors[0].2.value(Counter::DropNoListener), 1);
+}
