@@ -204,6 +204,8 @@ fn numbers_out_of_range_tell_the_range_and_the_unit() {
         "from 2 to 60000 milliseconds",
     );
     breaks("[eal]\n", "[eal]\nmemory_mb = 1\n", "memory_mb", "eal.memory_mb", "MiB");
+    let (new, key) = ("lease_ms = 36\nvrrp_interval_ms = 1005", "failover.vrrp_interval_ms");
+    breaks("lease_ms = 36", new, "vrrp_interval_ms", key, "a multiple of 10 milliseconds");
     breaks("cpu = 1 }, {", "cpu = 4096 }, {", "worker = ", "lcores.worker[0].cpu", "from 0 to 1023");
 }
 
@@ -455,6 +457,8 @@ fn choices_that_there_are_not() {
     breaks("balance = \"maglev\"", "balance = \"random\"", "random", "pool[web].balance", words);
     let key = "failover.partition";
     breaks("lease_ms = 36", "partition = \"both\"", "both", key, "\"availability\" or \"safety\"");
+    let key = "failover.vrrp_checksum";
+    breaks("lease_ms = 36", "vrrp_checksum = \"none\"", "none", key, "\"pseudo-header\" or \"message\"");
 }
 
 #[test]

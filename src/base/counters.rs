@@ -37,7 +37,7 @@ counters! {
     DropNotIp => "drop_not_ip",
     /// Packets dropped: to another link address than this port's or the virtual ones.
     DropOtherHost => "drop_other_host",
-    /// Packets dropped: IP multicast or broadcast that is no neighbour discovery.
+    /// Packets dropped: IP multicast or broadcast that is neither neighbour discovery nor VRRP.
     DropMulticast => "drop_multicast",
     /// Packets dropped: fragments of ICMP that are no echo request to this appliance.
     DropFragmentIcmp => "drop_fragment_icmp",
@@ -187,6 +187,28 @@ counters! {
     DropIcmpv6Truncated => "drop_icmpv6_truncated",
     /// Packets dropped: a neighbour discovery message that RFC 4861 section 6.1 or 7.1 tells to discard.
     DropNdpInvalid => "drop_ndp_invalid",
+    /// Packets dropped: a VRRP message that is shorter than its header and addresses.
+    DropVrrpTruncated => "drop_vrrp_truncated",
+    /// Packets dropped: a VRRP message whose TTL or hop limit is not 255: it did not come from this link (RFC 9568 section 7.1).
+    DropVrrpHopLimit => "drop_vrrp_hop_limit",
+    /// Packets dropped: a VRRP message of another version than 3.
+    DropVrrpVersion => "drop_vrrp_version",
+    /// Packets dropped: a VRRP message of another type than advertisement.
+    DropVrrpType => "drop_vrrp_type",
+    /// Packets dropped: a VRRP message without any address (RFC 9568 section 5.2.5).
+    DropVrrpCount => "drop_vrrp_count",
+    /// Packets dropped: a VRRP message whose checksum is wrong.
+    DropVrrpChecksum => "drop_vrrp_checksum",
+    /// VRRP advertisements of other virtual routers than this group's: not looked at further.
+    VrrpOtherRouters => "vrrp_other_routers",
+    /// VRRP advertisements of this group's virtual router from an address of this appliance: a loop on the link.
+    VrrpOwn => "vrrp_own",
+    /// VRRP advertisements of this group's virtual router that are no rival's: of its active, or of one that resigns.
+    VrrpHeard => "vrrp_heard",
+    /// VRRP advertisements of this group's virtual router from someone else, while this appliance is active.
+    VrrpRivals => "vrrp_rivals",
+    /// VRRP advertisements handed over for sending.
+    VrrpAdvertised => "vrrp_advertised",
     /// Packets dropped: a checksum is wrong.
     DropChecksum => "drop_checksum",
     /// Packets not sent: the header lengths in the request or in the headers do not fit the packet.

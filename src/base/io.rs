@@ -19,7 +19,7 @@ pub enum TxClass {
 /// Who a punted packet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Punt {
-    /// The master core: ARP, neighbour discovery, echo, traffic to own addresses.
+    /// The master core: ARP, neighbour discovery, echo, VRRP, traffic to own addresses.
     Master,
     /// The liveness thread: heartbeats and handshakes.
     Liveness,

@@ -102,6 +102,10 @@ const _: () = assert!(WORKERS_MAX <= SHARDS);
 /// Answers of the master that wait for the driver. Further queries are dropped; whoever asked asks again.
 pub const PUNT_OUTPUTS_MAX: usize = 1024;
 
+/// Addresses in one VRRP advertisement (its count has eight bits, RFC 9568 section 5.2.5); over IPv6 the MTU may hold
+/// fewer. Further ones are not named in it, and announced all the same.
+pub const VRRP_ADDRESSES_MAX: usize = 255;
+
 /// Bytes of a request to the control interface. A larger one is refused.
 pub const CONTROL_REQUEST_BYTES_MAX: usize = 4096;
 

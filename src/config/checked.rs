@@ -377,6 +377,15 @@ pub enum Partition {
     Safety,
 }
 
+/// What the checksum of VRRP covers over IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VrrpChecksum {
+    /// The message and a pseudo header.
+    PseudoHeader,
+    /// The message alone (RFC 9568 section 5.2.8).
+    Message,
+}
+
 /// `[failover]`
 #[derive(Clone, Debug)]
 pub struct Failover {
@@ -396,6 +405,10 @@ pub struct Failover {
     pub partition: Partition,
     /// Whether the higher priority takes the lead back.
     pub preempt: bool,
+    /// Between two VRRP advertisements, a multiple of 10 ms.
+    pub vrrp_interval: Duration,
+    /// What their checksum covers over IPv4.
+    pub vrrp_checksum: VrrpChecksum,
     /// Where terms are kept.
     pub state_dir: PathBuf,
 }

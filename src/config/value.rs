@@ -6,7 +6,9 @@ use core::net::{IpAddr, SocketAddr};
 use toml::de::DeValue;
 
 use crate::base::time::Duration;
-use crate::config::checked::{Balance, Cidr, Commit, HealthCheck, Idle, LcoreRole, Partition, Protocol};
+use crate::config::checked::{
+    Balance, Cidr, Commit, HealthCheck, Idle, LcoreRole, Partition, Protocol, VrrpChecksum,
+};
 use crate::config::read::{FromFile, Source};
 use crate::config::report::{Place, Report};
 
@@ -265,5 +267,9 @@ choices! {
     Partition {
         "availability" => Partition::Availability,
         "safety" => Partition::Safety,
+    } not_built_yet [];
+    VrrpChecksum {
+        "pseudo-header" => VrrpChecksum::PseudoHeader,
+        "message" => VrrpChecksum::Message,
     } not_built_yet [];
 }

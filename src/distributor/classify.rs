@@ -20,7 +20,7 @@ use crate::wire::parse::{Network, Notes, Parsed, parse_head};
 pub enum Class {
     /// A heartbeat or handshake: for the liveness thread.
     Liveness,
-    /// ARP, neighbour discovery, echo: for the master core.
+    /// ARP, neighbour discovery, echo, VRRP: for the master core.
     Master,
     /// A mirror frame for this worker.
     Mirror(WorkerId),
@@ -126,7 +126,8 @@ fn classify(head: &[u8], parsed: &Parsed, port: PortId, here: &Here<'_>) -> Clas
         return if is_wanted { Class::Master } else { Class::Drop(Counter::DropFragmentIcmp) };
     }
     if parsed.notes.has(Notes::MULTICAST) {
-        return Class::Drop(Counter::DropMulticast);
+        let is_vrrp = parsed.protocol == IpProtocol::VRRP && !parsed.is_fragment() && parsed.vlan == 0;
+        return if is_vrrp { Class::Master } else { Class::Drop(Counter::DropMulticast) };
     }
     if parsed.is_fragment() {
         return of_fragment(parsed, (src.into(), dst.into()), here);

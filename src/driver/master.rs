@@ -25,6 +25,7 @@ use crate::driver::outbox::Outbox;
 use crate::driver::rings::{MasterEnds, News};
 use crate::failover::FailoverEvent;
 use crate::flow::FlowIndex;
+use crate::master::vrrp::Rival;
 use crate::master::{Master, MasterOutput};
 use crate::worker::message::{Command, Event, FlowSlice, WorkerStatus};
 
@@ -93,6 +94,7 @@ pub struct MasterThread {
     /// Answers that each worker owes, this question's and those of abandoned ones.
     owed: Vec<usize>,
     rival_at: Instant,
+    vrrp_rival_at: Instant,
     stuck_at: Instant,
 }
 
@@ -106,6 +108,7 @@ impl MasterThread {
             asked: None,
             owed: vec![0; workers],
             rival_at: Instant::ZERO,
+            vrrp_rival_at: Instant::ZERO,
             stuck_at: Instant::ZERO,
         }
     }
@@ -130,6 +133,7 @@ impl MasterThread {
             match news {
                 News::Role { active } => self.setup.master.handle_role(now, active),
                 News::Event(event) => {
+                    self.setup.master.handle_event(now, &event);
                     let (kind, grave) = kind_of(&event);
                     // On a crowded machine this one may come many times in a second.
                     if matches!(event, FailoverEvent::WorkerStuck { .. }) {
@@ -267,6 +271,19 @@ impl MasterThread {
                     self.rival_at = now + REPEAT_INTERVAL;
                     let what = address.map_or("a virtual MAC".to_owned(), |address| address.to_string());
                     let sentence = format!("{} also uses {what} (seen on port {port})", mac_text(link));
+                    log::warn!("{sentence}");
+                    self.setup.events.add("rival", sentence);
+                }
+                MasterOutput::VrrpRival(Rival { port, source, link, priority }) => {
+                    if now < self.vrrp_rival_at {
+                        continue;
+                    }
+                    self.vrrp_rival_at = now + REPEAT_INTERVAL;
+                    let sentence = format!(
+                        "{source} ({}) also advertises our virtual router by VRRP, with priority {priority} (heard on \
+                         port {port})",
+                        mac_text(link)
+                    );
                     log::warn!("{sentence}");
                     self.setup.events.add("rival", sentence);
                 }

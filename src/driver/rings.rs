@@ -49,7 +49,7 @@ pub enum News {
 pub struct PassingEnds {
     /// To every other worker, by number: packets of its shards.
     pub hand_over: Vec<Option<Producer<Packet>>>,
-    /// ARP, neighbour discovery, echo.
+    /// ARP, neighbour discovery, echo, VRRP.
     pub to_master: Producer<Packet>,
     /// Liveness frames that came.
     pub to_liveness: Producer<Frame>,
@@ -89,7 +89,7 @@ pub struct LivenessEnds {
 
 /// What the master holds: by worker, but for `news`.
 pub struct MasterEnds {
-    /// ARP, neighbour discovery, echo; of workers and then of distributors.
+    /// ARP, neighbour discovery, echo, VRRP; of workers and then of distributors.
     pub punted: Vec<Consumer<Packet>>,
     /// To each worker.
     pub commands: Vec<Producer<Command>>,

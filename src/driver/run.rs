@@ -50,7 +50,7 @@ use crate::master::{Master, MasterSetup};
 use crate::mirror;
 use crate::seal::MemberInfo;
 use crate::seal::member::VERSIONS;
-use crate::wire::MacAddress;
+use crate::wire::{MacAddress, vrrp};
 use crate::worker::{Worker, WorkerSetup};
 
 /// Packets that wait on their way from one worker to the owner of a port's queue.
@@ -216,8 +216,10 @@ fn serve(master: &mut MasterThread, shared: &Shared, signalled: &AtomicBool, bro
             leave_by = now + LEAVE_MAX;
         }
         if shared.board.may_exit.load(Ordering::Acquire) {
+            // What the liveness thread said last, and then what the master says to that.
             std::thread::sleep(std_duration(LAST_FRAMES));
             master.turn(shared.clock.now());
+            std::thread::sleep(std_duration(LAST_FRAMES));
             return;
         }
         if now >= leave_by {
@@ -309,7 +311,9 @@ fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool) -> Result<Owned, Stri
 /// Names the addresses that a port which filters must let through.
 fn add_macs(port: &mut Port, name: &str, virtual_router: u8) {
     let [v4, v6] = [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6];
-    for mac in [v4(virtual_router).0, v6(virtual_router).0, failover::heartbeat::DESTINATION.0] {
+    let groups = [MacAddress::multicast_v4(vrrp::GROUP_V4), MacAddress::multicast_v6(vrrp::GROUP_V6)];
+    let wanted = [v4(virtual_router), v6(virtual_router), failover::heartbeat::DESTINATION];
+    for MacAddress(mac) in wanted.into_iter().chain(groups) {
         if let Err(error) = port.add_mac(mac) {
             log::warn!("port {name}: packets to {} may not arrive: {error}", mac_text(mac));
         }
@@ -396,6 +400,12 @@ fn assemble(
         now,
         seed: secrets.seed,
     });
+    if master.addresses_unadvertised() > 0 {
+        log::warn!(
+            "{} addresses do not fit into VRRP advertisements and are not named there",
+            master.addresses_unadvertised()
+        );
+    }
     let failover = Failover::new(failover_setup(shared, &secrets, left, &owned.macs, of_liveness), now);
     let liveness = Liveness::new(LivenessSetup {
         failover,

@@ -59,7 +59,7 @@
 //!   not: after ten takeover times they are closed, and opened under a new session.
 //! - `preempt`: the standby in sync with the higher priority asks, and the active hands over as planned.
 //!
-//! Not yet: a witness, fencing hooks, VRRP frames, several groups.
+//! Not yet: a witness, fencing hooks, several groups. VRRP decides nothing, and is said in `master/vrrp.rs`.
 
 mod decide;
 mod drive;

@@ -1,12 +1,12 @@
 //! Which addresses are ours, on which port, and from which MAC they speak.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::ids::PortId;
 use crate::base::io::TxClass;
 use crate::config::checked::{Checked, Cidr, Forwarding};
-use crate::wire::MacAddress;
+use crate::wire::{MacAddress, ipv6};
 
 /// In whose name an address of ours speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,38 @@ impl Addresses {
                 all.on_link.entry((port, address)).or_insert(Holder::Service);
             }
         }
+        all.add_link_locals();
         all
+    }
+
+    /// RFC 4291 section 2.8: every interface that speaks IPv6 has a link-local address; and so has a virtual router, made
+    /// from its MAC (RFC 9568 section 5.2.9). One that is configured stands for them.
+    fn add_link_locals(&mut self) {
+        for port in (0..self.ports.len() as u16).map(PortId) {
+            let mac = self.port_mac(port);
+            // Where no ports' MACs are given, only service addresses are wanted.
+            if mac != MacAddress::ZERO {
+                self.add_link_local(port, Holder::Own, mac);
+            }
+            self.add_link_local(port, Holder::Service, self.virtual_mac(true));
+        }
+    }
+
+    fn add_link_local(&mut self, port: PortId, holder: Holder, mac: MacAddress) {
+        let speaks: Vec<IpAddr> = self.of(port, holder, true).collect();
+        if !speaks.is_empty() && !speaks.into_iter().any(is_link_local) {
+            let made = IpAddr::V6(ipv6::link_local(mac));
+            self.on_link.entry((port, made)).or_insert(holder);
+            self.anywhere.entry(made).or_insert(holder);
+        }
+    }
+
+    /// The addresses of a family that a holder has on the link of `port`.
+    pub fn of(&self, port: PortId, holder: Holder, ipv6: bool) -> impl Iterator<Item = IpAddr> {
+        let here = self.on_link.range((port, IpAddr::V4(Ipv4Addr::UNSPECIFIED))..);
+        here.take_while(move |((of, _), _)| *of == port)
+            .filter(move |((_, address), of)| **of == holder && address.is_ipv6() == ipv6)
+            .map(|((_, address), _)| *address)
     }
 
     /// Whether `address` is ours on the link of `port`, so that we answer for it there.
@@ -87,8 +118,7 @@ impl Addresses {
 
     /// Whether `address` is on a network of `port`; link-local ones are on any.
     pub fn is_neighbour(&self, port: PortId, address: IpAddr) -> bool {
-        let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        link_local
+        is_link_local(address)
             || self.port(port).is_some_and(|port| port.networks.iter().any(|net| net.contains(address)))
     }
 
@@ -105,6 +135,11 @@ impl Addresses {
         let same_network = own.iter().find(|cidr| cidr.contains(peer));
         let same_family = || own.iter().find(|cidr| cidr.address.is_ipv4() == peer.is_ipv4());
         same_network.or_else(same_family).map(|cidr| cidr.address)
+    }
+
+    /// The first IPv4 address of a port itself.
+    pub fn first_own_v4(&self, port: PortId) -> Option<IpAddr> {
+        self.port(port)?.own.iter().map(|cidr| cidr.address).find(IpAddr::is_ipv4)
     }
 
     /// Every service address with the ports on whose links it is.
@@ -146,6 +181,11 @@ impl Addresses {
     fn port(&self, port: PortId) -> Option<&PortAddresses> {
         self.ports.get(usize::from(port.0))
     }
+}
+
+/// Whether an IPv6 address is of its link alone.
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// Virtual and source-NAT addresses.
@@ -198,6 +238,23 @@ mod tests {
         let service = |address| all.mac(CLIENT, ip(address), Holder::Service).to_string();
         assert_eq!(service("10.1.0.100"), "00:00:5e:00:01:33");
         assert_eq!(service("fd01::100"), "00:00:5e:00:02:33");
+    }
+
+    #[test]
+    fn ports_and_the_virtual_router_have_link_local_addresses_where_they_speak_ipv6() {
+        let all = addresses();
+        let (own, of_router) = (ip("fe80::ff:fe00:101"), ip("fe80::200:5eff:fe00:233"));
+        assert_eq!(all.on_link(CLIENT, own), Some(Holder::Own));
+        assert_eq!(all.on_link(SERVER, own), None, "another port's");
+        for port in [CLIENT, SERVER] {
+            assert_eq!(all.on_link(port, of_router), Some(Holder::Service));
+        }
+        assert_eq!(all.on_link(MIRROR, of_router), None);
+        let mut checked = checked();
+        checked.ports[0].addresses.push(Cidr { address: ip("fe80::7"), prefix_len: 64 });
+        let all = Addresses::new(&checked, &macs());
+        assert_eq!(all.on_link(CLIENT, ip("fe80::7")), Some(Holder::Own));
+        assert_eq!(all.on_link(CLIENT, own), None, "one is configured");
     }
 
     #[test]

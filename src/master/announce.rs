@@ -85,9 +85,11 @@ mod tests {
         let expected = [
             arp(CLIENT, "10.1.0.100"),
             ndp(CLIENT, "fd01::100"),
+            ndp(CLIENT, "fe80::200:5eff:fe00:233"),
             arp(SERVER, "10.2.0.1"),
             arp(SERVER, "10.2.0.100"),
             ndp(SERVER, "fd02::1"),
+            ndp(SERVER, "fe80::200:5eff:fe00:233"),
         ];
         assert_eq!(lines, expected);
     }

@@ -1,11 +1,11 @@
-//! Builds the frames that the master sends: ARP, neighbour discovery, echo replies.
+//! Builds the frames that the master sends: ARP, neighbour discovery, echo replies, VRRP.
 
-use core::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::wire::ethernet::{self, EtherType, Frame, MacAddress};
 use crate::wire::parse::{Network, parse};
 use crate::wire::vlan::Tag;
-use crate::wire::{IpProtocol, arp, icmp, icmpv6, ipv4, ipv6, ndp, vlan};
+use crate::wire::{IpProtocol, arp, icmp, icmpv6, ipv4, ipv6, ndp, vlan, vrrp};
 
 /// The shortest frame without its check sequence (IEEE 802.3 clause 3.2.7). Shorter
 /// ones are padded here: not every port does.
@@ -78,6 +78,40 @@ pub fn ndp(link: &Link, source: Ipv6Addr, destination: Ipv6Addr, repr: &ndp::Rep
     .emit(&mut ipv6::Packet::new_unchecked(header));
     repr.emit(message, source, destination);
     bytes
+}
+
+/// A VRRP advertisement of addresses, all of the source's family, to its group.
+pub fn vrrp(
+    link: &Link,
+    source: IpAddr,
+    repr: &vrrp::Repr,
+    addresses: &[IpAddr],
+    covers: vrrp::Ipv4Checksum,
+) -> Vec<u8> {
+    let len = vrrp::HEADER_LEN + addresses.len() * vrrp::address_len(source.is_ipv6());
+    let (protocol, payload_len) = (IpProtocol::VRRP, len as u16);
+    match source {
+        IpAddr::V4(source) => {
+            let destination = vrrp::GROUP_V4;
+            let mut bytes = link.frame(EtherType::IPV4, ipv4::HEADER_LEN + len);
+            let packet = link.payload(&mut bytes, ipv4::HEADER_LEN + len);
+            let (header, message) = packet.split_at_mut(ipv4::HEADER_LEN);
+            ipv4::Repr { source, destination, protocol, payload_len, ttl: vrrp::HOP_LIMIT }
+                .emit(&mut ipv4::Packet::new_unchecked(header));
+            repr.emit(message, source.into(), destination.into(), addresses, covers);
+            bytes
+        }
+        IpAddr::V6(source) => {
+            let destination = vrrp::GROUP_V6;
+            let mut bytes = link.frame(EtherType::IPV6, ipv6::HEADER_LEN + len);
+            let packet = link.payload(&mut bytes, ipv6::HEADER_LEN + len);
+            let (header, message) = packet.split_at_mut(ipv6::HEADER_LEN);
+            ipv6::Repr { source, destination, protocol, payload_len, hop_limit: vrrp::HOP_LIMIT }
+                .emit(&mut ipv6::Packet::new_unchecked(header));
+            repr.emit(message, source.into(), destination.into(), addresses, covers);
+            bytes
+        }
+    }
 }
 
 /// The answer to an echo request, of which `message` is the whole ICMP message: its

@@ -1,4 +1,4 @@
-//! The master: answers, whole or in fragments, neighbours, announcements and the aging sweep, composed.
+//! The master: answers, whole or in fragments, neighbours, announcements, VRRP and the aging sweep, composed.
 
 use core::net::IpAddr;
 use std::collections::VecDeque;
@@ -10,6 +10,7 @@ use crate::base::io::TxClass;
 use crate::base::limits::PUNT_OUTPUTS_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::config::snapshot::Snapshot;
+use crate::failover::FailoverEvent;
 use crate::flow::aging::LastSeen;
 use crate::master::announce::{announcements, keep_alives};
 use crate::master::answers::{Answer, Answers};
@@ -17,7 +18,9 @@ use crate::master::frames;
 use crate::master::neighbours::{self, Neighbours};
 use crate::master::reassembly::{Put, Reassembly};
 use crate::master::sweep::AgingSweep;
+use crate::master::vrrp::{self, Advertiser, Rival};
 use crate::traffic::routes::NextHop;
+use crate::wire::IpProtocol;
 use crate::wire::ethernet::MacAddress;
 use crate::wire::parse::parse;
 use crate::worker::message::Command;
@@ -74,6 +77,8 @@ pub enum MasterOutput {
         /// Who.
         link: [u8; 6],
     },
+    /// Someone else advertises the group's virtual router.
+    VrrpRival(Rival),
 }
 
 /// The master of one appliance. [`Master::poll`] at [`Master::next_deadline`] or
@@ -86,6 +91,7 @@ pub struct Master {
     /// The ports' MTUs.
     mtus: Vec<u16>,
     neighbours: Neighbours,
+    advertiser: Advertiser,
     sweep: AgingSweep,
     announcements: Vec<(PortId, Vec<u8>)>,
     keep_alives: Vec<(PortId, Vec<u8>)>,
@@ -106,6 +112,7 @@ impl Master {
             identification: setup.seed as u32,
             mtus: config.ports.iter().map(|port| port.mtu).collect(),
             neighbours: Neighbours::new(setup.now, config, &macs, setup.seed),
+            advertiser: Advertiser::new(config, &macs),
             sweep: AgingSweep::new(setup.now, &config.flows, setup.last_seen),
             announcements: announcements(config),
             keep_alives: keep_alives(config),
@@ -125,12 +132,34 @@ impl Master {
     pub fn handle_role(&mut self, now: Instant, active: bool) {
         self.active = active;
         self.keep_alive_at = if active { now + KEEP_ALIVE_INTERVAL } else { Instant::FAR_FUTURE };
+        if !active {
+            self.advertiser.fall_silent();
+            self.take_advertised();
+        }
+    }
+
+    /// Something happened to this appliance's role or peers.
+    pub fn handle_event(&mut self, now: Instant, event: &FailoverEvent) {
+        self.advertiser.handle_event(now, event);
+        self.take_advertised();
+    }
+
+    /// How many addresses no VRRP advertisement names, for want of room.
+    pub const fn addresses_unadvertised(&self) -> usize {
+        self.advertiser.addresses_unnamed()
     }
 
     /// A frame that a worker punted.
     pub fn handle_punt(&mut self, now: Instant, port: PortId, frame: &[u8]) {
         if self.outputs.len() >= PUNT_OUTPUTS_MAX {
             return; // The driver is behind; whoever asked asks again.
+        }
+        if let Ok(parsed) = parse(frame)
+            && parsed.protocol == IpProtocol::VRRP
+            && parsed.addresses(frame).is_some()
+        {
+            self.advertiser.handle_packet(now, port, frame, &parsed);
+            return self.take_advertised();
         }
         self.neighbours.handle_packet(now, port, frame);
         let answer = self.answers.handle_packet(port, frame, self.active);
@@ -166,6 +195,27 @@ impl Master {
         }
     }
 
+    fn take_advertised(&mut self) {
+        while let Some(output) = self.advertiser.poll_output() {
+            match output {
+                vrrp::Output::Send { port, frame, class } => {
+                    self.outputs.push_back(MasterOutput::Inject { port, frame, class });
+                }
+                vrrp::Output::Count { counter, packets } => {
+                    self.outputs.push_back(MasterOutput::Count { counter, packets });
+                }
+                vrrp::Output::Rival(rival) => {
+                    self.outputs.push_back(MasterOutput::VrrpRival(rival));
+                    // Hosts and bridges may have believed it (DESIGN "Failover").
+                    for (port, frame) in &self.announcements {
+                        let (port, frame) = (*port, frame.clone());
+                        self.outputs.push_back(MasterOutput::Inject { port, frame, class: TxClass::Service });
+                    }
+                }
+            }
+        }
+    }
+
     fn act(&mut self, port: PortId, answer: Answer) {
         match answer {
             Answer::Send { frame, class } => {
@@ -197,6 +247,8 @@ impl Master {
         self.neighbours.poll(now);
         self.reassembly.expire(now);
         self.count_dropped();
+        self.advertiser.poll(now);
+        self.take_advertised();
         if now >= self.keep_alive_at {
             self.keep_alive_at = now + KEEP_ALIVE_INTERVAL;
             for (port, frame) in &self.keep_alives {
@@ -238,7 +290,7 @@ impl Master {
     /// When to call [`Master::poll`] next.
     pub fn next_deadline(&self) -> Instant {
         let sweep = if self.active { self.sweep.next_deadline() } else { Instant::FAR_FUTURE };
-        let fragments = self.reassembly.next_deadline();
+        let fragments = self.reassembly.next_deadline().min(self.advertiser.next_deadline());
         self.neighbours.next_deadline().min(self.keep_alive_at).min(sweep).min(fragments)
     }
 }

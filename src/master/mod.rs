@@ -1,13 +1,13 @@
 //! The master core's slow work: neighbours, answers for our addresses, takeover
-//! announcements, the aging sweep; [`machine::Master`] composes them (REQ E4).
+//! announcements, VRRP, the aging sweep; [`machine::Master`] composes them (REQ E4).
 //!
 //! Owned by the master thread. In: `now`, a checked configuration, and the frames that
-//! workers punt (ARP, neighbour discovery, echo), all chosen by whoever is on the
+//! workers punt (ARP, neighbour discovery, echo, VRRP), all chosen by whoever is on the
 //! link. Out: frames to send with their class, link addresses of neighbours for the
 //! workers, and what was seen of rivals. Pure: it reads no clock and opens nothing.
 //!
 //! Not here yet: VLANs of our own (a tagged query is answered in its VLAN, neighbours
-//! are sought untagged), link-local addresses of our own, router discovery.
+//! are sought untagged), router discovery.
 
 pub mod addresses;
 pub mod announce;
@@ -18,6 +18,7 @@ pub mod neighbours;
 pub mod reassembly;
 pub mod route;
 pub mod sweep;
+pub mod vrrp;
 
 #[cfg(test)]
 pub(crate) mod samples;

@@ -59,7 +59,7 @@ fn drained(master: &mut Master) -> (Vec<Sent>, Vec<(Counter, u64)>) {
         match output {
             MasterOutput::Inject { frame, class, .. } => sent.push((frame, class)),
             MasterOutput::Count { counter, packets } => counted.push((counter, packets)),
-            MasterOutput::Command { .. } | MasterOutput::Rival { .. } => {}
+            MasterOutput::Command { .. } | MasterOutput::Rival { .. } | MasterOutput::VrrpRival(_) => {}
         }
     }
     counted.retain(|(_, packets)| *packets > 0);

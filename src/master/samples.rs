@@ -109,6 +109,8 @@ pub(crate) fn checked() -> Checked {
             boot_wait: Duration::from_millis(500),
             partition: Partition::Availability,
             preempt: false,
+            vrrp_interval: Duration::from_millis(1000),
+            vrrp_checksum: VrrpChecksum::PseudoHeader,
             state_dir: "state".into(),
         },
         control: Control { socket: "baton.sock".into(), metrics: None },

@@ -2,7 +2,7 @@
 //! Ethernet); RFC 9568 section 7.3 (virtual router MAC addresses).
 
 use core::fmt;
-use core::net::Ipv6Addr;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use core::ops::Range;
 
 use crate::wire::{Malformed, array};
@@ -33,6 +33,12 @@ impl MacAddress {
     /// The MAC of an IPv6 virtual router (RFC 9568 section 7.3).
     pub const fn virtual_router_v6(virtual_router_id: u8) -> MacAddress {
         MacAddress([0x00, 0x00, 0x5e, 0x00, 0x02, virtual_router_id])
+    }
+
+    /// Where frames to an IPv4 multicast group go (RFC 1112 section 6.4).
+    pub const fn multicast_v4(group: Ipv4Addr) -> MacAddress {
+        let o = group.octets();
+        MacAddress([0x01, 0x00, 0x5e, o[1] & 0x7f, o[2], o[3]])
     }
 
     /// Where frames to an IPv6 multicast group go (RFC 2464 section 7).

@@ -32,6 +32,8 @@ pub(crate) const ALL: &[&str] = &[
     PACKET_TOO_BIG,
     NEIGHBOUR_SOLICITATION,
     NEIGHBOUR_ADVERTISEMENT,
+    VRRP_V4,
+    VRRP_V6,
 ];
 
 /// A SYN with the options Linux sends.
@@ -182,4 +184,16 @@ pub(crate) const UDP_V4_FRAGMENT_FIRST_HEAD: &str = "\
 pub(crate) const UDP_V6_FRAGMENT_FIRST_HEAD: &str = "\
     02000000000202000000000186dd6000000004d82c40fd010000000000000000000000000050fd010000000000000000 \
     00000000010011000001deadbeef14e9003507d85d4a79797979797979797979 \
+";
+
+/// An advertisement of virtual router 51 from 10.1.0.2, priority 200, of two addresses; with a pseudo header in its checksum.
+pub(crate) const VRRP_V4: &str = "\
+    01005e00001200005e00013308004500002400010000ff70d1530a010002e00000123133c802006407050a0100640a01 \
+    0065 \
+";
+
+/// An advertisement of virtual router 51 from fe80::1, priority 200, of two addresses.
+pub(crate) const VRRP_V6: &str = "\
+    33330000001200005e00023386dd60000000002870fffe800000000000000000000000000001ff020000000000000000 \
+    0000000000123133c8020064aa80fe8000000000000002005efffe000233fd010000000000000000000000000100 \
 ";

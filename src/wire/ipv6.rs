@@ -6,7 +6,7 @@ use core::net::Ipv6Addr;
 use core::ops::Range;
 
 use crate::base::limits::IPV6_EXTENSIONS_MAX;
-use crate::wire::{IpProtocol, Malformed, array, be16, be32};
+use crate::wire::{IpProtocol, MacAddress, Malformed, array, be16, be32};
 
 /// Length of the header without extension headers, in bytes.
 pub const HEADER_LEN: usize = 40;
@@ -30,6 +30,13 @@ pub const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 pub const fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     const PREFIX: u128 = 0xff02_0000_0000_0000_0000_0001_ff00_0000;
     Ipv6Addr::from_bits(PREFIX | address.to_bits() & 0x00ff_ffff)
+}
+
+/// The link-local address that an interface makes from its link address (RFC 4291 appendix A).
+pub const fn link_local(mac: MacAddress) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let [a, b, c, d, e, f] = [a as u16, b as u16, c as u16, d as u16, e as u16, f as u16];
+    Ipv6Addr::new(0xfe80, 0, 0, 0, (a ^ 2) << 8 | b, c << 8 | 0xff, 0xfe00 | d, e << 8 | f)
 }
 
 view! {

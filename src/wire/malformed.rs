@@ -91,6 +91,18 @@ malformed! {
     Icmpv6Truncated DropIcmpv6Truncated,
     /// A neighbour discovery message that RFC 4861 section 6.1 or 7.1 tells to discard.
     NdpInvalid DropNdpInvalid,
+    /// A VRRP message that is shorter than its header and addresses.
+    VrrpTruncated DropVrrpTruncated,
+    /// A VRRP message whose TTL or hop limit is not 255: it did not come from this link (RFC 9568 section 7.1).
+    VrrpHopLimit DropVrrpHopLimit,
+    /// A VRRP message of another version than 3.
+    VrrpVersion DropVrrpVersion,
+    /// A VRRP message of another type than advertisement.
+    VrrpType DropVrrpType,
+    /// A VRRP message without any address (RFC 9568 section 5.2.5).
+    VrrpCount DropVrrpCount,
+    /// A VRRP message whose checksum is wrong.
+    VrrpChecksum DropVrrpChecksum,
     /// A checksum is wrong.
     Checksum DropChecksum,
 }

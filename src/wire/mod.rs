@@ -9,7 +9,7 @@
 //! `new_checked` makes every field method safe, a small validated `Repr` where
 //! useful, `Display` for traces, tests.
 //!
-//! Not here yet: VRRP, tunnels (GUE, IP in IP), a second VLAN tag.
+//! Not here yet: tunnels (GUE, IP in IP), a second VLAN tag.
 
 /// A view over bytes: its constructors, and access to the bytes for its methods.
 macro_rules! view {
@@ -70,6 +70,7 @@ pub mod parse;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;
+pub mod vrrp;
 
 pub use ethernet::{EtherType, MacAddress};
 pub use malformed::Malformed;
@@ -117,6 +118,7 @@ impl fmt::Display for IpProtocol {
             IpProtocol::TCP => f.write_str("tcp"),
             IpProtocol::UDP => f.write_str("udp"),
             IpProtocol::ICMPV6 => f.write_str("icmpv6"),
+            IpProtocol::VRRP => f.write_str("vrrp"),
             IpProtocol(other) => write!(f, "protocol {other}"),
         }
     }

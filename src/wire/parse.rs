@@ -6,7 +6,7 @@ use core::net::{IpAddr, Ipv4Addr};
 
 use crate::wire::ethernet::{self, EtherType, Frame};
 use crate::wire::fragment::Fragment;
-use crate::wire::{IpProtocol, Malformed, arp, be16, icmp, ipv4, ipv6, tcp, udp, vlan};
+use crate::wire::{IpProtocol, Malformed, arp, be16, icmp, ipv4, ipv6, tcp, udp, vlan, vrrp};
 
 /// What a frame carries, as far as baton tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -369,7 +369,7 @@ impl fmt::Display for Trace<'_> {
             Network::Ipv6 => write!(f, ": {}", ipv6::Packet::new_unchecked(l3))?,
             Network::Liveness | Network::Other => return write!(f, " length {}", head.len()),
         }
-        if parsed.l4_header_len == 0 {
+        if parsed.l4_header_len == 0 && (parsed.protocol != IpProtocol::VRRP || parsed.is_fragment()) {
             return Ok(());
         }
         let l4 = head.get(usize::from(parsed.l4_offset)..parsed.end()).unwrap_or_default();
@@ -380,6 +380,7 @@ impl fmt::Display for Trace<'_> {
             IpProtocol::UDP => write!(f, ": {}", udp::Datagram::new_unchecked(l4)),
             IpProtocol::ICMP => write!(f, ": {}", icmp::Message::new_unchecked(l4)),
             IpProtocol::ICMPV6 => write!(f, ": {}", crate::wire::icmpv6::Message::new_unchecked(l4)),
+            IpProtocol::VRRP => write!(f, ": {}", vrrp::Message::new_unchecked(l4)),
             _ => Ok(()),
         }
     }

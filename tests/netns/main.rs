@@ -15,6 +15,7 @@ mod pair_fragments;
 mod pair_hold;
 mod pair_roles;
 mod pair_senders;
+mod pair_vrrp;
 mod router;
 
 use std::path::Path;

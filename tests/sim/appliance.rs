@@ -61,6 +61,12 @@ pub fn link_addresses(at: usize) -> Vec<[u8; 6]> {
     (0..PORTS as u8).map(|port| [2, 0, 0, 0, 0x10 + at as u8, port]).collect()
 }
 
+/// From the liveness thread to the master.
+enum News {
+    Role { active: bool },
+    Event(FailoverEvent),
+}
+
 /// What the world is to be told.
 pub enum Note {
     Happened(FailoverEvent),
@@ -81,7 +87,7 @@ pub struct Appliance {
     role_epoch: u64,
     punted: VecDeque<(PortId, Vec<u8>)>,
     resolves: Delayed<NextHop>,
-    roles: Delayed<bool>,
+    news: Delayed<News>,
     pub notes: Vec<Note>,
     /// Sessions under which mirror streams were opened.
     pub sessions: u64,
@@ -174,7 +180,7 @@ impl Appliance {
             role_epoch: 0,
             punted: VecDeque::new(),
             resolves: Delayed::default(),
-            roles: Delayed::default(),
+            news: Delayed::default(),
             notes: Vec::new(),
             sessions: 0,
             paused: false,
@@ -324,7 +330,7 @@ impl Appliance {
                 Output::Role { epoch, role, .. } => {
                     self.role_epoch = epoch;
                     let seen_at = agenda.now + agenda.span(US, 500 * US);
-                    self.roles.push(seen_at, role == WorkerRole::Active);
+                    self.news.push(seen_at, News::Role { active: role == WorkerRole::Active });
                 }
                 Output::Announce { epoch } => {
                     if epoch == self.role_epoch {
@@ -338,7 +344,11 @@ impl Appliance {
                     agenda.at(written, Happening::Durable { at: self.at, life: self.life, counter });
                 }
                 Output::MayExit => self.notes.push(Note::MayExit),
-                Output::Event(event) => self.notes.push(Note::Happened(event)),
+                Output::Event(event) => {
+                    let seen_at = agenda.now + agenda.span(US, 500 * US);
+                    self.news.push(seen_at, News::Event(event.clone()));
+                    self.notes.push(Note::Happened(event));
+                }
                 Output::PeerSession { .. } => self.sessions += 1,
                 Output::PeerLost { .. } | Output::InSync { .. } | Output::Quiesce { .. } => {}
             }
@@ -367,8 +377,11 @@ impl Appliance {
     /// The master thread wakes.
     pub fn master(&mut self, agenda: &mut Agenda) {
         let now = agenda.instant();
-        while let Some(active) = self.roles.pop(agenda.now) {
-            self.master.handle_role(now, active);
+        while let Some(news) = self.news.pop(agenda.now) {
+            match news {
+                News::Role { active } => self.master.handle_role(now, active),
+                News::Event(event) => self.master.handle_event(now, &event),
+            }
         }
         for (port, frame) in std::mem::take(&mut self.punted) {
             self.master.handle_punt(now, port, &frame);
@@ -386,7 +399,7 @@ impl Appliance {
                 MasterOutput::Command { to: None, command } => {
                     (0..WORKERS).for_each(|worker| self.command(worker, command.clone(), agenda));
                 }
-                MasterOutput::Count { .. } | MasterOutput::Rival { .. } => {}
+                MasterOutput::Count { .. } | MasterOutput::Rival { .. } | MasterOutput::VrrpRival(_) => {}
             }
         }
         let wake = agenda.now + agenda.span(200 * US, 1000 * US);

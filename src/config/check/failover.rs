@@ -16,6 +16,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
     let failover = file.failover.get()?;
     heartbeat(failover, report);
     lease(failover, report);
+    advertisements(failover, report);
     Some(Failover {
         virtual_router_id: failover.virtual_router_id.get()?.u8(),
         priority: failover.priority.get()?.u8(),
@@ -25,6 +26,8 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
         boot_wait: failover.boot_wait_ms.get()?.millis(),
         partition: *failover.partition.get()?,
         preempt: *failover.preempt.get()?,
+        vrrp_interval: failover.vrrp_interval_ms.get()?.millis(),
+        vrrp_checksum: *failover.vrrp_checksum.get()?,
         state_dir: directory.join(&failover.state_dir.get()?.0),
     })
 }
@@ -68,5 +71,13 @@ fn lease(failover: &FailoverFile, report: &mut Report) {
                  takeover_after_ms ({takeover})"
             ),
         );
+    }
+}
+
+/// A VRRP message has its interval in hundredths of a second (RFC 9568 section 5.2.7).
+fn advertisements(failover: &FailoverFile, report: &mut Report) {
+    let Some(interval) = failover.vrrp_interval_ms.get() else { return };
+    if interval.u32() % 10 != 0 {
+        report.refuse(&failover.vrrp_interval_ms.place, "a multiple of 10 milliseconds");
     }
 }

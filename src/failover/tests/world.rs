@@ -171,6 +171,8 @@ impl World {
             boot_wait: Duration::from_millis(300),
             partition: self.setup.partition,
             preempt: self.setup.preempt,
+            vrrp_interval: Duration::from_millis(1000),
+            vrrp_checksum: checked::VrrpChecksum::PseudoHeader,
             state_dir: "/nowhere".into(),
         }
     }

@@ -32,6 +32,7 @@ const PREFERENCES: [&str; 12] = [
 /// the same, by `tcp.checksum.ffff`.
 const BROKEN: &str = "ip.checksum.status == 0 or (tcp.checksum.status == 0 and not tcp.checksum.ffff) \
                       or udp.checksum.status == 0 or icmp.checksum.status == 0 or icmpv6.checksum.status == 0 \
+                      or vrrp.checksum.status == 0 \
                       or _ws.malformed";
 
 /// Most frames that are told of one kind.

@@ -34,6 +34,7 @@ pub mod conversation;
 pub mod dns;
 pub mod downloads;
 pub mod figures;
+pub mod keepalived;
 pub mod plan;
 pub mod probe;
 pub mod process;

@@ -179,6 +179,11 @@ pub fn service_addresses() -> Vec<IpAddr> {
     all
 }
 
+/// The link-local address of the pair's virtual router, made from its virtual MAC (RFC 4291 appendix A).
+pub const fn virtual_link_local() -> Ipv6Addr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0x0200, 0x5eff, 0xfe00, 0x0200 | VIRTUAL_ROUTER_ID as u16)
+}
+
 /// The virtual MAC addresses of the pair, IPv4's and IPv6's (RFC 9568 section 7.3).
 pub fn virtual_macs() -> [String; 2] {
     [format!("00:00:5e:00:01:{VIRTUAL_ROUTER_ID:02x}"), format!("00:00:5e:00:02:{VIRTUAL_ROUTER_ID:02x}")]
