@@ -9,7 +9,7 @@ use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, WorkerId};
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::{self, Partition};
-use crate::failover::event::{Cause, FailoverEvent};
+use crate::failover::event::Cause;
 use crate::failover::*;
 use crate::seal::{Key, MemberInfo};
 use crate::wire::ethernet::MacAddress;
@@ -21,7 +21,6 @@ const PORTS: usize = 2;
 const MIRROR: usize = 0;
 const HOLD_TIMEOUT_MS: u64 = 100;
 const MIRROR_RATE: usize = 40;
-
 /// Flows by number.
 type Flows = BTreeSet<u64>;
 
