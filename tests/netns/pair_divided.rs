@@ -15,8 +15,8 @@ fn divided() -> Settings {
 fn downloads_survive_the_active_whose_roles_are_divided() -> Result<()> {
     let _one = one_at_a_time();
     on_stage(&divided(), |stage| {
-        let killed = kills::round(stage, Load { downloads: 60, rate: "80k" }, Plan::Active)?;
-        assert_eq!((killed.at_kills.len(), killed.whole()), (1, 60));
+        let killed = kills::round(stage, Load { downloads: 24, rate: "80k" }, Plan::Active)?;
+        assert_eq!((killed.at_kills.len(), killed.whole()), (1, 24));
         killed.violations.judge()
     })
 }
