@@ -1,7 +1,7 @@
 //! A packet's buffer, as the pure rooms see it: an mbuf on a real port, plain
 //! memory in tests and in the simulator. Monomorphized, never dynamic.
 
-use crate::base::ids::PortId;
+use crate::base::ids::{PortId, ShardId};
 
 /// What the port found out about a received packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,49 @@ pub struct TxMeta {
     pub l4_checksum: bool,
 }
 
+/// What an lcore says to another of a packet that it hands over to it: a signal in band (REQ D3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handed {
+    /// Nothing: the packet's head says it all.
+    #[default]
+    Plain,
+    /// It is of this shard, whatever its hash says: the connection store knows, or the key's home distributor chose.
+    Shard(ShardId),
+    /// No flow and no store knows it: the key's home distributor is to choose.
+    Choose,
+    /// It is no packet: behind it come no more packets of this shard from the lcore that handed it over.
+    Marker(ShardId),
+}
+
+impl Handed {
+    const SHARD: u32 = 1 << 16;
+    const CHOOSE: u32 = 2 << 16;
+    const MARKER: u32 = 3 << 16;
+
+    /// As a number, to be kept with a packet.
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        match self {
+            Handed::Plain => 0,
+            Handed::Shard(shard) => Handed::SHARD | shard.0 as u32,
+            Handed::Choose => Handed::CHOOSE,
+            Handed::Marker(shard) => Handed::MARKER | shard.0 as u32,
+        }
+    }
+
+    /// Of a number that [`Handed::bits`] made.
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Handed {
+        let shard = ShardId(bits as u16);
+        match bits & (3 << 16) {
+            Handed::SHARD => Handed::Shard(shard),
+            Handed::CHOOSE => Handed::Choose,
+            Handed::MARKER => Handed::Marker(shard),
+            _ => Handed::Plain,
+        }
+    }
+}
+
 /// There is no room for that many bytes. The buffer is as it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoRoom;
@@ -67,6 +110,24 @@ pub trait Buffer: Sized {
         let rx = self.rx();
         if rx.l4_checksum == ChecksumStatus::Bad { ChecksumStatus::Bad } else { rx.ip_checksum }
     }
+    /// Keeps with the packet what is said of it to the lcore that it is handed over to.
+    fn set_handed(&mut self, handed: Handed);
+    /// What was said of the packet by the lcore that handed it over; of a packet that came by a port: anything.
+    fn handed(&self) -> Handed;
     /// Asks the port for work when this packet is sent.
     fn set_tx(&mut self, tx: TxMeta);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_packet_comes_back_from_its_number() {
+        let shards = [0, 1, 255, u16::MAX].map(ShardId);
+        let of_shards = shards.iter().flat_map(|shard| [Handed::Shard(*shard), Handed::Marker(*shard)]);
+        for handed in of_shards.chain([Handed::Plain, Handed::Choose]) {
+            assert_eq!(Handed::from_bits(handed.bits()), handed);
+        }
+    }
 }

@@ -11,9 +11,9 @@
 
 use std::sync::Arc;
 
-use crate::base::buffer::Buffer;
+use crate::base::buffer::{Buffer, Handed};
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::{ShardId, WorkerId};
+use crate::base::ids::ShardId;
 use crate::base::io::{PassOn, Punt};
 use crate::base::limits::{BURST_MAX, PORTS_MAX, SHARDS};
 use crate::config::snapshot::Snapshot;
@@ -21,7 +21,7 @@ use crate::distributor::classify::{Class, Here, MirrorPort};
 use crate::distributor::doors::{Doors, door, word};
 use crate::distributor::services::{Services, Whose};
 use crate::flow::key::{Address, TCP, UDP};
-use crate::flow::shard::owner_of;
+use crate::flow::shard::Owners;
 use crate::flow::toeplitz::Toeplitz;
 use crate::wire::ethernet::{self, MacAddress};
 
@@ -59,7 +59,7 @@ pub struct Distributor {
     toeplitz: Arc<Toeplitz>,
     mirror: Option<MirrorPort>,
     /// The owner of each shard.
-    owners: [WorkerId; SHARDS],
+    owners: Owners,
     counters: Arc<Counters>,
 }
 
@@ -74,7 +74,7 @@ impl Distributor {
             virtual_router,
             services: Services::new(config),
             mirror: MirrorPort::of(config, setup.workers),
-            owners: core::array::from_fn(|shard| owner_of(ShardId(shard as u16), setup.workers)),
+            owners: Owners::even(setup.workers),
             link_addresses: setup.link_addresses,
             toeplitz: setup.toeplitz,
             counters: setup.counters,
@@ -91,14 +91,14 @@ impl Distributor {
                 *shard = self.note(packet).map_or(UNSURE, |shard| shard.0);
             }
             let mut handed = 0;
-            for (shard, packet) in shards.iter().zip(packets.drain(..count)) {
-                match self.owners.get(usize::from(*shard)) {
-                    Some(owner) => {
-                        handed += 1;
-                        out.hand_over(*owner, packet);
-                    }
-                    None => self.handle_packet(packet, out),
+            for (shard, mut packet) in shards.iter().zip(packets.drain(..count)) {
+                if *shard == UNSURE {
+                    self.handle_packet(packet, out);
+                    continue;
                 }
+                handed += 1;
+                packet.set_handed(Handed::Plain);
+                out.hand_over(self.owners.of(ShardId(*shard)), packet);
             }
             self.counters.add(Counter::HandedOver, handed);
         }
@@ -106,7 +106,7 @@ impl Distributor {
 
     /// Any packet, whatever it is.
     #[cold]
-    fn handle_packet<P: PassOn>(&self, packet: P::Buf, out: &mut P) {
+    fn handle_packet<P: PassOn>(&self, mut packet: P::Buf, out: &mut P) {
         let class = match self.here().inspect(&packet) {
             Ok((_, class)) => class,
             Err(counter) => return self.counters.bump(counter),
@@ -116,10 +116,11 @@ impl Distributor {
             Class::Master => return out.punt(Punt::Master, packet),
             Class::Drop(counter) => return self.counters.bump(counter),
             Class::Mirror(worker) => worker,
-            Class::Service { shard, .. } => self.owner(shard),
-            Class::Fragment { designated } => self.owner(designated),
+            Class::Service { shard, .. } => self.owners.of(shard),
+            Class::Fragment { designated } => self.owners.of(designated),
         };
         self.counters.bump(Counter::HandedOver);
+        packet.set_handed(Handed::Plain);
         out.hand_over(to, packet);
     }
 
@@ -131,10 +132,6 @@ impl Distributor {
             toeplitz: &self.toeplitz,
             mirror: self.mirror,
         }
-    }
-
-    fn owner(&self, shard: ShardId) -> WorkerId {
-        self.owners[usize::from(shard.0) % SHARDS]
     }
 
     /// The shard of a packet; `None`: it has to be inspected.

@@ -8,7 +8,7 @@ use dpdk::mbuf::{self, Checksum, Outgoing, TxOffload};
 use dpdk::port::{Offload, Offloads};
 use dpdk::{Mbuf, Mempool, Unique};
 
-use crate::base::buffer::{Buffer, ChecksumStatus, NoRoom, RxMeta, TxMeta};
+use crate::base::buffer::{Buffer, ChecksumStatus, Handed, NoRoom, RxMeta, TxMeta};
 use crate::base::ids::PortId;
 use crate::driver::checksum::{Capabilities, L4, Unsendable, plan};
 
@@ -187,6 +187,16 @@ impl Buffer for Packet {
     #[inline(always)]
     fn rx_checksums(&self) -> ChecksumStatus {
         status(self.mbuf.rx_checksums())
+    }
+
+    #[inline(always)]
+    fn set_handed(&mut self, handed: Handed) {
+        self.mbuf.set_mark(handed.bits());
+    }
+
+    #[inline(always)]
+    fn handed(&self) -> Handed {
+        Handed::from_bits(self.mbuf.mark())
     }
 
     fn set_tx(&mut self, tx: TxMeta) {

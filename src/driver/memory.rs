@@ -3,7 +3,7 @@
 
 use core::fmt;
 
-use crate::base::buffer::{Buffer, NoRoom, RxMeta, TxMeta};
+use crate::base::buffer::{Buffer, Handed, NoRoom, RxMeta, TxMeta};
 use crate::driver::checksum::{Capabilities, Unsendable, plan};
 use crate::wire::parse::Trace;
 
@@ -23,6 +23,7 @@ pub struct PlainBuffer {
     tail: Vec<u8>,
     rx: RxMeta,
     tx: TxMeta,
+    handed: Handed,
 }
 
 impl PlainBuffer {
@@ -35,6 +36,7 @@ impl PlainBuffer {
             tail: Vec::new(),
             rx: RxMeta::default(),
             tx: TxMeta::default(),
+            handed: Handed::Plain,
         }
     }
 
@@ -56,6 +58,7 @@ impl PlainBuffer {
     pub fn received(mut self, rx: RxMeta) -> PlainBuffer {
         self.rx = rx;
         self.tx = TxMeta::default();
+        self.handed = Handed::Plain;
         self
     }
 
@@ -126,6 +129,14 @@ impl Buffer for PlainBuffer {
 
     fn rx(&self) -> RxMeta {
         self.rx
+    }
+
+    fn set_handed(&mut self, handed: Handed) {
+        self.handed = handed;
+    }
+
+    fn handed(&self) -> Handed {
+        self.handed
     }
 
     fn set_tx(&mut self, tx: TxMeta) {

@@ -4,10 +4,39 @@
 //! a shard is moving this object, its flows, and those of its ports that rest.
 
 use crate::base::ids::{ShardId, Version, WorkerId};
+use crate::base::limits::SHARDS;
 
-/// The worker that owns a shard on an appliance with so many workers.
+/// The worker that owns a shard on an appliance with so many workers as long as none was moved, and to which peers send what
+/// they say of it.
 pub const fn owner_of(shard: ShardId, workers: u16) -> WorkerId {
     WorkerId(shard.0 % workers)
+}
+
+/// Which worker of this appliance owns each shard, as one lcore knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owners([WorkerId; SHARDS]);
+
+impl Owners {
+    /// Of an appliance with so many workers, of which none has been moved.
+    pub fn even(workers: u16) -> Owners {
+        Owners(core::array::from_fn(|shard| owner_of(ShardId(shard as u16), workers)))
+    }
+
+    /// The owner of a shard.
+    #[inline]
+    pub fn of(&self, shard: ShardId) -> WorkerId {
+        self.0[usize::from(shard.0) % SHARDS]
+    }
+
+    /// From now on this worker owns the shard.
+    pub fn set(&mut self, shard: ShardId, owner: WorkerId) {
+        self.0[usize::from(shard.0) % SHARDS] = owner;
+    }
+
+    /// The shards of a worker.
+    pub fn shards_of(&self, worker: WorkerId) -> impl Iterator<Item = ShardId> + '_ {
+        (0..SHARDS as u16).map(ShardId).filter(move |shard| self.of(*shard) == worker)
+    }
 }
 
 /// One of the shards that divide all flows.

@@ -16,7 +16,6 @@ use crate::flow::image::Image;
 use crate::flow::index::Spot;
 use crate::flow::key::{Key, UDP};
 use crate::flow::ports::{Allocation, Draw, Wanted};
-use crate::flow::shard::owner_of;
 use crate::flow::table::{Insert, Probe};
 use crate::flow::tcp_state::Segment;
 use crate::flow::{Flow, FlowIndex, Stamp, TcpState};
@@ -116,7 +115,7 @@ impl<B: Buffer> Worker<B> {
         }
         let key = image.v4_key()?;
         let shard = self.toeplitz.shard_of(key.src, key.src_port);
-        if owner_of(shard, self.workers) != self.id {
+        if self.owners.of(shard) != self.id {
             return None;
         }
         let coming = self.coming(key, Probe::at(image, spot), shard, listener);

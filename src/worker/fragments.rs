@@ -16,7 +16,6 @@ use crate::base::time::Instant;
 use crate::distributor::classify::shard_of;
 use crate::distributor::fragment::{Arrival, Name};
 use crate::flow::key::{Address, Key};
-use crate::flow::shard::owner_of;
 use crate::wire::IpProtocol;
 use crate::wire::fragment::{Fragment, set_identification};
 use crate::wire::parse::{Parsed, parse_head};
@@ -77,7 +76,7 @@ impl<B: Buffer> Worker<B> {
         };
         set_identification(packet.head_mut(), &parsed, identification);
         let shard = shard_of(key, self.tables.services.whose(&key.dst), &self.toeplitz);
-        let owner = owner_of(shard, self.workers);
+        let owner = self.owners.of(shard);
         if owner == self.id {
             return self.handle_service(now, packet, &parsed, *key, shard, io);
         }
@@ -104,7 +103,7 @@ impl<B: Buffer> Worker<B> {
         let key = Key { src, dst, src_port, dst_port, vlan: parsed.vlan, protocol };
         let shard = shard_of(&key, self.tables.services.whose(&dst), &self.toeplitz);
         let is_known = matches!(IpProtocol(protocol), IpProtocol::TCP | IpProtocol::UDP);
-        if owner_of(shard, self.workers) != self.id || !is_known {
+        if self.owners.of(shard) != self.id || !is_known {
             return self.counters.bump(Counter::DropNoFlow);
         }
         self.handle_service(now, packet, parsed, key, shard, io);

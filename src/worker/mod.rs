@@ -51,6 +51,7 @@ use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::{Flows, FlowsSetup};
 use crate::flow::ports::PortSetup;
+use crate::flow::shard::Owners;
 use crate::flow::toeplitz::Toeplitz;
 use crate::mirror::hold::Hold;
 use crate::mirror::{Mirror, MirrorSetup, Standing};
@@ -95,6 +96,8 @@ struct HeldPacket<B> {
 pub struct Worker<B: Buffer> {
     id: WorkerId,
     workers: u16,
+    /// Which worker owns each shard.
+    owners: Owners,
     role: Role,
     tables: Tables,
     toeplitz: Arc<Toeplitz>,
@@ -172,6 +175,7 @@ impl<B: Buffer> Worker<B> {
         let mut worker = Worker {
             id: setup.id,
             workers: setup.workers,
+            owners: Owners::even(setup.workers),
             role: Role::Standby,
             hold_timeout: mirror.map_or(Duration::ZERO, |mirror| mirror.hold_timeout),
             tables: Tables::new(Arc::clone(&setup.snapshot), setup.workers),

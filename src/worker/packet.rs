@@ -1,6 +1,6 @@
 //! A packet's way through the worker (REQ E1, E2, C4).
 
-use crate::base::buffer::Buffer;
+use crate::base::buffer::{Buffer, Handed};
 use crate::base::counters::Counter;
 use crate::base::ids::ShardId;
 use crate::base::io::{Io, Punt};
@@ -8,7 +8,6 @@ use crate::base::time::Instant;
 use crate::distributor::classify::{Class, Here};
 use crate::flow::entry::{ADJACENCY_UNKNOWN, FlowFlags};
 use crate::flow::key::{Address, Key, TCP};
-use crate::flow::shard::owner_of;
 use crate::flow::tcp_state::{Segment, Transition};
 use crate::flow::{Direction, FlowIndex, Stamp};
 use crate::mirror::hold::Held;
@@ -44,11 +43,11 @@ impl<B: Buffer> Worker<B> {
                 self.counters.bump(Counter::DropStandby);
             }
             Class::Fragment { designated } => {
-                let designated = owner_of(designated, self.workers);
+                let designated = self.owners.of(designated);
                 self.handle_fragment(now, packet, &parsed, designated, io);
             }
             Class::Service { key, shard } => {
-                let owner = owner_of(shard, self.workers);
+                let owner = self.owners.of(shard);
                 if owner == self.id {
                     self.handle_service(now, packet, &parsed, key, shard, io);
                 } else {
@@ -62,10 +61,11 @@ impl<B: Buffer> Worker<B> {
     pub(super) fn pass_on<I: Io<Buf = B>>(
         &mut self,
         worker: crate::base::ids::WorkerId,
-        packet: B,
+        mut packet: B,
         io: &mut I,
     ) {
         self.counters.bump(Counter::HandedOver);
+        packet.set_handed(Handed::Plain);
         io.hand_over(worker, packet);
     }
 

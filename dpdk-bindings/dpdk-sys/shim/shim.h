@@ -38,6 +38,7 @@ enum {
 	DPDK_MBUF_PKT_LEN = offsetof(struct rte_mbuf, pkt_len),
 	DPDK_MBUF_DATA_LEN = offsetof(struct rte_mbuf, data_len),
 	DPDK_MBUF_VLAN_TCI = offsetof(struct rte_mbuf, vlan_tci),
+	DPDK_MBUF_HASH = offsetof(struct rte_mbuf, hash),
 	DPDK_MBUF_BUF_LEN = offsetof(struct rte_mbuf, buf_len),
 	DPDK_MBUF_NEXT = offsetof(struct rte_mbuf, next),
 	DPDK_MBUF_TX_OFFLOAD = offsetof(struct rte_mbuf, tx_offload),

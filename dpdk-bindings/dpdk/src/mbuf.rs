@@ -339,6 +339,20 @@ impl Mbuf {
         self.flags() & sys::DPDK_TX_OFFLOAD_MASK != 0
     }
 
+    /// Keeps a number in the place of the hash that a port computed.
+    #[inline(always)]
+    pub(crate) fn set_mark(&mut self, mark: u32) {
+        // SAFETY: the packet is ours.
+        unsafe { field!(self.raw, DPDK_MBUF_HASH: u32).write(mark) }
+    }
+
+    /// What [`Mbuf::set_mark`] kept, or the port's hash.
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: the packet is ours.
+        unsafe { field!(self.raw, DPDK_MBUF_HASH: u32).read() }
+    }
+
     /// Keeps a wish in the place of what is asked of the port, until the packet is sent.
     pub(crate) fn set_wish(&mut self, wish: u64) {
         let flags = self.flags() & !sys::DPDK_TX_OFFLOAD_MASK;

@@ -108,6 +108,18 @@ impl Unique {
         self.0.asks()
     }
 
+    /// Keeps a number with the packet while it goes from thread to thread, in the place of the hash that a port computed.
+    #[inline(always)]
+    pub fn set_mark(&mut self, mark: u32) {
+        self.0.set_mark(mark);
+    }
+
+    /// What [`Unique::set_mark`] kept; anything if nothing was.
+    #[inline(always)]
+    pub fn mark(&self) -> u32 {
+        self.0.mark()
+    }
+
     /// What the port found of the IPv4 header's checksum.
     #[inline(always)]
     pub fn rx_ip_checksum(&self) -> Checksum {
