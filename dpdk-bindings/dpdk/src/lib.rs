@@ -25,6 +25,7 @@ pub mod eal;
 mod error;
 #[cfg(feature = "hash")]
 pub mod hash;
+mod kept;
 pub mod lcore;
 mod logging;
 pub mod mbuf;

@@ -101,6 +101,7 @@ const _: () = {
     assert!(sys::DPDK_MBUF_BUF_LEN % 2 == 0 && sys::DPDK_MBUF_BUF_LEN + 2 <= 64);
     assert!(sys::DPDK_MBUF_NEXT % 8 == 0 && sys::DPDK_MBUF_NEXT + 8 <= 128);
     assert!(sys::DPDK_RX_IP_CKSUM_MASK == sys::DPDK_RX_IP_CKSUM_GOOD | sys::DPDK_RX_IP_CKSUM_BAD);
+    assert!(sys::DPDK_MBUF_HASH % 4 == 0 && sys::DPDK_MBUF_HASH + 4 <= 64);
     assert!(sys::DPDK_MBUF_TX_OFFLOAD % 8 == 0 && sys::DPDK_MBUF_TX_OFFLOAD + 8 <= 128);
 };
 
@@ -110,6 +111,7 @@ macro_rules! field {
         $raw.as_ptr().cast::<u8>().add(sys::$offset as usize).cast::<$type>()
     };
 }
+pub(crate) use field;
 
 /// The bytes of one segment: where they begin and how many they are.
 #[inline(always)]
@@ -280,7 +282,7 @@ impl Mbuf {
     }
 
     #[inline(always)]
-    fn flags(&self) -> u64 {
+    pub(crate) fn flags(&self) -> u64 {
         // SAFETY: the packet is ours.
         unsafe { field!(self.raw, DPDK_MBUF_OL_FLAGS: u64).read() }
     }
@@ -331,46 +333,6 @@ impl Mbuf {
     pub(crate) fn is_plain(&self) -> bool {
         let unusual = sys::DPDK_TX_OFFLOAD_MASK | sys::DPDK_MBUF_F_INDIRECT | sys::DPDK_MBUF_F_EXTERNAL;
         self.flags() & unusual == 0 && !self.is_shared()
-    }
-
-    /// Whether something is asked of the port.
-    #[inline(always)]
-    pub(crate) fn asks(&self) -> bool {
-        self.flags() & sys::DPDK_TX_OFFLOAD_MASK != 0
-    }
-
-    /// Keeps a number in the place of the hash that a port computed.
-    #[inline(always)]
-    pub(crate) fn set_mark(&mut self, mark: u32) {
-        // SAFETY: the packet is ours.
-        unsafe { field!(self.raw, DPDK_MBUF_HASH: u32).write(mark) }
-    }
-
-    /// What [`Mbuf::set_mark`] kept, or the port's hash.
-    #[inline(always)]
-    pub(crate) fn mark(&self) -> u32 {
-        // SAFETY: the packet is ours.
-        unsafe { field!(self.raw, DPDK_MBUF_HASH: u32).read() }
-    }
-
-    /// Keeps a wish in the place of what is asked of the port, until the packet is sent.
-    pub(crate) fn set_wish(&mut self, wish: u64) {
-        let flags = self.flags() & !sys::DPDK_TX_OFFLOAD_MASK;
-        let mark = if wish == 0 { 0 } else { sys::DPDK_TX_IP_CKSUM };
-        // SAFETY: the packet is ours.
-        unsafe {
-            field!(self.raw, DPDK_MBUF_OL_FLAGS: u64).write(flags | mark);
-            field!(self.raw, DPDK_MBUF_TX_OFFLOAD: u64).write(wish);
-        }
-    }
-
-    /// What [`Mbuf::set_wish`] kept; 0: nothing.
-    pub(crate) fn wish(&self) -> u64 {
-        if !self.asks() {
-            return 0;
-        }
-        // SAFETY: the packet is ours.
-        unsafe { field!(self.raw, DPDK_MBUF_TX_OFFLOAD: u64).read() }
     }
 
     /// Asks the port for work when the packet is sent, in place of what was asked
