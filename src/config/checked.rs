@@ -1,6 +1,8 @@
 //! A configuration that cannot be wrong: every name is resolved, every address
 //! is an address, every relation between values holds.
 
+mod distributor;
+
 use core::fmt;
 use core::net::IpAddr;
 use std::path::PathBuf;
@@ -9,6 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{GroupId, NodeId, PoolId, PortId, ServerId, VirtualServerId, WorkerId};
 use crate::base::time::Duration;
+pub use crate::config::checked::distributor::{
+    ChosenMethod, Class, Distributor, HashMethod, Managers, Method,
+};
 
 /// The whole file.
 #[derive(Clone, Debug)]
@@ -29,6 +34,8 @@ pub struct Checked {
     pub virtual_servers: Vec<VirtualServer>,
     /// `[flows]`
     pub flows: Flows,
+    /// `[distributor]`
+    pub distributor: Distributor,
     /// `[mirror]`; without it the appliance is alone.
     pub mirror: Option<Mirror>,
     /// `[failover]`
@@ -134,6 +141,8 @@ pub struct WorkerLcore {
     pub cpu: u32,
     /// What it does.
     pub roles: Vec<LcoreRole>,
+    /// Where it is, for [`ChosenMethod::Topology`]; `None`: by its NUMA node.
+    pub zone: Option<String>,
 }
 
 /// An address with the length of its network's prefix.
@@ -195,6 +204,8 @@ pub struct Port {
     pub shared_addresses: Vec<Cidr>,
     /// Largest IP packet, in bytes.
     pub mtu: u16,
+    /// Where it is, for [`ChosenMethod::Topology`]; `None`: by its NUMA node.
+    pub zone: Option<String>,
 }
 
 /// One static route.
@@ -323,6 +334,8 @@ pub struct VirtualServer {
     pub forwarding: Forwarding,
     /// What of it is mirrored.
     pub mirror: MirrorMode,
+    /// How the traffic manager of a new connection to it is chosen.
+    pub select: Method,
 }
 
 /// `[flows]`

@@ -5,7 +5,7 @@ use toml::de::DeValue;
 
 use crate::base::limits::WORKERS_MAX;
 use crate::config::checked::{
-    Balance, Commit, HealthCheck, Idle, LcoreRole, Partition, Protocol, VrrpChecksum,
+    Balance, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
 };
 use crate::config::read::{
     FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
@@ -19,6 +19,9 @@ use crate::config::value::{
 /// The last port at which the mirror's range of UDP ports may begin.
 pub(crate) const MIRROR_UDP_PORT_MAX: u32 = 65535 - WORKERS_MAX as u32;
 
+/// The highest number of a traffic manager.
+pub(crate) const MANAGER_MAX: u32 = WORKERS_MAX as u32 - 1;
+
 tables! {
     /// The whole file.
     File {
@@ -30,6 +33,7 @@ tables! {
         pool: Vec<Key<PoolFile>> = [],
         virtual_server: Vec<Key<VirtualServerFile>> = [],
         flows: FlowsFile = {},
+        distributor: DistributorFile = {},
         mirror: MirrorFile = optional,
         failover: FailoverFile = required,
         control: ControlFile = {},
@@ -57,6 +61,7 @@ tables! {
     WorkerFile {
         cpu: Int<0, 1023> = required,
         roles: Vec<Key<LcoreRole>> = ["distributor", "traffic-manager", "mirror"],
+        zone: Name = optional,
     }
     /// One `[[port]]`.
     PortFile {
@@ -65,6 +70,7 @@ tables! {
         addresses: Vec<Key<HostCidr>> = required,
         shared_addresses: Vec<Key<HostCidr>> = [],
         mtu: Int<1280, 9000> = 1500,
+        zone: Name = optional,
     }
     /// One `[[route]]`.
     RouteFile {
@@ -100,6 +106,7 @@ tables! {
         forwarding: ForwardingKind = required,
         snat_addresses: Vec<Key<Address>> = [],
         mirror: MirrorModeFile = optional,
+        select: Method = optional,
     }
     /// A virtual server's `mirror`.
     MirrorModeFile {
@@ -114,6 +121,19 @@ tables! {
         tcp_closing_timeout_s: Int<1, 3600> = 60,
         udp_timeout_s: Int<1, 86_400> = 300,
         port_quarantine_s: Int<0, 3600> = 5,
+    }
+    /// `[distributor]`
+    DistributorFile {
+        select: Method = "source",
+        ratio: Vec<Key<Int<0, 1000>>> = optional,
+        classes: Vec<Key<ClassFile>> = [],
+        max_keys: Int<256, 268_435_456> = optional,
+        route_to_servers: bool = false,
+    }
+    /// One of `distributor.classes`.
+    ClassFile {
+        dscp: Vec<Key<Int<0, 63>>> = required,
+        managers: Vec<Key<Int<0, MANAGER_MAX>>> = required,
     }
     /// `[mirror]`
     MirrorFile {

@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use crate::base::time::Duration;
 use crate::config::checked::{
-    Balance, Cidr, Commit, HealthCheck, Idle, LcoreRole, Partition, Protocol, VrrpChecksum,
+    Balance, Cidr, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
 };
 use crate::config::read::{FromFile, Source};
 use crate::config::report::{Place, Report};
@@ -203,6 +203,26 @@ fn is_vdev(text: &str) -> bool {
     driver.is_some_and(|driver| {
         !driver.is_empty() && driver.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
     }) && !text.contains(char::is_whitespace)
+}
+
+/// Methods that tell managers on other machines apart (REQ D2).
+const METHODS_OF_OTHER_MACHINES: [&str; 3] = ["round-trip-time", "hops", "global-availability"];
+
+impl FromFile for Method {
+    fn from_file(place: &Place, value: &DeValue<'_>, _: &Source<'_>, report: &mut Report) -> Option<Self> {
+        let text = value.as_str().unwrap_or("");
+        let method = Method::ALL.into_iter().find(|method| method.text() == text);
+        if method.is_none() {
+            let known = Method::ALL.map(|method| format!("\"{}\"", method.text())).join(" or ");
+            let why = if METHODS_OF_OTHER_MACHINES.contains(&text) {
+                format!(": \"{text}\" needs managers on other machines, which is not built yet")
+            } else {
+                String::new()
+            };
+            report.refuse(place, known + &why);
+        }
+        method
+    }
 }
 
 /// What is forwarded how, as the file names it.

@@ -83,7 +83,8 @@ mod tests {
     }
 
     fn lcores(cpus: &[u32]) -> Lcores {
-        let workers = cpus.iter().map(|&cpu| WorkerLcore { cpu, roles: vec![LcoreRole::TrafficManager] });
+        let roles = || vec![LcoreRole::TrafficManager];
+        let workers = cpus.iter().map(|&cpu| WorkerLcore { cpu, roles: roles(), zone: None });
         Lcores { master_cpu: 0, workers: workers.collect(), idle: Idle::Sleep }
     }
 
@@ -94,6 +95,7 @@ mod tests {
             addresses: Vec::new(),
             shared_addresses: Vec::new(),
             mtu: 1500,
+            zone: None,
         }
     }
 

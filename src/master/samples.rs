@@ -35,6 +35,7 @@ fn port(name: &str, addresses: &[&str], shared: &[&str]) -> Port {
         addresses: addresses.iter().map(|a| cidr(a)).collect(),
         shared_addresses: shared.iter().map(|a| cidr(a)).collect(),
         mtu: 1500,
+        zone: None,
     }
 }
 
@@ -48,6 +49,7 @@ fn virtual_server(n: u32, address: &str, forwarding: Forwarding) -> VirtualServe
         pool: 0,
         forwarding,
         mirror: MirrorMode::Off,
+        select: Method::Hash(HashMethod::Source),
     }
 }
 
@@ -91,6 +93,13 @@ pub(crate) fn checked() -> Checked {
             tcp_closing_timeout: Duration::from_secs(10),
             udp_timeout: Duration::from_secs(30),
             port_quarantine: Duration::from_secs(10),
+        },
+        distributor: Distributor {
+            select: Method::Hash(HashMethod::Source),
+            ratio: Vec::new(),
+            classes: Vec::new(),
+            max_keys: 256,
+            route_to_servers: false,
         },
         mirror: Some(Mirror {
             port: MIRROR,

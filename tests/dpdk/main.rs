@@ -39,7 +39,14 @@ fn eal_config() -> Eal {
 }
 
 fn port_config(device: &str, mtu: u16) -> Port {
-    Port { name: "client".into(), device: device.into(), addresses: vec![], shared_addresses: vec![], mtu }
+    Port {
+        name: "client".into(),
+        device: device.into(),
+        addresses: vec![],
+        shared_addresses: vec![],
+        mtu,
+        zone: None,
+    }
 }
 
 fn pool(running: &dpdk::Running) -> Mempool {
@@ -67,7 +74,7 @@ fn loop_back(port: &mut ports::OpenPort, packets: Vec<Outgoing>) -> Vec<Packet> 
 #[test]
 fn a_configuration_starts_the_eal_that_it_describes() {
     in_own_process("a_configuration_starts_the_eal_that_it_describes", || {
-        let worker = |cpu| WorkerLcore { cpu, roles: vec![LcoreRole::TrafficManager] };
+        let worker = |cpu| WorkerLcore { cpu, roles: vec![LcoreRole::TrafficManager], zone: None };
         let lcores = Lcores { master_cpu: 0, workers: vec![worker(0), worker(0)], idle: Idle::Sleep };
         let config = Eal { file_prefix: file_prefix(std::process::id()), ..eal_config() };
         let port = port_config("net_ring0", 1500);

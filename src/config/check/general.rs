@@ -86,6 +86,7 @@ pub fn lcores(file: &File, report: &mut Report) -> Option<Lcores> {
         Some(WorkerLcore {
             cpu: worker.cpu.get()?.u32(),
             roles: worker.roles.all()?.into_iter().map(|(_, role)| *role).collect(),
+            zone: worker.zone.optional()?.map(|zone| zone.0.clone()),
         })
     });
     let mut workers: Vec<WorkerLcore> = workers.collect::<Option<_>>()?;

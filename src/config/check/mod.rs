@@ -2,6 +2,7 @@
 //! reports all it finds and answers `None` when its part cannot be built.
 
 mod addresses;
+mod distributor;
 mod failover;
 mod general;
 mod mirror;
@@ -29,6 +30,7 @@ pub(crate) fn check(file: &File, directory: &Path, report: &mut Report) -> Optio
     let routes = ports::routes(file, &mut addresses, report);
     let virtual_servers = virtual_servers::check(file, &mut addresses, report);
     let pools = pools::check(file, &mut addresses, report);
+    let distributor = distributor::check(file, report);
     let mirror = mirror::check(file, directory, &mut addresses, report);
     let failover = failover::check(file, directory, report);
     Some(Checked {
@@ -40,6 +42,7 @@ pub(crate) fn check(file: &File, directory: &Path, report: &mut Report) -> Optio
         pools: pools?,
         virtual_servers: virtual_servers?,
         flows: flows?,
+        distributor: distributor?,
         mirror: mirror?,
         failover: failover?,
         control: control?,

@@ -41,6 +41,7 @@ fn build(port: &PortFile) -> Option<Port> {
         addresses: port.addresses.all()?.into_iter().map(|(_, cidr)| cidr.0).collect(),
         shared_addresses: port.shared_addresses.all()?.into_iter().map(|(_, cidr)| cidr.0).collect(),
         mtu: port.mtu.get()?.u16(),
+        zone: port.zone.optional()?.map(|zone| zone.0.clone()),
     })
 }
 

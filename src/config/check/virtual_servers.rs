@@ -64,6 +64,10 @@ fn build(file: &File, server: &VirtualServerFile) -> Option<VirtualServer> {
         pool: file.pool.all()?.iter().position(|(_, p)| p.name.get().is_some_and(|name| name.0 == *pool))?,
         forwarding,
         mirror,
+        select: match server.select.optional()? {
+            Some(select) => *select,
+            None => *file.distributor.get()?.select.get()?,
+        },
     })
 }
 

@@ -1,6 +1,8 @@
 //! Broken configuration files: each kind of mistake gets exactly one error that
 //! names file, line, key, value and what was expected (REQ E5).
 
+mod distributor;
+
 use std::path::Path;
 
 use baton::base::ids::{NodeId, PortId, id_of_name};

@@ -1,0 +1,168 @@
+//! `[distributor]`, and what it has to do with the other tables (REQ D2).
+
+use crate::base::ids::WorkerId;
+use crate::config::checked::{ChosenMethod, Class, Distributor, HashMethod, LcoreRole, Managers, Method};
+use crate::config::file::{ClassFile, DistributorFile, File, WorkerFile};
+use crate::config::report::{Place, Report};
+
+/// Places of a connection store that no virtual server's choices fill.
+const KEYS_WITHOUT_CHOICES: u32 = 65_536;
+
+pub fn check(file: &File, report: &mut Report) -> Option<Distributor> {
+    let distributor = file.distributor.get()?;
+    let managers = managers(file);
+    needs(file, distributor, report);
+    not_connected_yet(file, distributor, report);
+    ratio(distributor, managers.as_deref(), report);
+    classes(distributor, managers.as_deref(), report);
+    zones(file, managers.as_deref(), report);
+    let methods = methods(file).map(|(_, method)| method);
+    let max_keys = match distributor.max_keys.optional()? {
+        Some(max_keys) => max_keys.u32(),
+        None if methods.into_iter().all(Method::is_hash) => KEYS_WITHOUT_CHOICES,
+        None => file.flows.get()?.max.get()?.u32(),
+    };
+    let ratio = match distributor.ratio.optional()? {
+        Some(_) => distributor.ratio.all()?.into_iter().map(|(_, weight)| weight.u32()).collect(),
+        None => vec![1; managers?.len()],
+    };
+    Some(Distributor {
+        select: *distributor.select.get()?,
+        ratio,
+        classes: distributor
+            .classes
+            .all()?
+            .into_iter()
+            .map(|(_, class)| build(class))
+            .collect::<Option<_>>()?,
+        max_keys,
+        route_to_servers: *distributor.route_to_servers.get()?,
+    })
+}
+
+fn build(class: &ClassFile) -> Option<Class> {
+    let managers = class.managers.all()?.into_iter().map(|(_, manager)| WorkerId(manager.u16()));
+    let dscp = class.dscp.all()?.into_iter().map(|(_, value)| value.u8()).collect();
+    Some(Class { dscp, managers: managers.collect::<Managers>() })
+}
+
+/// The traffic managers in the order of their numbers; `None` where there is none, or not all roles could be read.
+fn managers(file: &File) -> Option<Vec<&WorkerFile>> {
+    let mut managers = Vec::new();
+    for (_, worker) in file.lcores.get()?.worker.all()? {
+        if worker.roles.all()?.iter().any(|(_, role)| **role == LcoreRole::TrafficManager) {
+            managers.push(worker);
+        }
+    }
+    // None at all is an error of its own.
+    (!managers.is_empty()).then_some(managers)
+}
+
+/// The methods in use, each with the key that says so.
+fn methods(file: &File) -> impl Iterator<Item = (&Place, Method)> {
+    let general = file.distributor.get().map(|distributor| &distributor.select);
+    let servers = file.virtual_server.elements().map(|(_, server)| &server.select);
+    // A wrong one is reported where it was read.
+    let said = servers.filter_map(move |select| if select.is_given() { Some(select) } else { general });
+    said.filter_map(|select| Some((&select.place, *select.get()?)))
+}
+
+/// What a method cannot do without, and what is there for no method. Each is told once.
+fn needs(file: &File, distributor: &DistributorFile, report: &mut Report) {
+    let uses = |wanted| {
+        let of_this_kind = |(_, method): &(&Place, Method)| *method == Method::Chosen(wanted);
+        let place = methods(file).find(of_this_kind).map(|(place, _)| place);
+        let general = &distributor.select;
+        place.or_else(|| (general.get() == Some(&Method::Chosen(wanted))).then_some(&general.place))
+    };
+    match uses(ChosenMethod::StaticRatio) {
+        Some(place) if !distributor.ratio.is_given() => {
+            report.refuse(place, "another method, or distributor.ratio: the weight of each traffic manager");
+        }
+        None if distributor.ratio.is_given() => {
+            report.warn(&distributor.ratio.place, "has no effect: nothing selects by \"static-ratio\"");
+        }
+        Some(_) | None => {}
+    }
+    match uses(ChosenMethod::QualityOfService) {
+        Some(place) if !distributor.classes.is_given() => {
+            report.refuse(
+                place,
+                "another method, or distributor.classes: which traffic managers serve which DSCP",
+            );
+        }
+        None if distributor.classes.is_given() => {
+            let message = "has no effect: nothing selects by \"quality-of-service\"";
+            report.warn(&distributor.classes.place, message);
+        }
+        Some(_) | None => {}
+    }
+}
+
+/// What is accepted and does nothing so far.
+fn not_connected_yet(file: &File, distributor: &DistributorFile, report: &mut Report) {
+    let other = |(_, method): &(&Place, Method)| *method != Method::Hash(HashMethod::Source);
+    if let Some((place, _)) = methods(file).find(other) {
+        report.warn(place, "not connected to the packet path yet: connections go by \"source\"");
+    }
+    if distributor.route_to_servers.get() == Some(&true) {
+        report.warn(&distributor.route_to_servers.place, "not connected to the packet path yet");
+    }
+}
+
+fn ratio(distributor: &DistributorFile, managers: Option<&[&WorkerFile]>, report: &mut Report) {
+    let place = &distributor.ratio.place;
+    let (Some(list), Some(managers)) = (distributor.ratio.get(), managers) else { return };
+    let (given, count) = (list.len(), managers.len());
+    if given != count {
+        report.refuse(place, format!("{count} weights, one for each traffic manager; these are {given}"));
+    } else if distributor.ratio.all().is_some_and(|all| all.iter().all(|(_, weight)| weight.u32() == 0)) {
+        report.refuse(place, "at least one weight above 0");
+    }
+}
+
+fn classes(distributor: &DistributorFile, managers: Option<&[&WorkerFile]>, report: &mut Report) {
+    let mut seen: Vec<(u8, usize)> = Vec::new();
+    for (_, class) in distributor.classes.elements() {
+        if class.dscp.get().is_some_and(Vec::is_empty) {
+            report.refuse(&class.dscp.place, "at least one DSCP value");
+        }
+        for (place, value) in class.dscp.elements() {
+            match seen.iter().find(|(earlier, _)| *earlier == value.u8()) {
+                Some((_, line)) => report
+                    .refuse(place, format!("each DSCP value once: {} is on line {line} already", value.u8())),
+                None => seen.push((value.u8(), place.line)),
+            }
+        }
+        if class.managers.get().is_some_and(Vec::is_empty) {
+            report.refuse(&class.managers.place, "at least one traffic manager");
+        }
+        let mut named = Managers::NONE;
+        for (place, manager) in class.managers.elements() {
+            let number = manager.u16();
+            if let Some(count) = managers.map(<[_]>::len).filter(|count| usize::from(number) >= *count) {
+                report.refuse(place, format!("the number of one of {count} traffic managers, from 0"));
+            } else if named.has(WorkerId(number)) {
+                report.refuse(place, "each traffic manager once");
+            }
+            named = named.with(WorkerId(number));
+        }
+    }
+}
+
+/// Zones that no choice can come to: accepted, since a port's packets then go to any manager.
+fn zones(file: &File, managers: Option<&[&WorkerFile]>, report: &mut Report) {
+    let Some(managers) = managers else { return };
+    for (_, port) in file.port.elements() {
+        let Some(zone) = port.zone.get() else { continue };
+        if !managers.iter().any(|manager| manager.zone.get() == Some(zone)) {
+            report.warn(&port.zone.place, "no traffic manager is in this zone: all of them serve this port");
+        }
+    }
+    for (_, worker) in file.lcores.get().into_iter().flat_map(|lcores| lcores.worker.elements()) {
+        let manages = managers.iter().any(|manager| core::ptr::eq(*manager, worker));
+        if worker.zone.is_given() && !manages {
+            report.warn(&worker.zone.place, "has no effect: only traffic managers are selected by zone");
+        }
+    }
+}
