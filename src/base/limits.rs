@@ -86,6 +86,10 @@ const _: () = assert!(FRAGMENTS_PER_DATAGRAM_MAX <= FRAGMENTS_WAITING_PER_SOURCE
 const _: () = assert!(FRAGMENTS_WAITING_PER_SOURCE_MAX < FRAGMENTS_WAITING_MAX);
 const _: () = assert!(FRAGMENTED_DATAGRAMS_PER_SOURCE_MAX < FRAGMENTED_DATAGRAMS_MAX);
 
+/// How long what a traffic manager said of its load counts. One that says nothing for longer is passed over when connections
+/// are shared out by load, as long as another says something.
+pub const LOAD_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Handshake messages of one port that are looked at in a second. More are dropped and counted.
 pub const HANDSHAKES_PER_SECOND_MAX: u64 = 200;
 

@@ -10,5 +10,7 @@
 pub mod classify;
 pub mod doors;
 pub mod fragment;
+pub mod select;
 pub mod services;
 pub mod spread;
+pub mod zones;
