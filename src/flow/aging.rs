@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::base::memory::{NoMemory, Slab};
 use crate::base::time::{Duration, Instant};
+use crate::config::checked;
 use crate::flow::entry::FlowIndex;
 
 /// Length of a tick.
@@ -58,6 +59,17 @@ pub struct Timeouts {
     pub datagram: Duration,
 }
 
+impl From<&checked::Flows> for Timeouts {
+    fn from(flows: &checked::Flows) -> Timeouts {
+        Timeouts {
+            handshake: flows.tcp_handshake_timeout,
+            established: flows.tcp_established_timeout,
+            closing: flows.tcp_closing_timeout,
+            datagram: flows.udp_timeout,
+        }
+    }
+}
+
 impl Timeouts {
     /// The time-out of a class.
     pub const fn of(&self, class: TimeoutClass) -> Duration {
@@ -86,36 +98,50 @@ impl Timeouts {
 /// Classes that a word can name, and those that none is.
 const CLASSES: usize = 8;
 
-/// What idle times are judged by at one moment: made once for many places.
+/// A moment at which idle times are asked for.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// The tick of this moment, as words hold it.
+struct Moment {
+    /// Its tick, as words hold it.
     now: u32,
     /// Ticks that count at most: those since the timers were restarted.
     counting: u32,
+}
+
+impl Moment {
+    fn new(now: Instant, not_before: u64) -> Moment {
+        let counting = tick_of(now).saturating_sub(not_before);
+        Moment { now: tick_of(now) as u32, counting: u32::try_from(counting).unwrap_or(u32::MAX) }
+    }
+
+    /// For how many ticks a flow with this word has been idle.
+    #[inline(always)]
+    fn idle_ticks(&self, word: u32) -> u32 {
+        let unseen = self.now.wrapping_sub(word) & TICK_MASK;
+        let unseen = if unseen >= IDLE_MAX { 0 } else { unseen };
+        unseen.min(self.counting)
+    }
+}
+
+/// What idle times are judged by at one moment: made once for many places.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    moment: Moment,
     /// Ticks from which on a flow of each class is expired; of no class never.
     limits: [u32; CLASSES],
 }
 
 impl Bounds {
-    fn new(now: Instant, not_before: u64, timeouts: &Timeouts) -> Bounds {
+    fn new(moment: Moment, timeouts: &Timeouts) -> Bounds {
         let limit = |class: usize| match timeouts.ticks(class as u32) {
             Some(ticks) => u32::try_from(ticks).unwrap_or(u32::MAX),
             None => u32::MAX,
         };
-        let counting = tick_of(now).saturating_sub(not_before);
-        Bounds {
-            now: tick_of(now) as u32,
-            counting: u32::try_from(counting).unwrap_or(u32::MAX),
-            limits: core::array::from_fn(limit),
-        }
+        Bounds { moment, limits: core::array::from_fn(limit) }
     }
 
     #[inline(always)]
     fn are_passed(&self, word: u32) -> bool {
-        let unseen = self.now.wrapping_sub(word) & TICK_MASK;
-        let unseen = if unseen >= IDLE_MAX { 0 } else { unseen };
-        unseen.min(self.counting) >= self.limits[(word >> TICK_BITS) as usize % CLASSES]
+        self.moment.idle_ticks(word) >= self.limits[(word >> TICK_BITS) as usize % CLASSES]
     }
 }
 
@@ -205,17 +231,12 @@ impl LastSeen {
     /// How long a flow has been idle, to a tick; `None`: no flow is here.
     pub fn idle(&self, flow: FlowIndex, now: Instant) -> Option<Duration> {
         let word = self.0.words.get(flow.slot())?.load(Ordering::Relaxed);
-        (word >> TICK_BITS != 0).then(|| TICK * self.idle_ticks(word, tick_of(now)))
+        (word >> TICK_BITS != 0).then(|| TICK * u64::from(self.moment(now).idle_ticks(word)))
     }
 
     /// Whether a flow has been idle for too long.
-    pub fn judge(&self, flow: FlowIndex, now: Instant, timeouts: &Timeouts) -> Age {
-        self.judge_by(flow, &self.bounds(now, timeouts))
-    }
-
-    /// As [`LastSeen::judge`], for many flows at one moment.
     #[inline]
-    pub fn judge_by(&self, flow: FlowIndex, bounds: &Bounds) -> Age {
+    pub fn judge(&self, flow: FlowIndex, bounds: &Bounds) -> Age {
         let word = self.0.words.get(flow.slot()).map_or(0, |cell| cell.load(Ordering::Relaxed));
         if word >> TICK_BITS == 0 {
             Age::Free
@@ -228,13 +249,11 @@ impl LastSeen {
 
     /// What flows are judged by at a moment.
     pub fn bounds(&self, now: Instant, timeouts: &Timeouts) -> Bounds {
-        Bounds::new(now, self.0.not_before.load(Ordering::Relaxed), timeouts)
+        Bounds::new(self.moment(now), timeouts)
     }
 
-    fn idle_ticks(&self, word: u32, now: u64) -> u64 {
-        let unseen = (now as u32).wrapping_sub(word) & TICK_MASK;
-        let unseen = if unseen >= IDLE_MAX { 0 } else { u64::from(unseen) };
-        unseen.min(now.saturating_sub(self.0.not_before.load(Ordering::Relaxed)))
+    fn moment(&self, now: Instant) -> Moment {
+        Moment::new(now, self.0.not_before.load(Ordering::Relaxed))
     }
 
     /// Places in the array.
@@ -275,7 +294,7 @@ impl Sweep {
         (0..budget.min(len)).filter_map(move |_| {
             let flow = FlowIndex(self.next);
             self.next = if flow.0 + 1 == len { 0 } else { flow.0 + 1 };
-            (self.last_seen.judge_by(flow, &bounds) == Age::Expired).then_some(flow)
+            (self.last_seen.judge(flow, &bounds) == Age::Expired).then_some(flow)
         })
     }
 }
@@ -298,6 +317,10 @@ mod tests {
         Instant::ZERO + Duration::from_secs(secs)
     }
 
+    fn judge(last_seen: &LastSeen, flow: FlowIndex, now: Instant) -> Age {
+        last_seen.judge(flow, &last_seen.bounds(now, &TIMEOUTS))
+    }
+
     #[test]
     fn a_flow_expires_after_its_classes_time_out_and_never_before() {
         for class in ALL {
@@ -306,8 +329,8 @@ mod tests {
             last_seen.touch(FLOW, class, start);
             let end = start + TIMEOUTS.of(class);
             let early = Instant::from_nanos(end.nanos() - 1);
-            assert_eq!(last_seen.judge(FLOW, early, &TIMEOUTS), Age::Fresh, "{class:?}");
-            assert_eq!(last_seen.judge(FLOW, end + TICK * 2, &TIMEOUTS), Age::Expired, "{class:?}");
+            assert_eq!(judge(&last_seen, FLOW, early), Age::Fresh, "{class:?}");
+            assert_eq!(judge(&last_seen, FLOW, end + TICK * 2), Age::Expired, "{class:?}");
         }
     }
 
@@ -316,12 +339,12 @@ mod tests {
         let last_seen = LastSeen::new(8).expect("memory");
         last_seen.touch(FLOW, Handshake, at_secs(0));
         last_seen.touch(FLOW, Handshake, at_secs(4));
-        assert_eq!(last_seen.judge(FLOW, at_secs(8), &TIMEOUTS), Age::Fresh);
+        assert_eq!(judge(&last_seen, FLOW, at_secs(8)), Age::Fresh);
         last_seen.touch(FLOW, Established, at_secs(8));
-        assert_eq!(last_seen.judge(FLOW, at_secs(800), &TIMEOUTS), Age::Fresh);
+        assert_eq!(judge(&last_seen, FLOW, at_secs(800)), Age::Fresh);
         assert_eq!(last_seen.idle(FLOW, at_secs(800)), Some(Duration::from_secs(792)));
         last_seen.touch(FLOW, Closing, at_secs(800));
-        assert_eq!(last_seen.judge(FLOW, at_secs(803), &TIMEOUTS), Age::Expired);
+        assert_eq!(judge(&last_seen, FLOW, at_secs(803)), Age::Expired);
     }
 
     #[test]
@@ -332,7 +355,7 @@ mod tests {
         last_seen.touch(FlowIndex(8), Closing, at_secs(0));
         last_seen.release(FlowIndex(8));
         for place in [FLOW, FlowIndex(0), FlowIndex(8), FlowIndex(u32::MAX)] {
-            assert_eq!(last_seen.judge(place, at_secs(10_000), &TIMEOUTS), Age::Free);
+            assert_eq!(judge(&last_seen, place, at_secs(10_000)), Age::Free);
             assert_eq!(last_seen.idle(place, at_secs(10_000)), None);
         }
     }
@@ -341,12 +364,12 @@ mod tests {
     fn after_a_takeover_every_timer_starts_again() {
         let last_seen = LastSeen::new(8).expect("memory");
         last_seen.touch(FLOW, Datagram, at_secs(100));
-        assert_eq!(last_seen.judge(FLOW, at_secs(5000), &TIMEOUTS), Age::Expired);
+        assert_eq!(judge(&last_seen, FLOW, at_secs(5000)), Age::Expired);
         last_seen.touch_all(at_secs(5000));
-        assert_eq!(last_seen.judge(FLOW, at_secs(5000), &TIMEOUTS), Age::Fresh);
-        assert_eq!(last_seen.judge(FLOW, at_secs(5029), &TIMEOUTS), Age::Fresh);
-        assert_eq!(last_seen.judge(FLOW, at_secs(5031), &TIMEOUTS), Age::Expired);
-        assert_eq!(last_seen.judge(FlowIndex(0), at_secs(5031), &TIMEOUTS), Age::Free);
+        assert_eq!(judge(&last_seen, FLOW, at_secs(5000)), Age::Fresh);
+        assert_eq!(judge(&last_seen, FLOW, at_secs(5029)), Age::Fresh);
+        assert_eq!(judge(&last_seen, FLOW, at_secs(5031)), Age::Expired);
+        assert_eq!(judge(&last_seen, FlowIndex(0), at_secs(5031)), Age::Free);
     }
 
     #[test]
@@ -359,8 +382,8 @@ mod tests {
             last_seen.touch_all(at_secs(1));
             let seen = Instant::from_nanos(wrap.nanos() - Duration::from_secs(1).nanos());
             last_seen.touch(FLOW, Closing, seen);
-            assert_eq!(last_seen.judge(FLOW, wrap, &TIMEOUTS), Age::Fresh);
-            assert_eq!(last_seen.judge(FLOW, wrap + Duration::from_secs(2), &TIMEOUTS), Age::Expired);
+            assert_eq!(judge(&last_seen, FLOW, wrap), Age::Fresh);
+            assert_eq!(judge(&last_seen, FLOW, wrap + Duration::from_secs(2)), Age::Expired);
         }
     }
 
@@ -368,7 +391,7 @@ mod tests {
     fn a_worker_whose_clock_is_ahead_of_the_masters_does_not_age_its_flows() {
         let last_seen = LastSeen::new(8).expect("memory");
         last_seen.touch(FLOW, Closing, at_secs(11));
-        assert_eq!(last_seen.judge(FLOW, at_secs(10), &TIMEOUTS), Age::Fresh);
+        assert_eq!(judge(&last_seen, FLOW, at_secs(10)), Age::Fresh);
     }
 
     #[test]

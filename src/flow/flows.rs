@@ -166,7 +166,8 @@ mod tests {
         let timeouts = Timeouts { handshake: none, established: none, closing: none, datagram: none };
         let last = FlowIndex(flows.capacity() - 1);
         flows.last_seen.touch(last, TimeoutClass::Datagram, Instant::ZERO);
-        assert_eq!(flows.last_seen.judge(last, Instant::from_millis(500), &timeouts), Age::Expired);
+        let bounds = flows.last_seen.bounds(Instant::from_millis(500), &timeouts);
+        assert_eq!(flows.last_seen.judge(last, &bounds), Age::Expired);
     }
 
     #[test]

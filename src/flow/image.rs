@@ -174,8 +174,8 @@ impl Imager {
         fold(src ^ b, dst ^ a.rotate_left(32))
     }
 
-    /// The hash of an image: 64 bits, of which the index takes the upper half for the
-    /// bucket and the lowest 16 for the tag.
+    /// The hash of an image, of which the index makes both: the bucket is the upper half of its product with the number of
+    /// buckets, so its highest bits say most of it; the tag is its lowest 16 bits, the lowest one of them set.
     #[inline(always)]
     pub fn hash(&self, image: Image) -> u64 {
         let [a, b, c, d, ..] = self.secrets;

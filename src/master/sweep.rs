@@ -56,12 +56,7 @@ pub struct AgingSweep {
 impl AgingSweep {
     /// A sweep over these arrays with the configuration's time-outs.
     pub fn new(now: Instant, flows: &Flows, last_seen: Vec<(WorkerId, LastSeen)>) -> AgingSweep {
-        let timeouts = Timeouts {
-            handshake: flows.tcp_handshake_timeout,
-            established: flows.tcp_established_timeout,
-            closing: flows.tcp_closing_timeout,
-            datagram: flows.udp_timeout,
-        };
+        let timeouts = Timeouts::from(flows);
         let workers = last_seen.into_iter().map(|(worker, seen)| (worker, Sweep::new(seen))).collect();
         AgingSweep { workers, crowded: WorkerSet::default(), timeouts, due: now + SLICE_INTERVAL }
     }

@@ -116,48 +116,49 @@ fn header_adds_up<const LEN: usize>(bytes: &[u8; LEN]) -> bool {
     (sum + u64::from(more)) % 0xffff == 0
 }
 
+/// What packets are compared with, and where their flows are.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) doors: &'a Doors,
+    pub(super) table: &'a Table,
+}
+
 /// Notes a packet, if it may be of a known flow; whether it did, and in `any_wide` whether it is over IPv6.
 #[inline(always)]
-fn note<B: Buffer>(packet: &B, doors: &Doors, table: &Table, note: &mut Note, any_wide: &mut bool) -> bool {
+fn note<B: Buffer>(packet: &B, known: Known<'_>, note: &mut Note, any_wide: &mut bool) -> bool {
     match packet.head().first_chunk() {
-        Some(head) => note_head(head, packet, doors, table, note, any_wide),
-        None => note_short(packet, doors, table, note, any_wide),
+        Some(head) => note_head(head, packet, known, note, any_wide),
+        None => note_short(packet, known, note, any_wide),
     }
 }
 
 /// A datagram whose frame ends before a TCP header would, as virtual devices give them: zeros behind it are no TCP
 /// header, and of a datagram nothing there is looked at.
 #[cold]
-fn note_short<B: Buffer>(
-    packet: &B,
-    doors: &Doors,
-    table: &Table,
-    note: &mut Note,
-    any_wide: &mut bool,
-) -> bool {
+fn note_short<B: Buffer>(packet: &B, known: Known<'_>, note: &mut Note, any_wide: &mut bool) -> bool {
     let mut head = [0; HEADERS];
     let short = packet.head();
     if short.len() < HEADERS_MIN {
         return false;
     }
     head[..short.len()].copy_from_slice(short);
-    note_head(&head, packet, doors, table, note, any_wide)
+    note_head(&head, packet, known, note, any_wide)
 }
 
 #[inline(always)]
 fn note_head<B: Buffer>(
     head: &[u8; HEADERS],
     packet: &B,
-    doors: &Doors,
-    table: &Table,
+    known: Known<'_>,
     note: &mut Note,
     any_wide: &mut bool,
 ) -> bool {
     // EtherType, version and header length.
     let kind = u32::from_le_bytes(word(head, 12)) << 8;
     if kind != 0x4500_0800 {
-        return wide::note(packet, doors, table, note, any_wide);
+        return wide::note(packet, known, note, any_wide);
     }
+    let Known { doors, table } = known;
     let to = door(u64::from_le_bytes(word(head, 0)));
     if to != doors.virtual_v4 && to != doors.own[usize::from(packet.rx().port.0) % PORTS_MAX] {
         return false;
@@ -221,8 +222,9 @@ impl<B: Buffer> Worker<B> {
             for block in 0..count.div_ceil(BLOCK) + 2 {
                 let gone = count - leaving.len();
                 let coming = leaving.as_slice().get(block * BLOCK - gone..).unwrap_or_default();
+                let known = Known { doors: &self.doors, table: &self.flows.table };
                 for (note, packet) in block_of(&mut notes, block, count).iter_mut().zip(coming) {
-                    if !self::note(packet, &self.doors, &self.flows.table, note, &mut any_wide) {
+                    if !self::note(packet, known, note, &mut any_wide) {
                         *note = NOTHING;
                     }
                 }

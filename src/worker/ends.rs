@@ -39,24 +39,18 @@ impl<B: Buffer> Worker<B> {
         if self.role == Role::Standby {
             return; // A standby ages nothing (REQ C8).
         }
-        let flows = &self.tables.snapshot.checked.flows;
-        let timeouts = Timeouts {
-            handshake: flows.tcp_handshake_timeout,
-            established: flows.tcp_established_timeout,
-            closing: flows.tcp_closing_timeout,
-            datagram: flows.udp_timeout,
-        };
+        let timeouts = Timeouts::from(&self.tables.snapshot.checked.flows);
         let bounds = self.flows.last_seen.bounds(now, &timeouts);
         // Each stage is a block behind the one before.
         for block in 0..named.len().div_ceil(BLOCK) + 1 {
             self.flows.resting.prefetch_oldest(now, BLOCK);
             for flow in named.iter().skip(block * BLOCK).take(BLOCK) {
-                if self.flows.last_seen.judge_by(*flow, &bounds) == Age::Expired {
+                if self.flows.last_seen.judge(*flow, &bounds) == Age::Expired {
                     self.prefetch_end(*flow);
                 }
             }
             for flow in named.iter().take(block * BLOCK).skip(block.saturating_sub(1) * BLOCK) {
-                if self.flows.last_seen.judge_by(*flow, &bounds) == Age::Expired {
+                if self.flows.last_seen.judge(*flow, &bounds) == Age::Expired {
                     self.counters.bump(Counter::FlowsExpired);
                     self.end_flow(now, *flow);
                 }

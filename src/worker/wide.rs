@@ -3,14 +3,14 @@
 
 use crate::base::buffer::{Buffer, ChecksumStatus};
 use crate::base::limits::PORTS_MAX;
-use crate::distributor::doors::{Doors, be16, door, word};
+use crate::distributor::doors::{be16, door, word};
 use crate::flow::Direction;
 use crate::flow::key::{TCP, UDP};
 use crate::flow::layout::{Hot, Way};
 use crate::flow::table::Table;
 use crate::traffic::adjacency::Link;
 use crate::wire::{ethernet, tcp};
-use crate::worker::burst::{DATAGRAM, FLAGS, Note, PLAIN, WIDE};
+use crate::worker::burst::{DATAGRAM, FLAGS, Known, Note, PLAIN, WIDE};
 
 /// Where the transport header begins.
 const TRANSPORT: usize = ethernet::HEADER_LEN + 40;
@@ -39,26 +39,15 @@ fn with_head<T>(bytes: &[u8], look: impl FnOnce(&[u8; HEADERS]) -> T) -> Option<
 
 /// Notes a packet, if it may be of a known flow; whether it did.
 #[inline(never)]
-pub(super) fn note<B: Buffer>(
-    packet: &B,
-    doors: &Doors,
-    table: &Table,
-    note: &mut Note,
-    any_wide: &mut bool,
-) -> bool {
-    let noted = with_head(packet.head(), |head| note_head(head, packet, doors, table, note)).unwrap_or(false);
+pub(super) fn note<B: Buffer>(packet: &B, known: Known<'_>, note: &mut Note, any_wide: &mut bool) -> bool {
+    let noted = with_head(packet.head(), |head| note_head(head, packet, known, note)).unwrap_or(false);
     *any_wide |= noted;
     noted
 }
 
 #[inline(always)]
-fn note_head<B: Buffer>(
-    head: &[u8; HEADERS],
-    packet: &B,
-    doors: &Doors,
-    table: &Table,
-    note: &mut Note,
-) -> bool {
+fn note_head<B: Buffer>(head: &[u8; HEADERS], packet: &B, known: Known<'_>, note: &mut Note) -> bool {
+    let Known { doors, table } = known;
     // EtherType, version.
     if u32::from_le_bytes(word(head, 12)) & 0xf0_ffff != 0x60_dd86 {
         return false;

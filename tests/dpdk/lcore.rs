@@ -1,95 +1,28 @@
-//! One worker's loop on a real EAL: ports, rings, the lease. Each port is a `net_ring` with
-//! two queues that loop back to themselves: what the test sends on queue 0 the worker
-//! receives there, and what the worker sends on queue 1 the test receives there.
+//! One worker's loop on a real EAL: ports, rings, the lease.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use arrayvec::ArrayVec;
 use baton::base::buffer::Buffer;
 use baton::base::counters::{Counter, Counters};
-use baton::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
+use baton::base::ids::{PortId, WorkerId};
 use baton::base::io::TxClass;
 use baton::base::time::{Duration, Instant};
 use baton::config::checked::Idle;
-use baton::config::snapshot::Snapshot;
 use baton::driver::clock::Clock;
 use baton::driver::dpdk_io::{DpdkIo, DpdkIoSetup};
 use baton::driver::idle::Idler;
 use baton::driver::lcore::Lcore;
 use baton::driver::lease::{Lease, Turns};
-use baton::driver::mbuf::Packet;
-use baton::driver::outbox::Outbox;
-use baton::driver::ports;
 use baton::driver::rings::{self, Frame, LivenessEnds, MasterEnds};
 use baton::failover::{FrameBytes, WorkerReport};
-use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
-use baton::mirror::Variant;
-use baton::traffic::routes::NextHop;
-use baton::worker::message::{Command, Role};
-use baton::worker::{Worker, WorkerSetup};
-use dpdk::{Burst, Eal, Mempool, RxQueue, TxQueue};
+use dpdk::Eal;
 
+use crate::bytes;
 use crate::common::with_eal;
-use crate::{SOFTWARE, bytes, packet};
-
-pub const RINGS: &[&str] = &["--lcores=0@0", "--vdev=net_ring0", "--vdev=net_ring1"];
-
-const CLIENT: usize = 0;
-const SERVER: usize = 1;
-const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 10];
-
-/// A SYN of 10.1.0.50:40000 to 10.1.0.100:80, to the virtual MAC, made by scapy.
-pub const SYN: &str = "00005e00013302000000013208004500002800014000400626380a010032\
-    0a0100649c400050000000000000000050022000deba0000";
-
-pub const CONFIG: &str = r#"
-[appliance]
-name = "a"
-node = 1
-[eal]
-file_prefix = "a"
-[lcores]
-master_cpu = 0
-worker = [ { cpu = 0 } ]
-[[port]]
-name = "client"
-device = "net_ring0"
-addresses = ["10.1.0.2/24"]
-[[port]]
-name = "server"
-device = "net_ring1"
-addresses = ["10.2.0.2/24"]
-shared_addresses = ["10.2.0.1/24"]
-[[pool]]
-name = "web"
-balance = "round-robin"
-server = [ { address = "10.2.0.10:8080" } ]
-[[virtual_server]]
-name = "www"
-address = "10.1.0.100:80"
-protocol = "tcp"
-pool = "web"
-forwarding = "nat"
-mirror = { mode = "off" }
-[failover]
-virtual_router_id = 51
-priority = 200
-state_dir = "s"
-[control]
-socket = "a.sock"
-"#;
-
-/// The wire's end of a port.
-struct Wire {
-    tx: TxQueue,
-    rx: RxQueue,
-    mac: [u8; 6],
-}
+use crate::wires::{self, CLIENT, Near, RINGS, SERVER, SERVER_MAC, SYN, Wires};
 
 struct Bench {
-    pool: Mempool,
-    wires: Vec<Wire>,
+    wires: Wires,
     lcore: Lcore<DpdkIo>,
     liveness: LivenessEnds,
     master: MasterEnds,
@@ -101,43 +34,15 @@ struct Bench {
 
 impl Bench {
     fn new(eal: &Eal) -> Bench {
-        let checked = baton::config::load(Path::new("bench.toml"), CONFIG).unwrap_or_else(|errors| {
-            panic!("{}", errors.iter().map(|error| format!("{error}\n")).collect::<String>())
-        });
-        let pool = crate::pool(eal);
-        let (mut wires, mut rx, mut outboxes) = (Vec::new(), Vec::new(), Vec::new());
-        for (config, number) in checked.ports.iter().zip(0..) {
-            let open = ports::open(eal, PortId(number), config, ports::Queues::both(2), &pool).unwrap();
-            let [rx_own, rx_wire] = open.rx.try_into().unwrap();
-            let [tx_wire, tx_own] = open.tx.try_into().unwrap();
-            rx.push((open.id, rx_own));
-            outboxes.push(Outbox::of_queue(tx_own, open.tx_abilities));
-            wires.push(Wire { tx: tx_wire, rx: rx_wire, mac: open.mac });
-        }
+        let snapshot = wires::snapshot("{ cpu = 0 }");
+        let (wires, Near { rx, outboxes }) = Wires::open(eal, &snapshot);
         let (clock, counters) = (Clock::start(), Arc::new(Counters::default()));
         let (lease, turns) = (Arc::new(Lease::default()), Arc::new(Turns::default()));
         let mut ends = rings::make(eal, 1, 0).unwrap();
-        let worker = Worker::<Packet>::new(WorkerSetup {
-            id: WorkerId(0),
-            workers: 1,
-            boot: BootId(1),
-            snapshot: Arc::new(Snapshot { generation: 1, checked }),
-            link_addresses: wires.iter().map(|wire| wire.mac).collect(),
-            toeplitz: Arc::new(Toeplitz::new(&MICROSOFT_KEY).unwrap()),
-            balance_secret: [7; 16],
-            hash_seed: 5,
-            seed: 6,
-            boot_parity: None,
-            now: clock.now(),
-            hold_packets_max: 64,
-            fragments_waiting_max: 64,
-            counters: Arc::clone(&counters),
-            variant: Variant::Sound,
-        })
-        .expect("memory");
+        let worker = wires.worker(&snapshot, clock.now(), &counters);
         let world = DpdkIo::new(DpdkIoSetup {
             worker: WorkerId(0),
-            pool: pool.clone(),
+            pool: wires.pool.clone(),
             clock,
             lease: Arc::clone(&lease),
             counters: Arc::clone(&counters),
@@ -148,34 +53,21 @@ impl Bench {
         });
         let lcore = Lcore::new(worker, world, Idler::new(Idle::Poll), Arc::clone(&turns));
         let (liveness, master) = (ends.liveness, ends.master);
-        Bench { pool, wires, lcore, liveness, master, lease, clock, turns, counters }
+        Bench { wires, lcore, liveness, master, lease, clock, turns, counters }
     }
 
     /// Told to lead, and where the server is.
     fn active(eal: &Eal) -> Bench {
         let mut bench = Bench::new(eal);
-        let term = Term { counter: 1, node: NodeId(1) };
-        let lead = Command::Role { epoch: 3, role: Role::Active, term };
-        bench.liveness.commands[0].push_one(lead).unwrap();
-        let hop = NextHop { port: PortId(SERVER as u16), address: "10.2.0.10".parse().unwrap() };
-        bench.master.commands[0].push_one(Command::Neighbour { hop, link: Some(SERVER_MAC) }).unwrap();
+        wires::lead(&mut bench.liveness, &mut bench.master);
         bench.lcore.turn();
         bench
     }
 
     /// A frame arrives at a port, and the worker turns once.
     fn arrive(&mut self, port: usize, frame: &[u8]) {
-        let mut burst: ArrayVec<_, 32> = ArrayVec::new();
-        burst.push(packet(&self.pool, frame).finish(&SOFTWARE).unwrap());
-        assert_eq!(self.wires[port].tx.send(&mut burst), 1);
+        self.wires.put(port, frame);
         self.lcore.turn();
-    }
-
-    /// What has left by a port.
-    fn left(&mut self, port: usize) -> Vec<Vec<u8>> {
-        let mut burst = Burst::<32>::new();
-        self.wires[port].rx.receive(&mut burst);
-        burst.iter().map(|mbuf| mbuf.head().to_vec()).collect()
     }
 }
 
@@ -185,12 +77,12 @@ fn a_syn_leaves_for_the_server_only_under_the_lease() {
         let mut bench = Bench::active(&eal);
         let syn = bytes(SYN);
         bench.arrive(CLIENT, &syn);
-        assert!(bench.left(SERVER).is_empty(), "there is no lease yet");
+        assert!(bench.wires.left(SERVER).is_empty(), "there is no lease yet");
         assert_eq!(bench.counters.value(Counter::DropTxLease), 1);
 
         bench.lease.publish(bench.clock.now() + Duration::from_secs(3600));
         bench.arrive(CLIENT, &syn);
-        let left = bench.left(SERVER);
+        let left = bench.wires.left(SERVER);
         assert_eq!(left.len(), 1);
         assert_eq!((&left[0][..6], &left[0][6..12]), (&SERVER_MAC[..], &[0, 0, 0x5e, 0, 1, 51][..]));
         assert_eq!((&left[0][30..34], &left[0][36..38]), (&[10, 2, 0, 10][..], &8080u16.to_be_bytes()[..]));
@@ -198,7 +90,7 @@ fn a_syn_leaves_for_the_server_only_under_the_lease() {
 
         bench.lease.publish(Instant::ZERO);
         bench.arrive(CLIENT, &syn);
-        assert!(bench.left(SERVER).is_empty(), "the lease ended");
+        assert!(bench.wires.left(SERVER).is_empty(), "the lease ended");
         assert_eq!(bench.counters.value(Counter::DropTxLease), 2);
         drop(bench);
     });
@@ -248,12 +140,12 @@ fn liveness_frames_pass_by_value_and_leave_without_a_lease() {
         let (class, port) = (TxClass::Own, PortId(SERVER as u16));
         bench.liveness.frames.push_one(Frame { port, class, bytes: out.clone() }).unwrap();
         bench.lcore.turn();
-        assert_eq!(bench.left(SERVER), [out.to_vec()]);
+        assert_eq!(bench.wires.left(SERVER), [out.to_vec()]);
 
         bench.arrive(CLIENT, &out);
         let heard = bench.liveness.heard[0].pop_one().unwrap();
         assert_eq!((heard.port, &heard.bytes), (PortId(CLIENT as u16), &out));
-        assert_eq!(bench.pool.in_use(), 0, "no buffer stays with either");
+        assert_eq!(bench.wires.pool.in_use(), 0, "no buffer stays with either");
     });
 }
 

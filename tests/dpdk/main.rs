@@ -5,6 +5,7 @@ mod common;
 mod lcore;
 mod outbox;
 mod spreading;
+mod wires;
 
 use arrayvec::ArrayVec;
 use baton::base::buffer::{Buffer, ChecksumStatus, NoRoom, RxMeta, TxMeta};

@@ -203,13 +203,18 @@ pub struct Bench {
 impl Bench {
     /// Worker `id` of `workers` on node `node` (its peer is the other of 1 and 2).
     pub fn new(node: u16, id: u16, workers: u16) -> Bench {
+        Bench::of(snapshot(node), id, workers)
+    }
+
+    /// Worker `id` of `workers` with this configuration.
+    pub fn of(snapshot: Arc<Snapshot>, id: u16, workers: u16) -> Bench {
         let counters = Arc::new(Counters::default());
         let now = Instant::from_millis(1000);
         let worker = Worker::new(WorkerSetup {
             id: WorkerId(id),
             workers,
-            boot: BootId(u64::from(node)),
-            snapshot: snapshot(node),
+            boot: BootId(u64::from(snapshot.checked.appliance.node.0)),
+            snapshot,
             link_addresses: OWN_MACS.to_vec(),
             toeplitz: toeplitz(),
             balance_secret: [7; 16],
@@ -228,10 +233,14 @@ impl Bench {
 
     /// Active under [`TERM`], with all neighbours known.
     pub fn active() -> Bench {
-        let mut bench = Bench::new(1, 0, 1);
-        bench.know_neighbours();
-        bench.command(Command::Role { epoch: 1, role: Role::Active, term: TERM });
-        bench
+        Bench::new(1, 0, 1).lead()
+    }
+
+    /// The same bench, active under [`TERM`], with all neighbours known.
+    pub fn lead(mut self) -> Bench {
+        self.know_neighbours();
+        self.command(Command::Role { epoch: 1, role: Role::Active, term: TERM });
+        self
     }
 
     pub fn know_neighbours(&mut self) {

@@ -1,13 +1,16 @@
 //! First packets that come together (REQ C1, C3, C4, E7): each makes its flow, as it would alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use baton::base::counters::Counter;
-use baton::base::ids::{NodeId, WorkerId};
+use baton::base::ids::{NodeId, ServerId, WorkerId};
 use baton::base::io::TxClass;
+use baton::config::checked::Server;
+use baton::config::snapshot::Snapshot;
 use baton::flow::key::Address;
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
-use baton::worker::message::{Command, Role};
+use baton::worker::message::Command;
 
 use crate::bench::*;
 
@@ -116,9 +119,7 @@ fn a_shard_without_free_ports_refuses_flows_and_gives_out_none_twice() {
 
 #[test]
 fn first_packets_of_another_workers_shards_are_handed_over_and_make_no_flow_here() {
-    let mut bench = Bench::new(1, 0, 2);
-    bench.know_neighbours();
-    bench.command(Command::Role { epoch: 1, role: Role::Active, term: TERM });
+    let mut bench = Bench::new(1, 0, 2).lead();
     let toeplitz = Toeplitz::new(&MICROSOFT_KEY).expect("a good key");
     let client = Address::v4([10, 1, 0, 50]);
     let packets: Vec<_> = (0..100).map(|n| syn(20_000 + n, "10.1.0.103")).collect();
@@ -128,6 +129,29 @@ fn first_packets_of_another_workers_shards_are_handed_over_and_make_no_flow_here
     assert_eq!((out.len(), bench.worker.flows().table.len()), (ours, ours));
     let handed: Vec<_> = bench.io.handed.iter().map(|(to, _)| *to).collect();
     assert_eq!(handed, vec![WorkerId(1); 100 - ours]);
+}
+
+#[test]
+fn servers_take_turns_over_bursts_as_over_packets() {
+    let Snapshot { generation, mut checked } = (*snapshot(1)).clone();
+    let servers = &mut checked.pools[0].servers;
+    let [one] = &servers[..] else { panic!("one server") };
+    let address = "10.2.0.11".parse().expect("an address");
+    servers.push(Server { id: ServerId(99), address, ..one.clone() });
+    let mut bench = Bench::of(Arc::new(Snapshot { generation, checked }), 0, 1).lead();
+    // Of a burst's flows nothing is decided again with the next burst's.
+    let mut port = 20_000;
+    for burst in [1, 1, 3, 2, 64, 1, 1] {
+        let packets: Vec<_> = (port..port + burst).map(|port| syn(port, "10.1.0.103")).collect();
+        port += burst;
+        together(&mut bench, &packets);
+    }
+    let table = &bench.worker.flows().table;
+    let chosen: BTreeMap<u16, _> =
+        table.iter().map(|(_, flow)| (flow.client.src_port, flow.server.src)).collect();
+    let turns = [10, 11].map(|last| Address::v4([10, 2, 0, last]));
+    let expected = (20_000..port).zip(turns.into_iter().cycle()).collect();
+    assert_eq!(chosen, expected);
 }
 
 #[test]
