@@ -41,7 +41,7 @@ pub enum HashMethod {
     SourceAddress,
     /// Destination address and port: a virtual server has one manager.
     Destination,
-    /// Addresses, ports, protocol and VLAN.
+    /// Addresses and ports of both ends.
     Key,
 }
 
