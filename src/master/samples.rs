@@ -98,7 +98,6 @@ pub(crate) fn checked() -> Checked {
             select: Method::Hash(HashMethod::Source),
             ratio: Vec::new(),
             classes: Vec::new(),
-            remembers: false,
             max_keys: 256,
             route_to_servers: false,
         },

@@ -28,10 +28,10 @@ pub enum Happening {
     AtSwitch { lan: usize, from: Station, frame: Vec<u8> },
     /// A frame reaches a station.
     AtStation { to: Station, frame: Vec<u8> },
-    /// A worker has a turn.
-    Turn { at: usize, life: u64, worker: usize },
+    /// An lcore has a turn.
+    Turn { at: usize, life: u64, lcore: usize },
     /// A worker sends what it gathered: the lease is asked right before.
-    Transmit { at: usize, life: u64, worker: usize },
+    Transmit { at: usize, life: u64, lcore: usize },
     /// The liveness thread wakes.
     Liveness { at: usize, life: u64 },
     /// The master thread wakes.

@@ -1,4 +1,4 @@
-//! One life of an appliance: two workers, the liveness machine and the master on one
+//! One life of an appliance: workers, distributors, the liveness machine and the master on one
 //! thread, with the queues that join them in the real process.
 
 use std::collections::VecDeque;
@@ -9,6 +9,7 @@ use baton::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
 use baton::base::io::{Punt, TxClass};
 use baton::base::time::Instant;
 use baton::config::snapshot::Snapshot;
+use baton::distributor::spread::{Distributor, DistributorSetup};
 use baton::failover::{
     Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, Output, PortSetup, Progress,
     WorkerReport, WorkerRole,
@@ -24,9 +25,10 @@ use baton::worker::message::{Command, Event, WorkerStatus};
 use baton::worker::{Worker, WorkerSetup};
 
 use crate::agenda::{Agenda, Happening, Nanos, US};
-use crate::lcore::{Delayed, Departure, Lcore, Outside};
+use crate::division::{Division, Scaling, Steering};
+use crate::flows::{self, Sight};
+use crate::lcore::{Delayed, Departure, Lcore, Outside, Program};
 
-pub const WORKERS: usize = 2;
 pub const PORTS: usize = 3;
 /// Liveness frames and others that wait for their thread.
 const PUNTED_MAX: usize = 512;
@@ -37,6 +39,18 @@ const GROUP_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1
 pub struct Variants {
     pub mirror: baton::mirror::Variant,
     pub failover: baton::failover::Variant,
+    pub division: DivisionVariant,
+}
+
+/// What is wrong with the way in which packets come to workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DivisionVariant {
+    #[default]
+    Sound,
+    /// The first worker takes all shards for its own.
+    FirstOwnsAll,
+    /// One packet in eight goes from a distributor to a wrong worker, which passes it on.
+    Strays,
 }
 
 /// What survives a crash.
@@ -55,6 +69,8 @@ pub struct Start {
     pub snapshot: Arc<Snapshot>,
     pub disk: Disk,
     pub variants: Variants,
+    pub division: Division,
+    pub steering: Steering,
 }
 
 pub fn link_addresses(at: usize) -> Vec<[u8; 6]> {
@@ -76,7 +92,11 @@ pub enum Note {
 pub struct Appliance {
     at: usize,
     life: u64,
+    division: Division,
+    variant: DivisionVariant,
+    /// Workers, and then distributors.
     pub lcores: Vec<Lcore>,
+    scaling: Scaling,
     pub failover: Failover,
     master: Master,
     /// Until when service packets may be sent: what workers read right before a transmit.
@@ -97,39 +117,53 @@ pub struct Appliance {
 
 impl Appliance {
     pub fn start(start: Start, agenda: &mut Agenda) -> Appliance {
-        let Start { at, life, snapshot, disk, variants } = start;
+        let Start { at, life, snapshot, disk, variants, division, steering } = start;
         let config = &snapshot.checked;
         let now = agenda.instant();
         let boot = BootId(agenda.rng.u64(1..));
         let toeplitz = Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"));
-        let lcores: Vec<Lcore> = (0..WORKERS as u16)
-            .map(|id| {
-                let counters = Arc::new(Counters::default());
-                let worker = Worker::new(WorkerSetup {
-                    id: WorkerId(id),
-                    workers: WORKERS as u16,
-                    boot,
+        let workers = division.workers() as u16;
+        let first_owns_all = variants.division == DivisionVariant::FirstOwnsAll;
+        let mut program = |number: u16, counters: &Arc<Counters>| {
+            if number >= workers {
+                return Program::Distributor(Box::new(Distributor::new(DistributorSetup {
                     snapshot: Arc::clone(&snapshot),
+                    workers,
                     link_addresses: link_addresses(at),
                     toeplitz: Arc::clone(&toeplitz),
-                    balance_secret: [7; 16],
-                    hash_seed: agenda.rng.u64(..),
-                    seed: agenda.rng.u64(..),
-                    boot_parity: (disk.boots > 0).then_some(disk.boots & 1 == 1),
-                    now,
-                    hold_packets_max: 1024,
-                    fragments_waiting_max: 512,
-                    counters: Arc::clone(&counters),
-                    variant: variants.mirror,
-                })
-                .expect("memory");
-                Lcore::new(worker, counters)
+                    counters: Arc::clone(counters),
+                })));
+            }
+            let worker = Worker::new(WorkerSetup {
+                id: WorkerId(number),
+                workers: if number == 0 && first_owns_all { 1 } else { workers },
+                boot,
+                snapshot: Arc::clone(&snapshot),
+                link_addresses: link_addresses(at),
+                toeplitz: Arc::clone(&toeplitz),
+                balance_secret: [7; 16],
+                hash_seed: agenda.rng.u64(..),
+                seed: agenda.rng.u64(..),
+                boot_parity: (disk.boots > 0).then_some(disk.boots & 1 == 1),
+                now,
+                hold_packets_max: 1024,
+                fragments_waiting_max: 512,
+                counters: Arc::clone(counters),
+                variant: variants.mirror,
+            });
+            Program::Worker(Box::new(worker.expect("memory")))
+        };
+        let lcores: Vec<Lcore> = (0..division.lcores())
+            .map(|number| {
+                let counters = Arc::new(Counters::default());
+                let program = program(number as u16, &counters);
+                Lcore::new(program, division.workers(), division.distributors, counters)
             })
             .collect();
         let last_seen = lcores
             .iter()
             .zip((0..).map(WorkerId))
-            .map(|(lcore, id)| (id, lcore.worker.flows().last_seen.clone()))
+            .filter_map(|(lcore, id)| Some((id, lcore.worker()?.flows().last_seen.clone())))
             .collect();
         let mirror = config.mirror.as_ref().expect("a pair mirrors");
         let member = MemberInfo {
@@ -139,7 +173,7 @@ impl Appliance {
             version_min: 1,
             version_max: 1,
             capabilities: 0,
-            workers: WORKERS as u16,
+            workers,
             shards: 256,
             hash_keys: 5,
             udp_port: mirror.udp_port,
@@ -158,8 +192,8 @@ impl Appliance {
                 config: config.failover.clone(),
                 key: seal::Key::parse(GROUP_KEY).expect("a key"),
                 reserved: Term { counter: disk.reserved, node: config.appliance.node },
-                workers: WORKERS,
-                lcores: WORKERS,
+                workers: division.workers(),
+                lcores: division.lcores(),
                 counters: Arc::new(Counters::default()),
                 variant: variants.failover,
             },
@@ -170,7 +204,10 @@ impl Appliance {
         let mut appliance = Appliance {
             at,
             life,
+            division,
+            variant: variants.division,
             lcores,
+            scaling: Scaling::new(division, steering, &mut agenda.rng),
             failover,
             master: Master::new(setup),
             lease: Instant::ZERO,
@@ -185,15 +222,15 @@ impl Appliance {
             sessions: 0,
             paused: false,
         };
-        (0..WORKERS).for_each(|worker| appliance.wake(worker, agenda.now, agenda));
+        (0..division.lcores()).for_each(|lcore| appliance.wake(lcore, agenda.now, agenda));
         agenda.at(agenda.now + 5 * US, Happening::Liveness { at, life });
         agenda.at(agenda.now + 9 * US, Happening::Master { at, life });
         appliance
     }
 
-    /// Gives a worker its next turn at `when`, unless one is due earlier.
-    fn wake(&mut self, worker: usize, when: Nanos, agenda: &mut Agenda) {
-        let lcore = &mut self.lcores[worker];
+    /// Gives an lcore its next turn at `when`, unless one is due earlier.
+    fn wake(&mut self, number: usize, when: Nanos, agenda: &mut Agenda) {
+        let lcore = &mut self.lcores[number];
         let when = when.max(lcore.stalled_until);
         if self.paused {
             return;
@@ -203,51 +240,54 @@ impl Appliance {
         }
         lcore.turn_at = when.max(agenda.now + 1);
         let at = lcore.turn_at;
-        agenda.at(at, Happening::Turn { at: self.at, life: self.life, worker });
+        agenda.at(at, Happening::Turn { at: self.at, life: self.life, lcore: number });
     }
 
-    /// A frame reaches a port; the port hands it to some worker.
-    pub fn receive(&mut self, port: usize, frame: Vec<u8>, agenda: &mut Agenda) {
-        // Mostly by its addresses and ports, as a port's hash would; sometimes by any worker.
-        let is_ip = matches!(frame.get(12..14), Some([0x08, 0x00] | [0x86, 0xdd]));
-        let hash = frame
-            .get(26..38)
-            .filter(|_| is_ip)
-            .unwrap_or_default()
-            .iter()
-            .fold(0u32, |h, b| h * 31 % 65_521 + u32::from(*b));
-        let worker = if agenda.rng.u8(..) < 16 { agenda.rng.usize(..) } else { hash as usize } % WORKERS;
-        self.lcores[worker].receive(PortId(port as u16), frame);
+    /// A frame reaches a port, which hands it to some lcore; how often that choice changed until now.
+    pub fn receive(&mut self, port: usize, frame: Vec<u8>, key: Option<&Key>, agenda: &mut Agenda) -> u64 {
+        let lcore = self.scaling.lcore(port, &frame, key, &mut agenda.rng);
+        self.lcores[lcore].receive(PortId(port as u16), frame);
         let when = agenda.now + agenda.span(2 * US, 20 * US);
-        self.wake(worker, when, agenda);
+        self.wake(lcore, when, agenda);
+        self.scaling.epoch
     }
 
-    pub fn turn(&mut self, worker: usize, agenda: &mut Agenda) {
-        if self.lcores[worker].turn_at != agenda.now {
+    /// From now on ports give flows to other lcores than before.
+    pub fn rehash(&mut self, agenda: &mut Agenda) {
+        self.scaling.rehash(&mut agenda.rng);
+    }
+
+    pub fn turn(&mut self, number: usize, agenda: &mut Agenda) {
+        if self.lcores[number].turn_at != agenda.now {
             return;
         }
-        if self.lcores[worker].stalled_until > agenda.now {
-            let until = self.lcores[worker].stalled_until;
-            self.lcores[worker].turn_at = 0;
-            return self.wake(worker, until, agenda);
+        if self.lcores[number].stalled_until > agenda.now {
+            let until = self.lcores[number].stalled_until;
+            self.lcores[number].turn_at = 0;
+            return self.wake(number, until, agenda);
         }
-        let outside = self.lcores[worker].turn(agenda.instant());
-        self.take_outside(worker, outside, agenda);
+        let outside = self.lcores[number].turn(agenda.instant());
+        self.take_outside(number, outside, agenda);
         let work = agenda.span(2 * US, 20 * US);
-        let next = self.lcores[worker].next_turn(agenda.now, work);
-        self.wake(worker, next, agenda);
+        let next = self.lcores[number].next_turn(agenda.now, work);
+        self.wake(number, next, agenda);
     }
 
-    fn take_outside(&mut self, worker: usize, outside: Outside, agenda: &mut Agenda) {
-        let Outside { sent, punted, handed, events } = outside;
-        let lcore = &mut self.lcores[worker];
+    fn take_outside(&mut self, number: usize, outside: Outside, agenda: &mut Agenda) {
+        let Outside { mut sent, punted, handed, events } = outside;
+        for departure in sent.iter_mut().filter(|departure| departure.class == TxClass::Service) {
+            departure.came_as =
+                Sight::of(&departure.frame).map(|sight| flows::sent_by(&self.lcores, number, sight));
+        }
+        let lcore = &mut self.lcores[number];
         lcore.outbox.extend(sent);
         if !lcore.outbox.is_empty() && !lcore.transmits {
             lcore.transmits = true;
             // Preempted in between, once in a while.
             let after =
                 if agenda.rng.u16(..) < 100 { agenda.span(US, 2000 * US) } else { agenda.span(US, 8 * US) };
-            agenda.at(agenda.now + after, Happening::Transmit { at: self.at, life: self.life, worker });
+            agenda
+                .at(agenda.now + after, Happening::Transmit { at: self.at, life: self.life, lcore: number });
         }
         for (to, port, frame) in punted {
             let ring = match to {
@@ -259,12 +299,14 @@ impl Appliance {
             }
         }
         for (to, packet) in handed {
-            let to = usize::from(to.0);
-            self.lcores[to].take_over(packet);
+            let to = self.ring_to(number, usize::from(to.0), agenda);
+            if !self.lcores[to].take_over(number, packet) {
+                self.lcores[number].counters.bump(Counter::DropHandOverFull);
+            }
             let when = agenda.now + agenda.span(US, 20 * US);
             self.wake(to, when, agenda);
         }
-        let id = WorkerId(worker as u16);
+        let id = WorkerId(number as u16);
         for event in events {
             let seen_at = agenda.now + agenda.span(US, 300 * US);
             match report_of(id, &event) {
@@ -278,10 +320,17 @@ impl Appliance {
         }
     }
 
+    /// The worker that gets what an lcore hands over to `to`.
+    fn ring_to(&self, from: usize, to: usize, agenda: &mut Agenda) -> usize {
+        let workers = self.division.workers();
+        let strays = self.variant == DivisionVariant::Strays && from >= workers && agenda.rng.u8(..) < 32;
+        if strays { (to + 1) % workers } else { to }
+    }
+
     /// Takes what a worker sends now: the lease is asked here.
-    pub fn transmit(&mut self, worker: usize, now: Instant) -> Vec<Departure> {
+    pub fn transmit(&mut self, number: usize, now: Instant) -> Vec<Departure> {
         let lease = self.lease;
-        let lcore = &mut self.lcores[worker];
+        let lcore = &mut self.lcores[number];
         lcore.transmits = false;
         let mut sent = std::mem::take(&mut lcore.outbox);
         sent.retain(|departure| {
@@ -296,9 +345,9 @@ impl Appliance {
     /// The liveness thread wakes.
     pub fn liveness(&mut self, agenda: &mut Agenda) {
         let now = agenda.instant();
-        let mut workers_moved = 0;
-        for (worker, lcore) in self.lcores.iter_mut().enumerate() {
-            workers_moved |= u32::from(std::mem::take(&mut lcore.moved)) << worker;
+        let mut lcores_moved = 0;
+        for (number, lcore) in self.lcores.iter_mut().enumerate() {
+            lcores_moved |= u32::from(std::mem::take(&mut lcore.moved)) << number;
         }
         while let Some(report) = self.reports.pop(agenda.now) {
             self.failover.handle_report(now, report);
@@ -309,7 +358,7 @@ impl Appliance {
         if let Some(counter) = self.durable.take() {
             self.failover.handle_reserved(counter);
         }
-        self.failover.poll(now, Progress { workers_moved, drained: true });
+        self.failover.poll(now, Progress { workers_moved: lcores_moved, drained: true });
         self.execute(agenda);
         let wake = agenda.now + agenda.span(300 * US, 1000 * US);
         let due = self.failover.next_deadline().nanos().max(agenda.now + 20 * US);
@@ -320,7 +369,7 @@ impl Appliance {
     fn execute(&mut self, agenda: &mut Agenda) {
         while let Some(output) = self.failover.poll_output() {
             if let Some(command) = command_for(&output) {
-                (0..WORKERS).for_each(|worker| self.command(worker, command.clone(), agenda));
+                (0..self.division.workers()).for_each(|to| self.command(to, command.clone(), agenda));
             }
             match output {
                 Output::SendFrame { port, frame } => {
@@ -368,9 +417,9 @@ impl Appliance {
 
     /// Gives a frame to the worker that owns the port's transmit queue.
     fn inject(&mut self, port: PortId, frame: Vec<u8>, class: TxClass, agenda: &mut Agenda) {
-        let worker = usize::from(port.0) % WORKERS;
+        let worker = usize::from(port.0) % self.division.workers();
         let seen_at = agenda.now + agenda.span(US, 60 * US);
-        self.lcores[worker].injects.push(seen_at, Departure { port, frame, class });
+        self.lcores[worker].injects.push(seen_at, Departure { port, frame, class, came_as: None });
         self.wake(worker, seen_at, agenda);
     }
 
@@ -397,7 +446,7 @@ impl Appliance {
                     self.command(usize::from(to.0), command, agenda);
                 }
                 MasterOutput::Command { to: None, command } => {
-                    (0..WORKERS).for_each(|worker| self.command(worker, command.clone(), agenda));
+                    (0..self.division.workers()).for_each(|to| self.command(to, command.clone(), agenda));
                 }
                 MasterOutput::Count { .. } | MasterOutput::Rival { .. } | MasterOutput::VrrpRival(_) => {}
             }
@@ -411,10 +460,10 @@ impl Appliance {
     pub fn pause(&mut self, agenda: &mut Agenda) -> Vec<Departure> {
         self.paused = true;
         let mut bursts = Vec::new();
-        for worker in 0..WORKERS {
-            if self.lcores[worker].transmits && agenda.rng.bool() {
-                bursts.extend(self.transmit(worker, agenda.instant()));
-                self.lcores[worker].transmits = true;
+        for number in 0..self.lcores.len() {
+            if self.lcores[number].transmits && agenda.rng.bool() {
+                bursts.extend(self.transmit(number, agenda.instant()));
+                self.lcores[number].transmits = true;
             }
         }
         bursts
@@ -423,16 +472,17 @@ impl Appliance {
     /// The process goes on.
     pub fn go_on(&mut self, agenda: &mut Agenda) {
         self.paused = false;
-        for worker in 0..WORKERS {
-            self.lcores[worker].turn_at = 0;
+        for number in 0..self.lcores.len() {
+            self.lcores[number].turn_at = 0;
             let when = agenda.now + agenda.span(US, 2000 * US);
-            self.wake(worker, when, agenda);
+            self.wake(number, when, agenda);
         }
     }
 
-    /// One worker stands still for a while.
-    pub fn stall(&mut self, worker: usize, until: Nanos) {
-        self.lcores[worker].stalled_until = until;
+    /// One lcore stands still for a while.
+    pub fn stall(&mut self, number: usize, until: Nanos) {
+        let lcore = &mut self.lcores[number];
+        lcore.stalled_until = lcore.stalled_until.max(until);
     }
 
     pub fn operator(&mut self, operator: Operator, agenda: &mut Agenda) -> Result<(), &'static str> {
@@ -451,13 +501,14 @@ impl Appliance {
 
     /// Every flow in the tables, by the client's key.
     pub fn flows(&self) -> impl Iterator<Item = Flow> + '_ {
-        self.lcores.iter().flat_map(|lcore| lcore.worker.flows().table.iter().map(|(_, flow)| flow))
+        let workers = self.lcores.iter().filter_map(|lcore| lcore.worker());
+        workers.flat_map(|worker| worker.flows().table.iter().map(|(_, flow)| flow))
     }
 
     /// What each worker says of itself.
     pub fn worker_status(&mut self, agenda: &mut Agenda) -> Vec<WorkerStatus> {
         let mut all = Vec::new();
-        for worker in 0..WORKERS {
+        for worker in 0..self.division.workers() {
             for event in self.ask(worker, Command::Status, agenda) {
                 if let Event::Status(status) = event {
                     all.push(*status);
@@ -470,7 +521,7 @@ impl Appliance {
     /// The flows that the workers take for protected now: client's and server's key.
     pub fn protected(&mut self, agenda: &mut Agenda) -> Vec<(Key, Key)> {
         let mut all = Vec::new();
-        for worker in 0..WORKERS {
+        for worker in 0..self.division.workers() {
             let mut next = Some(baton::flow::FlowIndex(0));
             while let Some(from) = next.take() {
                 for event in self.ask(worker, Command::Flows { from }, agenda) {
@@ -488,16 +539,16 @@ impl Appliance {
     /// Asks a worker between two turns; what it says besides goes its usual way.
     fn ask(&mut self, worker: usize, command: Command, agenda: &mut Agenda) -> Vec<Event> {
         let mut outside = Outside::default();
-        let lcore = &mut self.lcores[worker];
-        lcore.worker.handle_command(agenda.instant(), command, &mut outside);
-        let events = std::iter::from_fn(|| lcore.worker.poll_event());
+        let Some(asked) = self.lcores[worker].worker_mut() else { return Vec::new() };
+        asked.handle_command(agenda.instant(), command, &mut outside);
+        let events = std::iter::from_fn(|| asked.poll_event());
         let (answers, others) = events.partition(|event| matches!(event, Event::Status(_) | Event::Flows(_)));
         outside.events = others;
         self.take_outside(worker, outside, agenda);
         answers
     }
 
-    /// Something counted by the workers.
+    /// Something counted by the lcores.
     pub fn count(&self, counter: Counter) -> u64 {
         self.lcores.iter().map(|lcore| lcore.count(counter)).sum()
     }

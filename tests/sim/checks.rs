@@ -11,6 +11,7 @@ use baton::mirror::header::Header;
 use crate::agenda::{MS, Nanos};
 use crate::client::Outcome;
 use crate::config::SERVICES;
+use crate::flows::Sight;
 use crate::scenario::Kind;
 use crate::world::World;
 
@@ -59,6 +60,17 @@ impl Checks {
                 self.violate(now, what);
             }
         }
+    }
+
+    /// A worker did what no worker should do.
+    pub fn complain(&mut self, now: Nanos, at: usize, complaint: &str) {
+        self.violate(now, format!("node {}: {complaint}", at + 1));
+    }
+
+    /// A packet leaves an appliance behind one of its flow and direction that came after it.
+    pub fn overtaken(&mut self, now: Nanos, at: usize, sight: &Sight) {
+        let key = sight.key;
+        self.violate(now, format!("node {}: a packet of {key} leaves out of its turn", at + 1));
     }
 
     /// A full partition begins or ends.
@@ -125,6 +137,7 @@ pub fn look(world: &mut World) {
 
 /// A fault is about to strike: whoever is protected now, is promised to live on.
 pub fn before_fault(world: &mut World) {
+    one_manager(world);
     let Some((active, standby)) = world.pair() else { return };
     let protected = protected(world, active, standby);
     if !world.scenario.kind.is_single() {
@@ -186,8 +199,16 @@ pub fn difference(world: &World) -> Option<String> {
     ghost.map(|(key, flow)| format!("flow {key} {flow:?} exists at the standby alone"))
 }
 
+/// No flow is in the tables of two workers of an appliance.
+fn one_manager(world: &mut World) {
+    for (at, double) in world.doubles() {
+        world.checks.violate(world.agenda.now, format!("node {}: {double}", at + 1));
+    }
+}
+
 /// The run is over.
 pub fn at_end(world: &mut World) {
+    one_manager(world);
     connections(world);
     latency(world);
     let (now, kind) = (world.agenda.now, world.scenario.kind);

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use baton::config::snapshot::Snapshot;
 
+use crate::division::Division;
+
 /// What a run may vary.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -63,9 +65,7 @@ file_prefix = "sim"
 [lcores]
 master_cpu = 0
 worker = [
-  { cpu = 1, roles = ["distributor", "traffic-manager", "mirror"] },
-  { cpu = 2, roles = ["distributor", "traffic-manager", "mirror"] },
-]
+WORKERS]
 [[port]]
 name = "client"
 device = "net_null0"
@@ -107,8 +107,9 @@ socket = "a.sock"
 "#;
 
 /// The configuration of one node.
-pub fn snapshot(node: u16, options: &Options) -> Arc<Snapshot> {
+pub fn snapshot(node: u16, options: &Options, division: Division) -> Arc<Snapshot> {
     let mut text = HEAD
+        .replace("WORKERS", &division.config())
         .replace("NODE", &node.to_string())
         .replace("PEER", &(3 - node).to_string())
         .replace("PRIORITY", &(250 - node * 50).to_string())

@@ -1,4 +1,4 @@
-//! One worker with its queues: what an lcore's loop does, a turn at a time.
+//! One lcore with its queues: what the loop of a worker or of a distributor does, a turn at a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,17 +9,19 @@ use baton::base::ids::{PortId, WorkerId};
 use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::time::{Duration, Instant};
+use baton::distributor::spread::Distributor;
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
 use baton::worker::message::{Command, Event};
 use baton::worker::{Origin, Worker};
 
 use crate::agenda::Nanos;
+use crate::flows::Sight;
 
-/// Frames that wait in a port's queue of one worker.
+/// Frames that wait in a port's queue of one lcore.
 const RX_MAX: usize = 256;
-/// Packets that wait for the owner of their shard.
+/// Packets that wait in the ring from one lcore to another.
 const HANDED_MAX: usize = 256;
-/// An idle worker sleeps so long at most.
+/// An idle lcore sleeps so long at most.
 const IDLE: Duration = Duration::from_micros(700);
 
 /// A frame on its way out.
@@ -27,9 +29,11 @@ pub struct Departure {
     pub port: PortId,
     pub frame: Vec<u8>,
     pub class: TxClass,
+    /// Of a service's packet: what it was when it came, or what is wrong with its flow.
+    pub came_as: Option<Result<Sight, String>>,
 }
 
-/// What a turn led to outside of the worker.
+/// What a turn led to outside of the lcore.
 #[derive(Default)]
 pub struct Outside {
     pub sent: Vec<Departure>,
@@ -60,7 +64,7 @@ impl Io for Outside {
 
     fn send(&mut self, port: PortId, mut packet: PlainBuffer, class: TxClass) {
         packet.finish().expect("what is asked of the port makes sense");
-        self.sent.push(Departure { port, frame: packet.to_bytes(), class });
+        self.sent.push(Departure { port, frame: packet.to_bytes(), class, came_as: None });
     }
 
     fn clone_shared(&mut self, packet: &PlainBuffer) -> Option<SharedPlainBuffer> {
@@ -70,7 +74,7 @@ impl Io for Outside {
     fn send_shared(&mut self, port: PortId, packet: SharedPlainBuffer, class: TxClass) {
         let mut packet = packet.finish().expect("what is asked of the port makes sense");
         packet.finish().expect("what is asked of the port makes sense");
-        self.sent.push(Departure { port, frame: packet.to_bytes(), class });
+        self.sent.push(Departure { port, frame: packet.to_bytes(), class, came_as: None });
     }
 }
 
@@ -102,12 +106,19 @@ impl<T> Delayed<T> {
     }
 }
 
+/// What an lcore runs.
+pub enum Program {
+    Worker(Box<Worker<PlainBuffer>>),
+    Distributor(Box<Distributor>),
+}
+
 pub struct Lcore {
-    pub worker: Worker<PlainBuffer>,
+    program: Program,
     pub counters: Arc<Counters>,
     rx: VecDeque<(PortId, Vec<u8>)>,
     pub rx_dropped: u64,
-    handed: VecDeque<PlainBuffer>,
+    /// The rings from every lcore, and where those packets are from.
+    rings: Vec<(VecDeque<PlainBuffer>, Origin)>,
     pub commands: Delayed<Command>,
     pub injects: Delayed<Departure>,
     pub outbox: Vec<Departure>,
@@ -122,13 +133,17 @@ pub struct Lcore {
 }
 
 impl Lcore {
-    pub fn new(worker: Worker<PlainBuffer>, counters: Arc<Counters>) -> Lcore {
+    /// Of an appliance of so many workers and distributors.
+    pub fn new(program: Program, workers: usize, distributors: usize, counters: Arc<Counters>) -> Lcore {
+        let from_workers = (0..workers).map(|_| Origin::Worker);
+        let from_distributors = (0..distributors).map(|_| Origin::Distributor);
+        let origins = from_workers.chain(from_distributors);
         Lcore {
-            worker,
+            program,
             counters,
             rx: VecDeque::new(),
             rx_dropped: 0,
-            handed: VecDeque::new(),
+            rings: origins.map(|origin| (VecDeque::new(), origin)).collect(),
             commands: Delayed::default(),
             injects: Delayed::default(),
             outbox: Vec::new(),
@@ -136,6 +151,21 @@ impl Lcore {
             turn_at: 0,
             moved: false,
             stalled_until: 0,
+        }
+    }
+
+    /// The worker, if it is one.
+    pub fn worker(&self) -> Option<&Worker<PlainBuffer>> {
+        match &self.program {
+            Program::Worker(worker) => Some(worker),
+            Program::Distributor(_) => None,
+        }
+    }
+
+    pub fn worker_mut(&mut self) -> Option<&mut Worker<PlainBuffer>> {
+        match &mut self.program {
+            Program::Worker(worker) => Some(worker),
+            Program::Distributor(_) => None,
         }
     }
 
@@ -148,47 +178,59 @@ impl Lcore {
         }
     }
 
-    /// A packet that another worker received; a full ring drops.
-    pub fn take_over(&mut self, packet: PlainBuffer) {
-        if self.handed.len() < HANDED_MAX {
-            self.handed.push_back(packet);
+    /// A packet that another lcore received; whether there was room in the ring.
+    pub fn take_over(&mut self, from: usize, packet: PlainBuffer) -> bool {
+        let (ring, _) = &mut self.rings[from];
+        let has_room = ring.len() < HANDED_MAX;
+        if has_room {
+            ring.push_back(packet);
         }
+        has_room
     }
 
     /// One turn of the loop.
     pub fn turn(&mut self, now: Instant) -> Outside {
         let mut outside = Outside::default();
         self.moved = true;
-        while let Some(command) = self.commands.pop(now.nanos()) {
-            self.worker.handle_command(now, command, &mut outside);
-        }
-        while let Some(departure) = self.injects.pop(now.nanos()) {
-            outside.sent.push(departure);
-        }
         let count = self.rx.len().min(BURST_MAX);
         let received = |(port, frame): (PortId, Vec<u8>)| {
             PlainBuffer::from_bytes(&frame).received(RxMeta { port, ..RxMeta::default() })
         };
         let mut burst: Vec<PlainBuffer> = self.rx.drain(..count).map(received).collect();
-        self.worker.set_origin(Origin::Port);
-        self.worker.handle_burst(now, &mut burst, &mut outside);
-        let count = self.handed.len().min(BURST_MAX);
-        let mut burst: Vec<PlainBuffer> = self.handed.drain(..count).collect();
-        self.worker.set_origin(Origin::Worker);
-        self.worker.handle_burst(now, &mut burst, &mut outside);
-        self.worker.poll(now, &mut outside);
-        outside.events.extend(std::iter::from_fn(|| self.worker.poll_event()));
+        let worker = match &mut self.program {
+            Program::Worker(worker) => worker,
+            Program::Distributor(distributor) => {
+                distributor.handle_burst(&mut burst, &mut outside);
+                return outside;
+            }
+        };
+        while let Some(command) = self.commands.pop(now.nanos()) {
+            worker.handle_command(now, command, &mut outside);
+        }
+        while let Some(departure) = self.injects.pop(now.nanos()) {
+            outside.sent.push(departure);
+        }
+        worker.set_origin(Origin::Port);
+        worker.handle_burst(now, &mut burst, &mut outside);
+        for (ring, origin) in self.rings.iter_mut().filter(|(ring, _)| !ring.is_empty()) {
+            burst.extend(ring.drain(..ring.len().min(BURST_MAX)));
+            worker.set_origin(*origin);
+            worker.handle_burst(now, &mut burst, &mut outside);
+        }
+        worker.poll(now, &mut outside);
+        outside.events.extend(std::iter::from_fn(|| worker.poll_event()));
         outside
     }
 
     /// When the next turn is due: at once when something waits.
     pub fn next_turn(&self, now: Nanos, work: Nanos) -> Nanos {
-        if !self.rx.is_empty() || !self.handed.is_empty() {
+        if !self.rx.is_empty() || self.rings.iter().any(|(ring, _)| !ring.is_empty()) {
             return now + work;
         }
-        let deadline = self.worker.next_deadline().nanos().max(now + work);
+        let deadline = self.worker().map_or(Nanos::MAX, |worker| worker.next_deadline().nanos());
         let waiting = [self.commands.next_at(), self.injects.next_at()].into_iter().flatten().min();
-        deadline.min(now + IDLE.nanos()).min(waiting.unwrap_or(Nanos::MAX).max(now + work))
+        let due = deadline.min(waiting.unwrap_or(Nanos::MAX)).max(now + work);
+        due.min(now + IDLE.nanos())
     }
 
     pub fn count(&self, counter: Counter) -> u64 {

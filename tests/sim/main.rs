@@ -6,6 +6,8 @@ mod appliance;
 mod checks;
 mod client;
 mod config;
+mod division;
+mod flows;
 mod hosts;
 mod lcore;
 mod link;
@@ -74,5 +76,15 @@ fn every_broken_variant_is_caught_within_a_thousand_seeds() {
     for variant in run::VARIANTS {
         let found = violated(0..1000, variant, true);
         assert!(!found.is_empty(), "no seed shows that {variant} is broken");
+    }
+}
+
+#[test]
+fn two_managers_of_a_flow_and_packets_out_of_turn_are_seen_as_such() {
+    for (variant, told) in [("first-owns-all", "whose flow is also"), ("strays", "leaves out of its turn")] {
+        let found = violated(0..1000, variant, true);
+        let seen =
+            found.iter().flat_map(|report| &report.violations).any(|violation| violation.contains(told));
+        assert!(seen, "no seed shows that {variant} is broken by what it does");
     }
 }

@@ -1,7 +1,7 @@
 //! One run from one seed, and what the checkers say of it.
 
 use crate::agenda::{MS, Nanos};
-use crate::appliance::Variants;
+use crate::appliance::{DivisionVariant, Variants};
 use crate::checks;
 use crate::client::Outcome;
 use crate::scenario;
@@ -42,8 +42,14 @@ impl Report {
 }
 
 /// Names of the broken variants.
-pub const VARIANTS: [&str; 4] =
-    ["acknowledged-before-applied", "tombstone-dropped-early", "equal-term-accepted", "send-after-lease"];
+pub const VARIANTS: [&str; 6] = [
+    "acknowledged-before-applied",
+    "tombstone-dropped-early",
+    "equal-term-accepted",
+    "send-after-lease",
+    "first-owns-all",
+    "strays",
+];
 
 /// The variant of a name; `sound` is one.
 pub fn variant(name: &str) -> Option<Variants> {
@@ -54,6 +60,8 @@ pub fn variant(name: &str) -> Option<Variants> {
         "acknowledged-before-applied" => variants.mirror = mirror::Variant::AcknowledgedBeforeApplied,
         "tombstone-dropped-early" => variants.mirror = mirror::Variant::TombstoneDroppedEarly,
         "equal-term-accepted" => variants.failover = failover::Variant::EqualTermAccepted,
+        "first-owns-all" => variants.division = DivisionVariant::FirstOwnsAll,
+        "strays" => variants.division = DivisionVariant::Strays,
         "send-after-lease" => variants.failover = failover::Variant::SendAfterLease,
         _ => return None,
     }

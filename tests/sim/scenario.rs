@@ -6,11 +6,15 @@ use std::fmt;
 use baton::base::rng::Rng;
 use baton::failover::Operator;
 
-use crate::agenda::{Happening, MS, Nanos};
+use crate::agenda::{Happening, MS, Nanos, US};
 use crate::checks;
 use crate::config::Options;
+use crate::division::{Division, Steering};
 use crate::link::{CLIENTS, MIRROR, SERVERS, STRAGGLE_MAX, Weather};
 use crate::world::{ALL, World};
+
+/// Nobody takes over from an appliance whose lcores stand still for no longer: it is far less than half of a lease.
+const SHORT_MAX: Nanos = 12 * MS;
 
 /// What a run is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +31,7 @@ pub enum Kind {
     DataCableCut,
     WorkerStalls,
     StandbyWorkerStalls,
+    ShortStalls,
     TwoTakeovers,
     Switchover,
     Shutdown,
@@ -36,7 +41,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 18] = [
+    pub const ALL: [Kind; 19] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -49,6 +54,7 @@ impl Kind {
         Kind::DataCableCut,
         Kind::WorkerStalls,
         Kind::StandbyWorkerStalls,
+        Kind::ShortStalls,
         Kind::TwoTakeovers,
         Kind::Switchover,
         Kind::Shutdown,
@@ -72,6 +78,7 @@ impl Kind {
             | Kind::ActivePaused
             | Kind::WorkerStalls
             | Kind::StandbyWorkerStalls
+            | Kind::ShortStalls
             | Kind::OneWayCut
             | Kind::Partition
             | Kind::BothCrash
@@ -96,6 +103,7 @@ impl Kind {
                 | Kind::MirrorCut
                 | Kind::MirrorCutOneWay
                 | Kind::StandbyWorkerStalls
+                | Kind::ShortStalls
                 | Kind::DataCableCut
         )
     }
@@ -123,7 +131,10 @@ pub enum Fault {
     /// The cable of a port is pulled.
     Cable(Who, usize),
     Mend,
-    Stall(Who, Nanos),
+    /// So many lcores stand still for so long at most.
+    Stall(Who, usize, Nanos),
+    /// Ports give flows to other lcores than before.
+    Rehash(Who),
     Operator(Who, Operator),
 }
 
@@ -176,6 +187,9 @@ pub struct Scenario {
     pub rate: u64,
     /// Of 256 connections, those that last long.
     pub long: u8,
+    /// The lcores of each appliance.
+    pub divisions: [Division; 2],
+    pub steering: Steering,
 }
 
 impl Scenario {
@@ -187,7 +201,8 @@ impl Scenario {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}, {}/s", self.kind, self.rate)
+        let Scenario { kind, rate, divisions: [a, b], steering, .. } = self;
+        write!(f, "{kind:?}, {rate}/s, lcores {a} and {b}, {steering:?}")
     }
 }
 
@@ -218,7 +233,15 @@ pub fn of_seed(seed: u64) -> (Scenario, Script) {
         quarantine_s: rng.u32(0..3),
         walk_rate: [500, 5_000, 100_000][rng.usize(0..3)],
     };
-    let scenario = Scenario { kind, options, weather, rate: rng.u64(40..260), long: rng.u8(20..140) };
+    let scenario = Scenario {
+        kind,
+        options,
+        weather,
+        rate: rng.u64(40..260),
+        long: rng.u8(20..140),
+        divisions: Division::of_pair(&mut rng),
+        steering: [Steering::Alike, Steering::ByDirection, Steering::Spraying][rng.usize(..3)],
+    };
     (scenario, Script { steps: steps(kind, &mut rng), since: None, victim: 0, over: false })
 }
 
@@ -243,8 +266,14 @@ fn steps(kind: Kind, rng: &mut Rng) -> VecDeque<Step> {
         let later = Wait(rng.u64(0..400) * MS);
         steps.extend([Serving, traffic, later, Do(Start(Who::Node(1 - first))), Settled, soon.clone()]);
     }
+    if rng.u8(..4) == 0 {
+        for at in 0..rng.usize(1..4) {
+            steps.extend([Do(Rehash(Who::Node(at % 2))), Wait(rng.u64(0..100) * MS)]);
+        }
+    }
     let outage = Wait(rng.u64(1..500) * MS);
     let stall = rng.u64(1..300) * MS;
+    let stalled = rng.usize(1..4);
     let data = if rng.bool() { CLIENTS } else { SERVERS };
     match kind {
         Kind::Calm | Kind::MirrorRough => steps.push(soon),
@@ -270,8 +299,18 @@ fn steps(kind: Kind, rng: &mut Rng) -> VecDeque<Step> {
             steps.extend([Do(CutFrom(from, &ALL)), outage, Do(Mend)]);
         }
         Kind::DataCableCut => steps.extend([Do(Cable(Who::Standby, data)), outage, Do(Mend)]),
-        Kind::WorkerStalls => steps.extend([Do(Stall(Who::Active, stall)), Wait(stall), outage]),
-        Kind::StandbyWorkerStalls => steps.extend([Do(Stall(Who::Standby, stall)), Wait(stall), outage]),
+        Kind::WorkerStalls => steps.extend([Do(Stall(Who::Active, stalled, stall)), Wait(stall), outage]),
+        Kind::StandbyWorkerStalls => {
+            steps.extend([Do(Stall(Who::Standby, stalled, stall)), Wait(stall), outage]);
+        }
+        Kind::ShortStalls => {
+            for _ in 0..rng.u8(4..24) {
+                let who = if rng.u8(..8) == 0 { Who::Standby } else { Who::Active };
+                let span = rng.u64(50..SHORT_MAX / US) * US;
+                steps.push(Do(Stall(who, rng.usize(1..5), span)));
+                steps.push(Wait(rng.u64(1..60) * MS));
+            }
+        }
         Kind::TwoTakeovers => {
             for _ in 0..2 {
                 steps.extend([
@@ -309,7 +348,7 @@ fn steps(kind: Kind, rng: &mut Rng) -> VecDeque<Step> {
                     1 => Pause(who),
                     2 => CutFrom(who, &ALL),
                     3 => CutBothWays(&[MIRROR]),
-                    _ => Stall(who, stall),
+                    _ => Stall(who, stalled, stall),
                 }));
                 steps.push(Wait(rng.u64(0..200) * MS));
             }
@@ -434,6 +473,7 @@ fn strike(world: &mut World, fault: Fault) {
         | Fault::CutBothWays(_)
         | Fault::Cable(..)
         | Fault::Stall(..)
+        | Fault::Rehash(_)
         | Fault::Operator(..) => checks::before_fault(world),
     }
     match fault {
@@ -459,15 +499,10 @@ fn strike(world: &mut World, fault: Fault) {
             world.cut(1, 0, &ALL, false);
             world.mend_cables();
         }
-        Fault::Stall(who, span) => {
-            let (until, worker) = (world.agenda.now + span, world.agenda.rng.usize(..2));
-            if let Some(at) = whom(world, who) {
-                world.say(|| format!("** worker {worker} of {at} stands still for {} ms", span / MS));
-                if let Some(appliance) = &mut world.nodes[at].up {
-                    appliance.stall(worker, until);
-                }
-            }
+        Fault::Stall(who, count, span) => {
+            whom(world, who).into_iter().for_each(|at| world.stall(at, count, span));
         }
+        Fault::Rehash(who) => whom(world, who).into_iter().for_each(|at| world.rehash(at)),
         Fault::Operator(who, operator) => {
             whom(world, who).into_iter().for_each(|at| world.operator(at, operator));
         }

@@ -5,6 +5,8 @@ mod appliance;
 mod checks;
 mod client;
 mod config;
+mod division;
+mod flows;
 mod hosts;
 mod lcore;
 mod link;

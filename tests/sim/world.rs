@@ -14,6 +14,7 @@ use crate::appliance::{Appliance, Disk, Note, PORTS, Start, Variants};
 use crate::checks::Checks;
 use crate::client::{Client, Plan};
 use crate::config::{self, SERVICES};
+use crate::flows::{self, Order, Sight};
 use crate::hosts::{Host, Program};
 use crate::lcore::Departure;
 use crate::link::{CLIENTS, Lan, MIRROR, SERVERS};
@@ -38,6 +39,8 @@ pub struct Node {
     pub led: Term,
     /// It leads in that term.
     pub leads: bool,
+    /// In which order packets came to it.
+    order: Order,
 }
 
 pub struct World {
@@ -63,7 +66,7 @@ impl World {
         let client = |number| Host::client(number as u8, Client::default());
         let hosts = (0..CLIENT_HOSTS).map(client).chain((0..SERVER_HOSTS).map(|n| Host::server(n as u8)));
         let nodes = (1..=2).map(|node| Node {
-            snapshot: config::snapshot(node, &scenario.options),
+            snapshot: config::snapshot(node, &scenario.options, scenario.divisions[usize::from(node) - 1]),
             disk: Disk::default(),
             up: None,
             life: 0,
@@ -71,6 +74,7 @@ impl World {
             bursts: Vec::new(),
             led: Term::NONE,
             leads: false,
+            order: Order::default(),
         });
         let mut lans: [Lan; 3] = Default::default();
         for (number, lan) in lans.iter_mut().enumerate() {
@@ -150,9 +154,9 @@ impl World {
             return node.deferred.push(what);
         }
         match what {
-            Happening::Turn { worker, .. } => appliance.turn(worker, &mut self.agenda),
-            Happening::Transmit { worker, .. } => {
-                let sent = appliance.transmit(worker, self.agenda.instant());
+            Happening::Turn { lcore, .. } => appliance.turn(lcore, &mut self.agenda),
+            Happening::Transmit { lcore, .. } => {
+                let sent = appliance.transmit(lcore, self.agenda.instant());
                 self.send_all(at, sent, false);
             }
             Happening::Liveness { .. } => {
@@ -167,8 +171,13 @@ impl World {
 
     /// Frames leave an appliance.
     fn send_all(&mut self, at: usize, sent: Vec<Departure>, burst: bool) {
-        for Departure { port, frame, class } in sent {
-            let (node, now) = (&self.nodes[at], self.agenda.now);
+        for Departure { port, frame, class, came_as } in sent {
+            let (node, now) = (&mut self.nodes[at], self.agenda.now);
+            match came_as {
+                Some(Ok(sight)) if !node.order.leaves(&sight) => self.checks.overtaken(now, at, &sight),
+                Some(Err(complaint)) => self.checks.complain(now, at, &complaint),
+                Some(Ok(_)) | None => {}
+            }
             if class == TxClass::Service && !burst {
                 self.checks.service_frame(now, at, node.led);
             }
@@ -192,8 +201,12 @@ impl World {
     fn arrive(&mut self, to: Station, frame: Vec<u8>) {
         match to {
             Station::Appliance { at, port } => {
-                if let Some(appliance) = &mut self.nodes[at].up {
-                    appliance.receive(port, frame, &mut self.agenda);
+                let Node { up, order, .. } = &mut self.nodes[at];
+                if let Some(appliance) = up {
+                    let sight = Sight::of(&frame).filter(|_| port != MIRROR);
+                    let key = sight.as_ref().map(|sight| &sight.key);
+                    let epoch = appliance.receive(port, frame, key, &mut self.agenda);
+                    sight.inspect(|sight| order.came(sight, epoch));
                 }
             }
             Station::Host(at) => {
@@ -265,7 +278,10 @@ impl World {
             snapshot: Arc::clone(&node.snapshot),
             disk: node.disk,
             variants: self.variants,
+            division: self.scenario.divisions[at],
+            steering: self.scenario.steering,
         };
+        node.order = Order::default();
         node.disk.boots += 1;
         let appliance = Appliance::start(start, &mut self.agenda);
         self.nodes[at].up = Some(appliance);
@@ -455,6 +471,39 @@ impl World {
             !cut.contains(&(a, b)) && !cut.contains(&(b, a))
         };
         !self.scenario.kind.is_single() && !ALL.iter().any(works)
+    }
+
+    /// The ports of an appliance give flows to other lcores from now on.
+    pub fn rehash(&mut self, at: usize) {
+        self.say(|| format!("** the ports of {at} change their hash"));
+        if let Some(appliance) = &mut self.nodes[at].up {
+            appliance.rehash(&mut self.agenda);
+        }
+    }
+
+    /// Some lcores of an appliance stand still, each for as long as `span` at most; the first one for all of it.
+    pub fn stall(&mut self, at: usize, count: usize, span: Nanos) {
+        let Some(appliance) = &mut self.nodes[at].up else { return };
+        let all = appliance.lcores.len();
+        let first = self.agenda.rng.usize(..all);
+        for nth in 0..count.min(all) {
+            let lasts = if nth == 0 { span } else { self.agenda.span(0, span) };
+            appliance.stall((first + nth) % all, self.agenda.now + lasts);
+        }
+        self.say(|| {
+            format!(
+                "** {count} lcores of {} from {first} on stand still for {} us",
+                ["a", "b"][at],
+                span / US
+            )
+        });
+    }
+
+    /// Keys that several workers of an appliance have in their tables.
+    pub fn doubles(&self) -> Vec<(usize, String)> {
+        let up = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.up.as_ref()?)));
+        up.flat_map(|(at, up)| flows::doubles(&up.lcores).into_iter().map(move |double| (at, double)))
+            .collect()
     }
 
     /// Pulls the cable of a port.
