@@ -5,12 +5,18 @@
 //! packets, the services of the configuration. Out: a [`classify::Class`] for each. Fragments go through
 //! [`fragment::Reassembly`], of their designated worker, and come out with their datagram's ports (REQ D4).
 //!
-//! Not yet: the connection store with its signals.
+//! Keys whose shard is another than the hash says are held by a [`store::Store`], which [`signal::Signal`]s change and
+//! [`shape::Shape`]s order (REQ D1, D3, D6, D7).
+//!
+//! Not yet: a distributor that asks the connection store.
 
 pub mod classify;
 pub mod doors;
 pub mod fragment;
 pub mod select;
 pub mod services;
+pub mod shape;
+pub mod signal;
 pub mod spread;
+pub mod store;
 pub mod zones;

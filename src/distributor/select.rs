@@ -1,9 +1,9 @@
 //! Whom a new connection goes to where its traffic manager is chosen and not computed (REQ D2). The answer is for its key's
 //! connection store; hashes of a key ([`HashMethod`](crate::config::checked::HashMethod)) need no choice, and none here.
 //!
-//! Each distributor has a [`Selector`] of its own. In: what traffic managers report of themselves, some 100 times a second,
-//! and the little that a packet says. Out: a traffic manager, always. Between two reports a distributor counts what it
-//! selects itself; what others select meanwhile it learns from the next reports.
+//! Each lcore that chooses has a [`Selector`] of its own. In: what traffic managers report of themselves, some 100 times a second,
+//! and the little that a packet says. Out: a traffic manager, always. Between two reports a selector counts what it selects
+//! itself; what others select meanwhile it learns from the next reports.
 //!
 //! Not yet, for they tell managers on other machines apart: round-trip time, hops, global availability.
 
@@ -54,7 +54,7 @@ pub struct Asked {
     pub zone: u8,
 }
 
-/// A distributor's choice among the traffic managers of its appliance.
+/// One lcore's choice among the traffic managers of its appliance.
 #[derive(Clone, Debug)]
 pub struct Selector {
     managers: u16,

@@ -28,8 +28,11 @@ enum Label<'c> {
     Node(Option<u32>),
 }
 
+/// The number of no zone.
+const NOBODYS: u8 = u8::MAX;
+
 // Each has one zone.
-const _: () = assert!(WORKERS_MAX + PORTS_MAX <= u8::MAX as usize);
+const _: () = assert!(WORKERS_MAX + PORTS_MAX <= NOBODYS as usize);
 
 /// What the zones are called of things that have these names, or are at these nodes.
 fn labels<'c>(names: impl Iterator<Item = Option<&'c str>>, nodes: &[Option<u32>]) -> Vec<Label<'c>> {
@@ -65,9 +68,9 @@ impl Zones {
         self.managers.get(usize::from(manager.0)).copied()
     }
 
-    /// That of a port; `None`: there is no such port.
-    pub fn of_port(&self, port: PortId) -> Option<u8> {
-        self.ports.get(usize::from(port.0)).copied()
+    /// That of a port; of one that there is not a zone of nobody.
+    pub fn of_port(&self, port: PortId) -> u8 {
+        self.ports.get(usize::from(port.0)).copied().unwrap_or(NOBODYS)
     }
 }
 
@@ -95,8 +98,8 @@ mod tests {
         );
         let config = load(Path::new("zones.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
         let zones = Zones::new(&config, nodes);
-        assert_eq!((zones.of_manager(WorkerId(2)), zones.of_port(PortId(3))), (None, None));
-        let of_ports = (0..3).filter_map(|number| zones.of_port(PortId(number))).collect();
+        assert_eq!((zones.of_manager(WorkerId(2)), zones.of_port(PortId(3))), (None, u8::MAX));
+        let of_ports = (0..3).map(|number| zones.of_port(PortId(number))).collect();
         (zones.managers().to_vec(), of_ports)
     }
 

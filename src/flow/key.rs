@@ -117,7 +117,7 @@ impl fmt::Debug for Address {
 
 /// A connection key, as the packets of one direction carry it. Numbers are in the
 /// machine's order.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, FromZeros)]
 pub struct Key {
     /// Source address.
     pub src: Address,

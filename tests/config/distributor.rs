@@ -41,7 +41,9 @@ fn without_a_table_connections_go_by_a_hash_of_their_source() {
     let source = Method::Hash(HashMethod::Source);
     assert_eq!(checked.distributor.select, source);
     assert!(checked.virtual_servers.iter().all(|server| server.select == source));
-    assert_eq!((checked.distributor.max_keys, checked.distributor.route_to_servers), (65_536, false));
+    assert!(!checked.distributor.remembers && !checked.distributor.route_to_servers);
+    let with_places = accepted(&with("max_keys = 256"));
+    assert!(with_places.distributor.remembers, "who asks for places has them");
     assert_eq!((checked.distributor.ratio, checked.distributor.classes.len()), (vec![1, 1], 0));
     assert!(checked.lcores.workers.iter().all(|worker| worker.zone.is_none()));
     assert!(checked.ports.iter().all(|port| port.zone.is_none()));
@@ -59,6 +61,7 @@ fn every_method_is_known_by_its_name() {
         assert_eq!(checked.distributor.select, method);
         assert_eq!(checked.virtual_servers[0].select, method, "it is what a virtual server has by default");
         assert_eq!(checked.distributor.max_keys, if method.is_hash() { 65_536 } else { 1_000_000 });
+        assert_eq!(checked.distributor.remembers, method != Method::Hash(HashMethod::Source));
     }
 }
 
@@ -73,7 +76,8 @@ fn a_virtual_server_may_say_otherwise() {
     // All that would be remembered says otherwise.
     let hashed = GOOD.replace("pool = \"web", "select = \"key\"\npool = \"web");
     let hashed = hashed.replacen("[mirror]", "[distributor]\nselect = \"round-robin\"\n\n[mirror]", 1);
-    assert_eq!(accepted(&hashed).distributor.max_keys, 65_536);
+    let distributor = accepted(&hashed).distributor;
+    assert_eq!((distributor.max_keys, distributor.remembers), (65_536, true));
 }
 
 #[test]

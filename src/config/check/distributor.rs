@@ -16,12 +16,12 @@ pub fn check(file: &File, report: &mut Report) -> Option<Distributor> {
     ratio(distributor, managers.as_deref(), report);
     classes(distributor, managers.as_deref(), report);
     zones(file, managers.as_deref(), report);
-    let methods = methods(file).map(|(_, method)| method);
     let max_keys = match distributor.max_keys.optional()? {
         Some(max_keys) => max_keys.u32(),
-        None if methods.into_iter().all(Method::is_hash) => KEYS_WITHOUT_CHOICES,
+        None if methods(file).all(|(_, method)| method.is_hash()) => KEYS_WITHOUT_CHOICES,
         None => file.flows.get()?.max.get()?.u32(),
     };
+    let plain = Method::Hash(HashMethod::Source);
     let ratio = match distributor.ratio.optional()? {
         Some(_) => distributor.ratio.all()?.into_iter().map(|(_, weight)| weight.u32()).collect(),
         None => vec![1; managers?.len()],
@@ -35,6 +35,7 @@ pub fn check(file: &File, report: &mut Report) -> Option<Distributor> {
             .into_iter()
             .map(|(_, class)| build(class))
             .collect::<Option<_>>()?,
+        remembers: distributor.max_keys.is_given() || methods(file).any(|(_, method)| method != plain),
         max_keys,
         route_to_servers: *distributor.route_to_servers.get()?,
     })

@@ -12,7 +12,9 @@ pub struct Distributor {
     pub ratio: Vec<u32>,
     /// Which traffic managers serve which DSCP values. No value is in two of them.
     pub classes: Vec<Class>,
-    /// Places of the connection store of each distributor; at the limit further keys are refused and counted.
+    /// Whether there is a connection store: some virtual server's method is not [`HashMethod::Source`], or `max_keys` is given.
+    pub remembers: bool,
+    /// Places of the connection store of each lcore; at the limit further keys are refused and counted.
     pub max_keys: u32,
     /// Whether packets for real servers' own addresses are routed past the traffic managers (REQ D10).
     pub route_to_servers: bool,
@@ -23,7 +25,8 @@ pub struct Distributor {
 /// Round-trip time, hops and global availability tell managers on other machines apart, which there are not yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// By a hash of the key: every distributor comes to the same answer, and nothing has to be remembered.
+    /// By a hash of the key: every distributor comes to the same answer for a client's packets. With
+    /// [`HashMethod::Source`] also for a server's; with the others these are remembered, unless sources are translated.
     Hash(HashMethod),
     /// By what is known at that moment: the answer has to be remembered in the connection store.
     Chosen(ChosenMethod),
@@ -38,7 +41,7 @@ pub enum HashMethod {
     SourceAddress,
     /// Destination address and port: a virtual server has one manager.
     Destination,
-    /// Addresses, ports, protocol and VLAN.
+    /// Addresses and ports of both ends.
     Key,
 }
 
@@ -80,7 +83,7 @@ impl Method {
         Method::Chosen(ChosenMethod::Topology),
     ];
 
-    /// Whether the answer follows from the key; otherwise it is remembered in the connection store.
+    /// Whether the answer follows from the key of a client's packets; otherwise it is remembered in the connection store.
     pub const fn is_hash(self) -> bool {
         match self {
             Method::Hash(_) => true,
