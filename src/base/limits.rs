@@ -89,6 +89,20 @@ const _: () = assert!(FRAGMENTED_DATAGRAMS_PER_SOURCE_MAX < FRAGMENTED_DATAGRAMS
 /// How long what a traffic manager said of its load counts. One that says nothing for longer is passed over when connections
 /// are shared out by load, as long as another says something.
 pub const LOAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// So long a key stands for which a distributor chose a shard, unless the traffic manager says more. Then the choice is
+/// forgotten, and the next packet has another one made.
+pub const KEY_CHOSEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// So long a key stands that was told to age: for what its ends still send. Then it is forgotten.
+pub const KEY_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Of a connection store's places, one in so many may hold keys for which distributors chose; further ones are refused
+/// and counted, so that packets alone never leave traffic managers without room.
+pub const KEYS_CHOSEN_SHARE: u32 = 2;
+
+/// Places of a connection store that are looked at in one turn for what has timed out, and when a signal finds it full.
+/// The others wait for later turns.
+pub const KEYS_SWEPT_MAX: u32 = 32;
 
 /// So long a key stands for which a distributor chose a shard, unless the traffic manager says more. Then the choice is
 /// forgotten, and the next packet has another one made.
