@@ -43,21 +43,21 @@ pub struct TxMeta {
 /// What an lcore says to another of a packet that it hands over to it: a signal in band (REQ D3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Handed {
-    /// Nothing: the packet's head says it all.
+    /// Nothing: it goes by its hash, and what nobody knows is chosen for at its home.
     #[default]
     Plain,
     /// It is of this shard, whatever its hash says: the connection store knows, or the key's home distributor chose.
     Shard(ShardId),
-    /// No flow and no store knows it: the key's home distributor is to choose.
-    Choose,
+    /// It is of a flow of this shard, of which the connection store knows. It begins none.
+    Known(ShardId),
     /// It is no packet: behind it come no more packets of this shard from the lcore that handed it over.
     Marker(ShardId),
 }
 
 impl Handed {
     const SHARD: u32 = 1 << 16;
-    const CHOOSE: u32 = 2 << 16;
     const MARKER: u32 = 3 << 16;
+    const KNOWN: u32 = 4 << 16;
 
     /// As a number, to be kept with a packet.
     #[inline(always)]
@@ -65,7 +65,7 @@ impl Handed {
         match self {
             Handed::Plain => 0,
             Handed::Shard(shard) => Handed::SHARD | shard.0 as u32,
-            Handed::Choose => Handed::CHOOSE,
+            Handed::Known(shard) => Handed::KNOWN | shard.0 as u32,
             Handed::Marker(shard) => Handed::MARKER | shard.0 as u32,
         }
     }
@@ -74,9 +74,9 @@ impl Handed {
     #[inline(always)]
     pub const fn from_bits(bits: u32) -> Handed {
         let shard = ShardId(bits as u16);
-        match bits & (3 << 16) {
+        match bits & (7 << 16) {
             Handed::SHARD => Handed::Shard(shard),
-            Handed::CHOOSE => Handed::Choose,
+            Handed::KNOWN => Handed::Known(shard),
             Handed::MARKER => Handed::Marker(shard),
             _ => Handed::Plain,
         }
@@ -125,8 +125,9 @@ mod tests {
     #[test]
     fn what_is_said_of_a_packet_comes_back_from_its_number() {
         let shards = [0, 1, 255, u16::MAX].map(ShardId);
-        let of_shards = shards.iter().flat_map(|shard| [Handed::Shard(*shard), Handed::Marker(*shard)]);
-        for handed in of_shards.chain([Handed::Plain, Handed::Choose]) {
+        let of_shards = shards.iter().copied();
+        let of_shards = of_shards.flat_map(|s| [Handed::Shard(s), Handed::Known(s), Handed::Marker(s)]);
+        for handed in of_shards.chain([Handed::Plain]) {
             assert_eq!(Handed::from_bits(handed.bits()), handed);
         }
     }

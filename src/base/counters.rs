@@ -20,6 +20,11 @@ macro_rules! counters {
                 match self { $(Counter::$name => $text,)+ }
             }
 
+            /// Whether it counts packets that are dropped.
+            pub fn is_drop(self) -> bool {
+                self.name().starts_with("drop_")
+            }
+
             /// One sentence of help.
             pub const fn help(self) -> &'static str {
                 match self { $(Counter::$name => concat!($($help),+),)+ }
@@ -97,6 +102,16 @@ counters! {
     DropFamilies => "drop_families",
     /// Packets dropped: they would begin a flow while this appliance hands over.
     DropQuiescing => "drop_quiescing",
+    /// Packets dropped: a key that would have to be remembered, and the connection store is full, or is full of choices.
+    DropKeysFull => "drop_keys_full",
+    /// Packets dropped: other lcores would have to hear of a key first, and one of them is behind.
+    DropTellFull => "drop_tell_full",
+    /// Connection keys for which another traffic manager than their hash's was chosen.
+    KeysChosen => "keys_chosen",
+    /// Connection keys that took an expected key's place.
+    KeysLearned => "keys_learned",
+    /// Connection keys of which another lcore told, for which there was no room.
+    KeysRefused => "keys_refused",
     /// Packets handed to the traffic manager that owns their shard.
     HandedOver => "handed_over",
     /// Flows made.

@@ -104,20 +104,9 @@ pub const KEYS_CHOSEN_SHARE: u32 = 2;
 /// The others wait for later turns.
 pub const KEYS_SWEPT_MAX: u32 = 32;
 
-/// So long a key stands for which a distributor chose a shard, unless the traffic manager says more. Then the choice is
-/// forgotten, and the next packet has another one made.
-pub const KEY_CHOSEN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// So long a key stands that was told to age: for what its ends still send. Then it is forgotten.
-pub const KEY_CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Of a connection store's places, one in so many may hold keys for which distributors chose; further ones are refused
-/// and counted, so that packets alone never leave traffic managers without room.
-pub const KEYS_CHOSEN_SHARE: u32 = 2;
-
-/// Places of a connection store that are looked at in one turn for what has timed out, and when a signal finds it full.
-/// The others wait for later turns.
-pub const KEYS_SWEPT_MAX: u32 = 32;
+/// What an lcore has to tell the others and could not yet. Of what packets lead to nothing waits: they are dropped and
+/// counted. When it is full, ends of flows and records of peers wait.
+pub const TOLD_WAITING_MAX: usize = 8192;
 
 /// Handshake messages of one port that are looked at in a second. More are dropped and counted.
 pub const HANDSHAKES_PER_SECOND_MAX: u64 = 200;

@@ -144,17 +144,12 @@ fn classify(head: &[u8], parsed: &Parsed, port: PortId, here: &Here<'_>) -> Clas
         return Class::Drop(Counter::DropVlan);
     }
     let key = Key { src, dst, src_port, dst_port, vlan: 0, protocol: parsed.protocol.0 };
-    Class::Service { key, shard: shard_of(&key, whose, toeplitz) }
+    Class::Service { key, shard: services.shard_of(&key, whose, toeplitz) }
 }
 
-/// The shard of a packet of this key, given whose its destination is.
-pub fn shard_of(key: &Key, whose: Option<Whose>, toeplitz: &Toeplitz) -> ShardId {
-    match whose {
-        Some(Whose::Virtual) => toeplitz.shard_of(key.src, key.src_port),
-        Some(Whose::Own(_) | Whose::Shared | Whose::SourceNat) | None => {
-            toeplitz.shard_of(key.dst, key.dst_port)
-        }
-    }
+/// The shard of the hash of a packet's key.
+pub fn shard_of(key: &Key, services: &Services, toeplitz: &Toeplitz) -> ShardId {
+    services.shard_of(key, services.whose(&key.dst), toeplitz)
 }
 
 /// What a fragment is, of anything but ICMP and to nobody's group.

@@ -13,10 +13,12 @@
 pub mod classify;
 pub mod doors;
 pub mod fragment;
+pub mod place;
 pub mod select;
 pub mod services;
 pub mod shape;
 pub mod signal;
 pub mod spread;
 pub mod store;
+pub mod tell;
 pub mod zones;

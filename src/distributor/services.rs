@@ -5,10 +5,12 @@ use core::net::IpAddr;
 
 use hashbrown::HashMap;
 
-use crate::base::ids::{PortId, VirtualServerId};
-use crate::config::checked::{Checked, Forwarding, Protocol};
+use crate::base::ids::{PortId, ShardId, VirtualServerId};
+use crate::base::limits::SHARDS;
+use crate::config::checked::{Checked, Forwarding, HashMethod, Protocol};
 use crate::flow::image::V4Endpoints;
-use crate::flow::key::{Address, TCP, UDP};
+use crate::flow::key::{Address, Key, TCP, UDP};
+use crate::flow::toeplitz::Toeplitz;
 
 /// Whose an address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub struct Services {
     /// The same over IPv4, by the bytes of a packet.
     listeners_v4: HashMap<u64, usize>,
     by_id: HashMap<VirtualServerId, usize>,
+    /// What is hashed of keys to each virtual server, by its place in the configuration.
+    hashes: Vec<HashMethod>,
+    /// Of all of them source address and port.
+    all_by_source: bool,
 }
 
 impl Services {
@@ -67,6 +73,8 @@ impl Services {
         let v4 =
             services.addresses.iter().filter_map(|(address, whose)| Some((address.v4_octets()?, *whose)));
         services.addresses_v4 = v4.collect();
+        services.hashes = config.virtual_servers.iter().map(|server| server.select.hash()).collect();
+        services.all_by_source = services.hashes.iter().all(|hash| *hash == HashMethod::Source);
         services
     }
 
@@ -79,6 +87,37 @@ impl Services {
     #[inline]
     pub fn whose_v4(&self, address: [u8; 4]) -> Option<Whose> {
         self.addresses_v4.get(&address).copied()
+    }
+
+    /// Whether what is hashed of every key to a virtual address is its source address and port.
+    #[inline(always)]
+    pub fn all_by_source(&self) -> bool {
+        self.all_by_source
+    }
+
+    /// The shard of the hash of a packet's key, given whose its destination is.
+    #[inline]
+    pub fn shard_of(&self, key: &Key, whose: Option<Whose>, toeplitz: &Toeplitz) -> ShardId {
+        match whose {
+            Some(Whose::Virtual) if self.all_by_source => toeplitz.shard_of(key.src, key.src_port),
+            Some(Whose::Virtual) => self.shard_by_method(key, toeplitz),
+            Some(Whose::Own(_) | Whose::Shared | Whose::SourceNat) | None => {
+                toeplitz.shard_of(key.dst, key.dst_port)
+            }
+        }
+    }
+
+    fn shard_by_method(&self, key: &Key, toeplitz: &Toeplitz) -> ShardId {
+        let listener = self.listener(key.dst, key.dst_port, key.protocol);
+        let hash = listener.and_then(|listener| self.hashes.get(listener)).copied();
+        let source = || toeplitz.shard_of(key.src, key.src_port);
+        let destination = || toeplitz.shard_of(key.dst, key.dst_port);
+        match hash.unwrap_or(HashMethod::Source) {
+            HashMethod::Source => source(),
+            HashMethod::SourceAddress => toeplitz.shard_of(key.src, 0),
+            HashMethod::Destination => destination(),
+            HashMethod::Key => ShardId((source().0 ^ destination().0) % SHARDS as u16),
+        }
     }
 
     /// The virtual server that listens here, by its place in the configuration.

@@ -1,5 +1,6 @@
 //! A distributor on an lcore of its own (REQ E1, E2): a burst of a port's packets, each handed to the worker that owns
-//! its shard, or punted. It keeps nothing from one burst to the next: no flow, no role, no time.
+//! its shard, or punted. It keeps nothing from one burst to the next but its replica of the connection store: no flow, no
+//! role.
 //!
 //! 1. *Note* the shard of every packet of which three words of its head say it: TCP and UDP over IPv4 or IPv6 to this
 //!    appliance's link addresses and not to its own network addresses, without options, extension headers, fragments or
@@ -11,16 +12,23 @@
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
+
 use crate::base::buffer::{Buffer, Handed};
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::ShardId;
+use crate::base::ids::{ShardId, WorkerId};
 use crate::base::io::{PassOn, Punt};
 use crate::base::limits::{BURST_MAX, PORTS_MAX, SHARDS};
+use crate::base::memory::NoMemory;
+use crate::base::time::Instant;
 use crate::config::snapshot::Snapshot;
-use crate::distributor::classify::{Class, Here, MirrorPort};
+use crate::distributor::classify::{Class, Here, MirrorPort, shard_of};
 use crate::distributor::doors::{Doors, door, word};
+use crate::distributor::place::{Place, Placer, PlacerSetup};
 use crate::distributor::services::{Services, Whose};
-use crate::flow::key::{Address, TCP, UDP};
+use crate::distributor::tell::{Tell, Told};
+use crate::distributor::zones::Nodes;
+use crate::flow::key::{Address, Key, TCP, UDP};
 use crate::flow::shard::Owners;
 use crate::flow::toeplitz::Toeplitz;
 use crate::wire::ethernet::{self, MacAddress};
@@ -46,6 +54,12 @@ pub struct DistributorSetup {
     pub link_addresses: Vec<[u8; 6]>,
     /// The hash of shards, which members share.
     pub toeplitz: Arc<Toeplitz>,
+    /// Which lcore it is, by its number among all workers.
+    pub me: WorkerId,
+    /// Seed of the connection store's own hash: the operating system's entropy.
+    pub hash_seed: u64,
+    /// The time now.
+    pub now: Instant,
     /// Where this distributor counts; no other writes there.
     pub counters: Arc<Counters>,
 }
@@ -60,30 +74,45 @@ pub struct Distributor {
     mirror: Option<MirrorPort>,
     /// The owner of each shard.
     owners: Owners,
+    placer: Placer,
+    /// The plain packets of a burst whose keys have to be looked up; empty between bursts.
+    keys: ArrayVec<Option<(Key, ShardId)>, BURST_MAX>,
     counters: Arc<Counters>,
 }
 
 impl Distributor {
     /// Ready for packets.
-    pub fn new(setup: DistributorSetup) -> Distributor {
+    pub fn new(setup: DistributorSetup) -> Result<Distributor, NoMemory> {
         let config = &setup.snapshot.checked;
         let virtual_router = [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6]
             .map(|of| of(config.failover.virtual_router_id).0);
-        Distributor {
+        let placer = Placer::new(PlacerSetup {
+            me: setup.me,
+            config,
+            nodes: &Nodes::default(), // It chooses nothing.
+            hash_seed: setup.hash_seed,
+            now: setup.now,
+        })?;
+        Ok(Distributor {
             doors: Doors::new(&setup.link_addresses, virtual_router),
             virtual_router,
             services: Services::new(config),
             mirror: MirrorPort::of(config, setup.workers),
             owners: Owners::even(setup.workers),
+            placer,
+            keys: ArrayVec::new(),
             link_addresses: setup.link_addresses,
             toeplitz: setup.toeplitz,
             counters: setup.counters,
-        }
+        })
     }
 
     /// Handles packets of one queue of a port. Empties `packets`.
-    pub fn handle_burst<P: PassOn>(&self, packets: &mut Vec<P::Buf>, out: &mut P) {
+    pub fn handle_burst<P: PassOn + Tell>(&mut self, now: Instant, packets: &mut Vec<P::Buf>, out: &mut P) {
         self.counters.add(Counter::RxPackets, packets.len() as u64);
+        if self.placer.is_in_use() {
+            return self.spread_placed(now, packets, out);
+        }
         let mut shards = [UNSURE; BURST_MAX];
         while !packets.is_empty() {
             let count = packets.len().min(BURST_MAX);
@@ -93,7 +122,7 @@ impl Distributor {
             let mut handed = 0;
             for (shard, mut packet) in shards.iter().zip(packets.drain(..count)) {
                 if *shard == UNSURE {
-                    self.handle_packet(packet, out);
+                    self.handle_packet(now, packet, out);
                     continue;
                 }
                 handed += 1;
@@ -106,7 +135,7 @@ impl Distributor {
 
     /// Any packet, whatever it is.
     #[cold]
-    fn handle_packet<P: PassOn>(&self, mut packet: P::Buf, out: &mut P) {
+    fn handle_packet<P: PassOn + Tell>(&mut self, now: Instant, mut packet: P::Buf, out: &mut P) {
         let class = match self.here().inspect(&packet) {
             Ok((_, class)) => class,
             Err(counter) => return self.counters.bump(counter),
@@ -116,12 +145,88 @@ impl Distributor {
             Class::Master => return out.punt(Punt::Master, packet),
             Class::Drop(counter) => return self.counters.bump(counter),
             Class::Mirror(worker) => worker,
-            Class::Service { shard, .. } => self.owners.of(shard),
+            Class::Service { key, shard } => return self.place(now, packet, &key, shard, out),
             Class::Fragment { designated } => self.owners.of(designated),
         };
         self.counters.bump(Counter::HandedOver);
         packet.set_handed(Handed::Plain);
         out.hand_over(to, packet);
+    }
+
+    /// As [`Distributor::handle_burst`], where packets may belong elsewhere than their hashes say: the store's lines for the
+    /// whole burst are asked for before the first of them is looked at.
+    fn spread_placed<P: PassOn + Tell>(&mut self, now: Instant, packets: &mut Vec<P::Buf>, out: &mut P) {
+        while !packets.is_empty() {
+            let count = packets.len().min(BURST_MAX);
+            let mut keys = core::mem::take(&mut self.keys);
+            for packet in &packets[..count] {
+                let found = self.plain_key(packet);
+                if let Some((key, _)) = &found {
+                    self.placer.prefetch(key);
+                }
+                keys.push(found);
+            }
+            for (found, packet) in keys.drain(..).zip(packets.drain(..count)) {
+                match found {
+                    Some((key, natural)) => self.place(now, packet, &key, natural, out),
+                    None => self.handle_packet(now, packet, out),
+                }
+            }
+            self.keys = keys;
+        }
+    }
+
+    /// Hands a packet to the worker that it belongs to.
+    fn place<P: PassOn + Tell>(
+        &mut self,
+        now: Instant,
+        mut packet: P::Buf,
+        key: &Key,
+        natural: ShardId,
+        out: &mut P,
+    ) {
+        let (shard, handed) = match self.placer.look_up(now, key, true, &self.counters) {
+            Place::Natural => (natural, Handed::Plain),
+            Place::Ignored => (natural, Handed::Shard(natural)),
+            Place::Fresh(shard) => (shard, Handed::Shard(shard)),
+            Place::Known(shard) => (shard, Handed::Known(shard)),
+        };
+        if !self.placer.flush(out) && matches!(handed, Handed::Shard(_)) {
+            return self.counters.bump(Counter::DropTellFull);
+        }
+        self.counters.bump(Counter::HandedOver);
+        packet.set_handed(handed);
+        out.hand_over(self.owners.of(shard), packet);
+    }
+
+    /// The key of a packet of which a few words of its head say it, and the shard of its hash; as [`Distributor::note`].
+    fn plain_key<B: Buffer>(&self, packet: &B) -> Option<(Key, ShardId)> {
+        let head = packet.head();
+        let natural = self.note(packet)?;
+        let port = |at: usize| head.get(at..at + 2).map(|port| u16::from_be_bytes([port[0], port[1]]));
+        let (protocol, src, dst, ports) = match head.first_chunk::<HEADERS_V4>() {
+            Some(v4) if is_plain_v4(v4) => (v4[23], Address::v4(word(v4, 26)), Address::v4(word(v4, 30)), 34),
+            Some(_) | None => {
+                let v6: &[u8; HEADERS_V6] = head.first_chunk()?;
+                (v6[20], Address::v6(word(v6, 22)), Address::v6(word(v6, 38)), 54)
+            }
+        };
+        let key = Key { src, dst, src_port: port(ports)?, dst_port: port(ports + 2)?, vlan: 0, protocol };
+        Some((key, if self.services.all_by_source() { natural } else { self.shard_of(&key) }))
+    }
+
+    fn shard_of(&self, key: &Key) -> ShardId {
+        shard_of(key, &self.services, &self.toeplitz)
+    }
+
+    /// Another lcore of this appliance told this.
+    pub fn hear(&mut self, now: Instant, told: &Told) {
+        self.placer.hear(now, told, &self.counters);
+    }
+
+    /// Once a turn: what timed out is forgotten, and what was learned is told.
+    pub fn poll(&mut self, now: Instant, out: &mut impl Tell) {
+        self.placer.poll(now, out);
     }
 
     fn here(&self) -> Here<'_> {

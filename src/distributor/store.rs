@@ -130,6 +130,8 @@ pub enum Found {
     Nothing,
     /// It belongs to this shard.
     Shard(ShardId),
+    /// It belongs to this shard: a traffic manager said that it has a flow of this very key.
+    Flow(ShardId),
     /// Its hash decides, and no choice is to be made.
     Ignored,
     /// It was expected and belongs to this shard. The full key has taken the expected one's place.
@@ -282,18 +284,20 @@ impl Store {
             let Some(place) = self.find(tick, shape, &shape.of(key)) else { continue };
             let entry = &mut self.entries[place as usize];
             let shard = ShardId(entry.shard);
+            let is_flow = shape == Shape::Full && matches!(entry.state, State::Held | State::Closing);
+            let found = if is_flow { Found::Flow(shard) } else { Found::Shard(shard) };
             return match (entry.state.on_packet().1, refreshes) {
                 (Use::Nothing, _) => continue,
                 (Use::PassOver, _) => Found::Ignored,
-                (Use::Follow, _) | (Use::Refresh | Use::Learn, false) => Found::Shard(shard),
+                (Use::Follow, _) | (Use::Refresh | Use::Learn, false) => found,
                 (Use::Refresh, true) => {
                     entry.last = tick;
-                    Found::Shard(shard)
+                    found
                 }
                 (Use::Learn, true) => match self.learn(tick, place, key) {
                     Some(signals) => Found::Learned { shard, signals },
                     // The index has no room near the full key's place: the expected one stays and serves.
-                    None => Found::Shard(shard),
+                    None => found,
                 },
             };
         }

@@ -16,6 +16,7 @@ use crate::base::ids::{PortId, WorkerId};
 use crate::base::io::{Io, PassOn, Punt, TxClass};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::distributor::tell::{Tell, Told};
 use crate::driver::clock::Clock;
 use crate::driver::intake::Intake;
 use crate::driver::lcore::{Site, World};
@@ -168,6 +169,16 @@ impl Io for DpdkIo {
     }
 }
 
+impl Tell for DpdkIo {
+    fn room_to_tell(&self) -> usize {
+        self.intake.room_to_tell()
+    }
+
+    fn tell_others(&mut self, told: &Told) -> bool {
+        self.intake.tell_others(told)
+    }
+}
+
 impl Site for DpdkIo {
     #[inline]
     fn now(&self) -> Instant {
@@ -189,6 +200,15 @@ impl Site for DpdkIo {
                 packets.extend(burst);
             }
         }
+    }
+
+    #[inline]
+    fn hear(&mut self) -> Option<Told> {
+        self.intake.hear()
+    }
+
+    fn serves(&self) -> bool {
+        self.lease.covers(self.clock.now())
     }
 
     #[inline]

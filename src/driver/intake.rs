@@ -15,6 +15,7 @@ use crate::base::ids::{PortId, WorkerId};
 use crate::base::io::{PassOn, Punt, TxClass};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::distributor::tell::{Tell, Told};
 use crate::driver::clock::{Clock, std_duration};
 use crate::driver::lcore::Site;
 use crate::driver::mbuf::Packet;
@@ -89,6 +90,18 @@ impl PassOn for Intake {
     }
 }
 
+impl Tell for Intake {
+    fn room_to_tell(&self) -> usize {
+        let rooms = self.ends.tell.iter().map(|ring| ring.capacity() - ring.len());
+        rooms.min().unwrap_or(usize::MAX)
+    }
+
+    fn tell_others(&mut self, told: &Told) -> bool {
+        // Nobody else puts anything in, so none of them is full below.
+        self.room_to_tell() > 0 && self.ends.tell.iter_mut().all(|ring| ring.push_one(*told).is_ok())
+    }
+}
+
 impl Site for Intake {
     #[inline]
     fn now(&self) -> Instant {
@@ -115,6 +128,16 @@ impl Site for Intake {
                 None => self.counters.bump(Counter::DropNoBuffer),
             }
         }
+    }
+
+    #[inline]
+    fn hear(&mut self) -> Option<Told> {
+        self.ends.heard.iter_mut().find_map(|ring| ring.pop_one())
+    }
+
+    // It is a worker that chooses.
+    fn serves(&self) -> bool {
+        false
     }
 
     #[inline]

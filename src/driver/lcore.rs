@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::base::io::{Io, PassOn};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::distributor::tell::{Tell, Told};
 use crate::driver::idle::Idler;
 use crate::driver::lease::Turns;
 use crate::worker::message::{Command, Event};
@@ -18,14 +19,21 @@ use crate::worker::{Origin, Worker};
 /// Commands handled in one turn; more wait for the next.
 const COMMANDS_PER_TURN: usize = 64;
 
+/// Between two looks at how busy an lcore is.
+const BUSY_INTERVAL: Duration = Duration::from_millis(10);
+
 /// Where any lcore's packets come from, and which time it is there. Besides it gathers what is passed on to others.
-pub trait Site: PassOn {
+pub trait Site: PassOn + Tell {
     /// The time now.
     fn now(&self) -> Instant;
     /// Sources of packets: queues of ports, and rings of other lcores.
     fn sources(&self) -> usize;
     /// Adds a burst from a source.
     fn receive(&mut self, source: usize, packets: &mut Vec<Self::Buf>);
+    /// What another lcore told, oldest first of each.
+    fn hear(&mut self) -> Option<Told>;
+    /// Whether this appliance serves now: what others tell is drained after this was asked.
+    fn serves(&self) -> bool;
     /// Passes on and sends what was gathered. Service packets beyond the lease are dropped and counted.
     fn flush(&mut self);
     /// Stands still for a moment.
@@ -51,6 +59,27 @@ pub struct Pace {
     turns: Arc<Turns>,
     /// The turn before this one.
     last: Option<LastTurn>,
+    /// How busy the lcore is, as it was last measured.
+    busy: Busy,
+}
+
+/// How busy an lcore is.
+#[derive(Default)]
+struct Busy {
+    per_mille: u16,
+    at: Instant,
+    worked: Duration,
+    again_at: Instant,
+}
+
+impl Busy {
+    #[cold]
+    fn measure(&mut self, now: Instant, worked: Duration) {
+        let (span, part) =
+            ((now - self.at).nanos().max(1), worked.nanos().saturating_sub(self.worked.nanos()));
+        self.per_mille = (part.saturating_mul(1000) / span).min(1000) as u16;
+        (self.at, self.worked, self.again_at) = (now, worked, now + BUSY_INTERVAL);
+    }
 }
 
 /// A turn whose end is not known until the next one begins.
@@ -63,7 +92,16 @@ struct LastTurn {
 impl Pace {
     /// Before the first turn.
     pub fn new(idler: Idler, turns: Arc<Turns>) -> Pace {
-        Pace { idler, turns, last: None }
+        Pace { idler, turns, last: None, busy: Busy::default() }
+    }
+
+    /// The part of the last hundredth of a second that was worked, of 1,000.
+    #[inline]
+    pub fn busy(&mut self, now: Instant) -> u16 {
+        if now >= self.busy.again_at {
+            self.busy.measure(now, self.turns.spent().busy);
+        }
+        self.busy.per_mille
     }
 
     /// After a turn, and after all that others may see of it: how long to rest, if at all; never beyond `deadline`.
@@ -113,6 +151,11 @@ impl<W: World> Lcore<W> {
     /// One turn; how long to rest after it, if at all.
     pub fn turn(&mut self) -> Option<Duration> {
         let now = self.world.now();
+        if self.worker.remembers() {
+            self.worker.set_serves(self.world.serves());
+            self.worker.set_busy(self.pace.busy(now));
+            self.hear(now);
+        }
         let mut worked = self.obey(now);
         let mut packets = 0;
         for source in 0..self.world.sources() {
@@ -120,6 +163,7 @@ impl<W: World> Lcore<W> {
             if !self.packets.is_empty() {
                 worked = true;
                 packets += self.packets.len() as u64;
+                self.hear(now);
                 self.worker.set_origin(self.world.origin(source));
                 self.worker.handle_burst(now, &mut self.packets, &mut self.world);
             }
@@ -130,6 +174,13 @@ impl<W: World> Lcore<W> {
         // After the transmits: who says that it stopped has sent its last.
         self.speak();
         self.pace.turned(now, worked, packets, self.worker.next_deadline())
+    }
+
+    /// After a burst was taken and before it is looked at: what its packets depend on was told before they were sent.
+    fn hear(&mut self, now: Instant) {
+        while let Some(told) = self.world.hear() {
+            self.worker.hear(now, &told);
+        }
     }
 
     fn obey(&mut self, now: Instant) -> bool {

@@ -11,6 +11,7 @@ use dpdk::ring::{Consumer, Producer, ring};
 
 use crate::base::ids::{PortId, WorkerId};
 use crate::base::io::TxClass;
+use crate::distributor::tell::Told;
 use crate::driver::mbuf::Packet;
 use crate::failover::{FailoverEvent, FrameBytes, WorkerReport};
 use crate::worker::message::{Command, Event};
@@ -19,6 +20,8 @@ use crate::worker::message::{Command, Event};
 const PACKETS: u32 = 1024;
 /// Liveness frames that wait each way; more are dropped and counted.
 const FRAMES: u32 = 256;
+/// What one lcore has told another and it has not heard; then no more new keys are remembered.
+const TOLD: u32 = 4096;
 /// Commands, reports and events that wait; senders keep or count what does not fit.
 const MESSAGES: u32 = 1024;
 
@@ -53,6 +56,10 @@ pub struct PassingEnds {
     pub to_master: Producer<Packet>,
     /// Liveness frames that came.
     pub to_liveness: Producer<Frame>,
+    /// What is told to each other lcore; none where nothing has to be remembered.
+    pub tell: Vec<Producer<Told>>,
+    /// What each other lcore tells.
+    pub heard: Vec<Consumer<Told>>,
 }
 
 /// What a worker holds.
@@ -112,7 +119,14 @@ pub struct Ends {
 }
 
 /// Makes the rings of an appliance with this many workers, and this many lcores that only distribute.
-pub fn make(running: &Running, workers: u16, distributors: u16) -> Result<Ends, dpdk::Error> {
+///
+/// `remembers`: lcores tell each other of connection keys.
+pub fn make(
+    running: &Running,
+    workers: u16,
+    distributors: u16,
+    remembers: bool,
+) -> Result<Ends, dpdk::Error> {
     let (to_first, frames) = ring(running, "frames", FRAMES)?;
     let (news, news_out) = ring(running, "news", MESSAGES)?;
     let mut liveness =
@@ -126,7 +140,7 @@ pub fn make(running: &Running, workers: u16, distributors: u16) -> Result<Ends, 
         let (to_liveness, heard) = ring(running, &format!("heard-{lcore}"), FRAMES)?;
         liveness.heard.push(heard);
         master.punted.push(punted);
-        Ok(PassingEnds { hand_over: Vec::new(), to_master, to_liveness })
+        Ok(PassingEnds { hand_over: Vec::new(), to_master, to_liveness, tell: Vec::new(), heard: Vec::new() })
     };
     let passing_workers = (0..workers).map(&mut passing).collect::<Result<Vec<_>, dpdk::Error>>()?;
     let mut spreading =
@@ -168,5 +182,21 @@ pub fn make(running: &Running, workers: u16, distributors: u16) -> Result<Ends, 
             worker.distributed.push(consumer);
         }
     }
+    if remembers {
+        let of_workers = ends.iter_mut().map(|ends| &mut ends.passing);
+        join(running, &mut of_workers.chain(&mut spreading).collect::<Vec<_>>())?;
+    }
     Ok(Ends { workers: ends, distributors: spreading, liveness, master })
+}
+
+/// Gives each lcore a ring to each other one, for what they tell each other.
+fn join(running: &Running, lcores: &mut [&mut PassingEnds]) -> Result<(), dpdk::Error> {
+    for from in 0..lcores.len() {
+        for to in (0..lcores.len()).filter(|to| *to != from) {
+            let (producer, consumer) = ring(running, &format!("tell-{from}-{to}"), TOLD)?;
+            lcores[from].tell.push(producer);
+            lcores[to].heard.push(consumer);
+        }
+    }
+    Ok(())
 }

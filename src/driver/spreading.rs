@@ -41,14 +41,23 @@ impl<S: Site> SpreadingLcore<S> {
     pub fn turn(&mut self) -> Option<Duration> {
         let now = self.site.now();
         let mut packets = 0;
+        self.hear(now);
         for source in 0..self.site.sources() {
             self.site.receive(source, &mut self.packets);
             if !self.packets.is_empty() {
                 packets += self.packets.len() as u64;
-                self.distributor.handle_burst(&mut self.packets, &mut self.site);
+                self.hear(now);
+                self.distributor.handle_burst(now, &mut self.packets, &mut self.site);
             }
         }
+        self.distributor.poll(now, &mut self.site);
         self.site.flush();
         self.pace.turned(now, packets > 0, packets, Instant::FAR_FUTURE)
+    }
+
+    fn hear(&mut self, now: Instant) {
+        while let Some(told) = self.site.hear() {
+            self.distributor.hear(now, &told);
+        }
     }
 }

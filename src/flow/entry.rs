@@ -93,11 +93,15 @@ impl FlowFlags {
     /// Packets of the flow wait for the mirror; later ones wait behind them.
     pub const HELD: FlowFlags = FlowFlags(1 << 3);
 
-    const NAMES: [(FlowFlags, &'static str); 4] = [
+    /// Distributors were told of its keys, which their hashes do not lead to its shard, and have to be told of its end.
+    pub const REMEMBERED: FlowFlags = FlowFlags(1 << 4);
+
+    const NAMES: [(FlowFlags, &'static str); 5] = [
         (FlowFlags::MIRRORED, "mirrored"),
         (FlowFlags::FULL_NAT, "full-nat"),
         (FlowFlags::FROM_PEER, "from-peer"),
         (FlowFlags::HELD, "held"),
+        (FlowFlags::REMEMBERED, "remembered"),
     ];
 
     /// All of either.

@@ -21,6 +21,7 @@ use crate::base::io::{Io, TxClass};
 use crate::base::limits::{BURST_MAX, PORTS_MAX};
 use crate::base::time::Instant;
 use crate::distributor::doors::{Doors, be16, door, word};
+use crate::distributor::tell::Tell;
 use crate::flow::aging::Mark;
 use crate::flow::entry::FlowFlags;
 use crate::flow::image::{Image, V4_OFFSET};
@@ -200,7 +201,8 @@ fn note_head<B: Buffer>(
 
 impl<B: Buffer> Worker<B> {
     /// Handles packets of one queue, or ones that another lcore handed over. Empties `packets`.
-    pub fn handle_burst<I: Io<Buf = B>>(&mut self, now: Instant, packets: &mut Vec<B>, io: &mut I) {
+    pub fn handle_burst<I: Io<Buf = B> + Tell>(&mut self, now: Instant, packets: &mut Vec<B>, io: &mut I) {
+        self.received += packets.len() as u64;
         if self.origin == Origin::Port {
             self.counters.add(Counter::RxPackets, packets.len() as u64);
         }
@@ -278,7 +280,7 @@ impl<B: Buffer> Worker<B> {
 
     /// Forwards a packet that was noted to begin a flow, and any other one as all packets are.
     #[cold]
-    fn handle_unusual<I: Io<Buf = B>>(&mut self, turn: &Turn, note: &Note, packet: B, io: &mut I) {
+    fn handle_unusual<I: Io<Buf = B> + Tell>(&mut self, turn: &Turn, note: &Note, packet: B, io: &mut I) {
         let packet = match self.make_noted(turn.now, note.coming) {
             Some(Ok(flow)) => {
                 let note = Note { candidate: Candidate::new(flow, Direction::FromClient), ..*note };
@@ -294,7 +296,7 @@ impl<B: Buffer> Worker<B> {
 
     /// Forwards a packet if all about it is as usual, else gives it back as it was.
     #[inline(always)]
-    fn forward_noted<I: Io<Buf = B>>(
+    fn forward_noted<I: Io<Buf = B> + Tell>(
         &mut self,
         turn: &Turn,
         note: &Note,
@@ -320,7 +322,7 @@ impl<B: Buffer> Worker<B> {
     /// As [`Worker::forward_noted`], a packet that may change its flow's state, or is over IPv6; what
     /// [`Worker::forward_noted`] looks at first is as it should be.
     #[inline(never)]
-    fn forward_changing<I: Io<Buf = B>>(
+    fn forward_changing<I: Io<Buf = B> + Tell>(
         &mut self,
         turn: &Turn,
         note: &Note,

@@ -50,6 +50,10 @@ impl<B: Buffer> Worker<B> {
                 }
             }
             for flow in named.iter().take(block * BLOCK).skip(block.saturating_sub(1) * BLOCK) {
+                // Others have yet to hear of ends before. The master names it again.
+                if !self.placer.can_wait(1) {
+                    return;
+                }
                 if self.flows.last_seen.judge(*flow, &bounds) == Age::Expired {
                     self.counters.bump(Counter::FlowsExpired);
                     self.end_flow(now, *flow);
@@ -72,6 +76,7 @@ impl<B: Buffer> Worker<B> {
     pub(super) fn end_flow(&mut self, now: Instant, place: FlowIndex) {
         let term = self.mirror.standing().term;
         let Some(flow) = self.flows.table.remove(place) else { return };
+        self.forget_keys(now, &flow);
         self.flows.last_seen.release(place);
         self.counts.remove(&flow);
         self.adjacencies.release(flow.client_adjacency);

@@ -7,6 +7,8 @@ use crate::base::counters::Counter;
 use crate::base::io::{Io, TxClass};
 use crate::base::limits::MIRROR_PACKET_MAX;
 use crate::base::time::Instant;
+use crate::distributor::tell::Tell;
+use crate::mirror::record::RECORDS_PER_FRAME_MAX;
 use crate::mirror::{Frame, Written};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{self, EtherType, MacAddress};
@@ -21,24 +23,31 @@ const FRAMES_PER_TURN: usize = 32;
 const UDP_HEADER_LEN: usize = 8;
 
 impl<B: Buffer> Worker<B> {
-    pub(super) fn handle_mirror<I: Io<Buf = B>>(
+    pub(super) fn handle_mirror<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         mut packet: B,
         parsed: &Parsed,
         io: &mut I,
     ) {
+        // Its sender takes it for lost, and says the newest again: by then others will have heard of these keys.
+        if !self.placer.can_wait(RECORDS_PER_FRAME_MAX) {
+            return self.counters.bump(Counter::DropTellFull);
+        }
         let (from, to) = (parsed.payload_offset(), parsed.end());
         let Some(frame) = packet.head_mut().get_mut(from..to) else {
             return self.counters.bump(Counter::MirrorMalformed);
         };
-        let Worker { mirror, flows, tables, toeplitz, adjacencies, counts, events, counters, .. } = self;
+        let Worker { mirror, flows, tables, toeplitz, placer, adjacencies, counts, events, counters, .. } =
+            self;
         let mut applier = Applier {
             now,
             tables,
             toeplitz,
             workers: self.workers,
             worker: self.id,
+            placer,
+            counters,
             adjacencies,
             counts,
             resolve: |hop| super::state::push_resolve(events, hop),
@@ -51,7 +60,7 @@ impl<B: Buffer> Worker<B> {
         self.settle(now, io);
     }
 
-    pub(super) fn send_frames<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+    pub(super) fn send_frames<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
         for _ in 0..FRAMES_PER_TURN {
             if !self.mirror.is_due(now) || self.send_frame(now, io).is_none() {
                 return;
@@ -60,7 +69,7 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// Writes one frame behind room for its headers, then the headers in front.
-    fn send_frame<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) -> Option<()> {
+    fn send_frame<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) -> Option<()> {
         let mirror = self.tables.snapshot.checked.mirror.as_ref()?;
         let port = &self.tables.snapshot.checked.ports[usize::from(mirror.port.0)];
         let largest = ethernet::HEADER_LEN + usize::from(port.mtu.min(MIRROR_PACKET_MAX));

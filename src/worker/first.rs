@@ -11,6 +11,7 @@ use crate::base::counters::Counter;
 use crate::base::ids::ShardId;
 use crate::base::io::Io;
 use crate::base::time::Instant;
+use crate::distributor::tell::Tell;
 use crate::flow::entry::FlowFlags;
 use crate::flow::image::Image;
 use crate::flow::index::Spot;
@@ -58,7 +59,7 @@ struct Made {
 
 impl<B: Buffer> Worker<B> {
     #[expect(clippy::too_many_arguments, reason = "a packet with all that is known of it")]
-    pub(super) fn handle_first<I: Io<Buf = B>>(
+    pub(super) fn handle_first<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         packet: B,
@@ -88,6 +89,9 @@ impl<B: Buffer> Worker<B> {
         self.decide(&mut coming);
         match self.make(now, &coming, (1, ip_len(parsed))) {
             Ok(Made { index, flow, holds }) => {
+                if let Err(counter) = self.remember(now, index, &flow, io) {
+                    return self.counters.bump(counter);
+                }
                 let (translated, adjacency) = (flow.server.reversed(), flow.server_adjacency);
                 if holds {
                     let mut packet = packet;
@@ -110,7 +114,8 @@ impl<B: Buffer> Worker<B> {
     pub(super) fn note_first(&mut self, image: Image, spot: Spot) -> Option<u8> {
         let ends = image.v4_endpoints();
         let listener = self.tables.services.listener_v4(ends, image.v4_protocol())?;
-        if self.quiesce.is_some() || self.tables.listeners[listener].waits {
+        let is_plain = self.placer.is_plain(listener);
+        if self.quiesce.is_some() || self.tables.listeners[listener].waits || !is_plain {
             return None;
         }
         let key = image.v4_key()?;

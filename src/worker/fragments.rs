@@ -8,13 +8,14 @@
 //! packets that another worker handed over, and to a worker that is not the designated one only that one hands
 //! fragments.
 
-use crate::base::buffer::Buffer;
+use crate::base::buffer::{Buffer, Handed};
 use crate::base::counters::Counter;
 use crate::base::ids::WorkerId;
 use crate::base::io::Io;
 use crate::base::time::Instant;
 use crate::distributor::classify::shard_of;
 use crate::distributor::fragment::{Arrival, Name};
+use crate::distributor::tell::Tell;
 use crate::flow::key::{Address, Key};
 use crate::wire::IpProtocol;
 use crate::wire::fragment::{Fragment, set_identification};
@@ -25,7 +26,7 @@ use crate::worker::{Origin, Worker};
 const NOTE: core::ops::Range<usize> = 6..11;
 
 impl<B: Buffer> Worker<B> {
-    pub(super) fn handle_fragment<I: Io<Buf = B>>(
+    pub(super) fn handle_fragment<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         packet: B,
@@ -40,7 +41,7 @@ impl<B: Buffer> Worker<B> {
         let (src, dst) = (Address::from(src), Address::from(dst));
         if designated != self.id {
             return match self.origin {
-                Origin::Port | Origin::Distributor => self.pass_on(designated, packet, io),
+                Origin::Port | Origin::Distributor => self.pass_on(designated, packet, Handed::Plain, io),
                 Origin::Worker => self.handle_noted(now, packet, parsed, (src, dst), io),
             };
         }
@@ -62,7 +63,7 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// Gives a fragment whose key is known to the owner of its shard.
-    fn distribute<I: Io<Buf = B>>(
+    fn distribute<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         mut packet: B,
@@ -75,19 +76,17 @@ impl<B: Buffer> Worker<B> {
             Err(malformed) => return self.counters.bump(malformed.counter()),
         };
         set_identification(packet.head_mut(), &parsed, identification);
-        let shard = shard_of(key, self.tables.services.whose(&key.dst), &self.toeplitz);
-        let owner = self.owners.of(shard);
-        if owner == self.id {
-            return self.handle_service(now, packet, &parsed, *key, shard, io);
-        }
+        let shard = shard_of(key, &self.tables.services, &self.toeplitz);
         let [a, b] = key.src_port.to_be_bytes();
         let [c, d] = key.dst_port.to_be_bytes();
         packet.head_mut()[NOTE].copy_from_slice(&[a, b, c, d, key.protocol]);
-        self.pass_on(owner, packet, io);
+        // What was said of it was said by who did not know its key.
+        packet.set_handed(Handed::Plain);
+        self.handle_placed(now, packet, &parsed, *key, shard, io);
     }
 
     /// A fragment from its datagram's designated worker.
-    fn handle_noted<I: Io<Buf = B>>(
+    fn handle_noted<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         packet: B,
@@ -101,11 +100,10 @@ impl<B: Buffer> Worker<B> {
         };
         let (src_port, dst_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
         let key = Key { src, dst, src_port, dst_port, vlan: parsed.vlan, protocol };
-        let shard = shard_of(&key, self.tables.services.whose(&dst), &self.toeplitz);
-        let is_known = matches!(IpProtocol(protocol), IpProtocol::TCP | IpProtocol::UDP);
-        if self.owners.of(shard) != self.id || !is_known {
+        let shard = shard_of(&key, &self.tables.services, &self.toeplitz);
+        if !matches!(IpProtocol(protocol), IpProtocol::TCP | IpProtocol::UDP) {
             return self.counters.bump(Counter::DropNoFlow);
         }
-        self.handle_service(now, packet, parsed, key, shard, io);
+        self.handle_placed(now, packet, parsed, key, shard, io);
     }
 }

@@ -10,6 +10,7 @@
 //! * `burst`: the way of packets of known flows, a whole burst in stages.
 //! * `wide`: the same, what is peculiar to IPv6.
 //! * `packet`: any packet's way.
+//! * `placing`: whom a packet is for.
 //! * `first`: the first packet of a flow.
 //! * `fragments`: packets in pieces.
 //! * `ends`: flows that end.
@@ -26,6 +27,7 @@ mod first;
 mod fragments;
 pub mod message;
 mod packet;
+mod placing;
 mod report;
 mod setup;
 mod state;
@@ -47,6 +49,9 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::distributor::doors::Doors;
 use crate::distributor::fragment::Reassembly;
+use crate::distributor::place::{Placer, PlacerSetup, Work};
+use crate::distributor::tell::Tell;
+use crate::distributor::zones::Nodes;
 use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::{Flows, FlowsSetup};
@@ -106,6 +111,13 @@ pub struct Worker<B: Buffer> {
     virtual_v4: [u8; 6],
     virtual_v6: [u8; 6],
     flows: Flows,
+    /// Which shard a packet is of where its hash does not say it.
+    placer: Placer,
+    busy_per_mille: u16,
+    /// Packets that came so far.
+    received: u64,
+    /// A role that was taken and not said, since others have to hear of keys first.
+    uninstalled: Option<u64>,
     /// What packets are compared with, made of the link addresses.
     doors: Doors,
     /// Where the bursts that come now are from.
@@ -160,6 +172,13 @@ impl<B: Buffer> Worker<B> {
             toeplitz: Arc::clone(&setup.toeplitz),
             ports,
         })?;
+        let placer = Placer::new(PlacerSetup {
+            me: setup.id,
+            config,
+            nodes: &Nodes::default(),
+            hash_seed: setup.hash_seed,
+            now: setup.now,
+        })?;
         let mirror = config.mirror.as_ref();
         let virtual_router = config.failover.virtual_router_id;
         let mut mirror_room = Mirror::new(MirrorSetup {
@@ -190,6 +209,10 @@ impl<B: Buffer> Worker<B> {
             virtual_v4: MacAddress::virtual_router_v4(virtual_router).0,
             virtual_v6: MacAddress::virtual_router_v6(virtual_router).0,
             flows,
+            placer,
+            busy_per_mille: 0,
+            received: 0,
+            uninstalled: None,
             origin: Origin::Port,
             reassembly: Reassembly::new(
                 setup.id,
@@ -237,7 +260,7 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// Handles what the master or the liveness thread said.
-    pub fn handle_command<I: Io<Buf = B>>(&mut self, now: Instant, command: Command, io: &mut I) {
+    pub fn handle_command<I: Io<Buf = B> + Tell>(&mut self, now: Instant, command: Command, io: &mut I) {
         if !matches!(command, Command::Expire { .. }) {
             self.end_expired(now); // In the order in which they were said.
         }
@@ -299,11 +322,11 @@ impl<B: Buffer> Worker<B> {
         self.role = role;
         self.quiesce = None;
         self.mirror.set_standing(Standing { leads: role == Role::Active, term });
-        self.answer(Event::Installed { epoch });
+        self.uninstalled = Some(epoch);
     }
 
     /// Once a turn, after the bursts: time-outs, mirror frames, overdue packets.
-    pub fn poll<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+    pub fn poll<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
         self.end_expired(now);
         self.reassembly.expire(now, &self.counters);
         self.poll_mirror(now);
@@ -316,6 +339,19 @@ impl<B: Buffer> Worker<B> {
             self.report_sync(now);
         }
         self.report_flushed();
+        let (flows, received) = (self.flows.table.len() as u32, self.received);
+        let work = Work { flows, received, busy_per_mille: self.busy_per_mille };
+        self.placer.report(now, work, &self.counters);
+        let all_told = self.placer.poll(now, io);
+        self.say_installed(all_told);
+    }
+
+    /// A role is said to be taken when the others have been told of all keys that are known here: then none is chosen
+    /// for twice.
+    fn say_installed(&mut self, all_told: bool) {
+        if all_told && let Some(epoch) = self.uninstalled.take() {
+            self.answer(Event::Installed { epoch });
+        }
     }
 
     /// What there is to say to the master and the liveness thread.
@@ -349,7 +385,7 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// Sends a rewritten packet to a neighbour, or lets it wait for its link address.
-    fn emit<I: Io<Buf = B>>(&mut self, now: Instant, mut packet: B, adjacency: u32, io: &mut I) {
+    fn emit<I: Io<Buf = B> + Tell>(&mut self, now: Instant, mut packet: B, adjacency: u32, io: &mut I) {
         let Some(hop) = self.adjacencies.hop(adjacency) else {
             self.counters.bump(Counter::DropNeighbour);
             return;
@@ -360,7 +396,7 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// Sends a packet that has its source link address.
-    fn send_by<I: Io<Buf = B>>(
+    fn send_by<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         mut packet: B,

@@ -6,6 +6,7 @@ use crate::base::ids::ShardId;
 use crate::base::io::{Io, Punt};
 use crate::base::time::Instant;
 use crate::distributor::classify::{Class, Here};
+use crate::distributor::tell::Tell;
 use crate::flow::entry::{ADJACENCY_UNKNOWN, FlowFlags};
 use crate::flow::key::{Address, Key, TCP};
 use crate::flow::tcp_state::{Segment, Transition};
@@ -22,7 +23,7 @@ use crate::worker::{HeldPacket, Worker};
 impl<B: Buffer> Worker<B> {
     /// Any packet, whatever it is. A burst's stages, [`Worker::handle_burst`], do the same to the packets that they
     /// take upon them; tests hold them against this.
-    pub fn handle_packet<I: Io<Buf = B>>(&mut self, now: Instant, packet: B, io: &mut I) {
+    pub fn handle_packet<I: Io<Buf = B> + Tell>(&mut self, now: Instant, packet: B, io: &mut I) {
         let here = Here {
             link_addresses: &self.link_addresses,
             virtual_router: [self.virtual_v4, self.virtual_v6],
@@ -38,7 +39,7 @@ impl<B: Buffer> Worker<B> {
             Class::Liveness => io.punt(Punt::Liveness, packet),
             Class::Master => io.punt(Punt::Master, packet),
             Class::Mirror(worker) if worker == self.id => self.handle_mirror(now, packet, &parsed, io),
-            Class::Mirror(worker) => self.pass_on(worker, packet, io),
+            Class::Mirror(worker) => self.pass_on(worker, packet, Handed::Plain, io),
             Class::Service { .. } | Class::Fragment { .. } if self.role == Role::Standby => {
                 self.counters.bump(Counter::DropStandby);
             }
@@ -47,29 +48,25 @@ impl<B: Buffer> Worker<B> {
                 self.handle_fragment(now, packet, &parsed, designated, io);
             }
             Class::Service { key, shard } => {
-                let owner = self.owners.of(shard);
-                if owner == self.id {
-                    self.handle_service(now, packet, &parsed, key, shard, io);
-                } else {
-                    self.pass_on(owner, packet, io);
-                }
+                self.handle_placed(now, packet, &parsed, key, shard, io);
             }
             Class::Drop(counter) => self.counters.bump(counter),
         }
     }
 
-    pub(super) fn pass_on<I: Io<Buf = B>>(
+    pub(super) fn pass_on<I: Io<Buf = B> + Tell>(
         &mut self,
         worker: crate::base::ids::WorkerId,
         mut packet: B,
+        handed: Handed,
         io: &mut I,
     ) {
         self.counters.bump(Counter::HandedOver);
-        packet.set_handed(Handed::Plain);
+        packet.set_handed(handed);
         io.hand_over(worker, packet);
     }
 
-    pub(super) fn handle_service<I: Io<Buf = B>>(
+    pub(super) fn handle_service<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         packet: B,
@@ -89,9 +86,10 @@ impl<B: Buffer> Worker<B> {
             return self.handle_first(now, packet, parsed, key, shard, segment, io);
         };
         match self.see(now, index, direction, segment, ip_len(parsed)) {
-            Seen::Reopened if is_later => self.counters.bump(Counter::DropNoFlow),
-            Seen::Reopened => self.handle_first(now, packet, parsed, key, shard, segment, io),
-            Seen::Forward { adjacency, translated, held } => {
+            Seen::Gone => self.counters.bump(Counter::DropNoFlow),
+            Seen::Reopened { .. } if is_later => self.counters.bump(Counter::DropNoFlow),
+            Seen::Reopened { shard } => self.handle_first(now, packet, parsed, key, shard, segment, io),
+            Seen::Forward { shard, adjacency, translated, held } => {
                 let flow = (shard, index);
                 self.forward(now, packet, parsed, &key, &translated, flow, held, adjacency, io);
             }
@@ -108,7 +106,8 @@ impl<B: Buffer> Worker<B> {
         bytes: u64,
     ) -> Seen {
         let term = self.mirror.standing().term;
-        let Some(mut flow) = self.flows.table.get(index) else { return Seen::Reopened };
+        let Some(mut flow) = self.flows.table.get(index) else { return Seen::Gone };
+        let shard = flow.shard;
         if flow.flags.contains(FlowFlags::FROM_PEER) {
             // What passed by the former active since its last record cannot be known.
             flow.tcp = flow.tcp.after_takeover();
@@ -120,10 +119,11 @@ impl<B: Buffer> Worker<B> {
         };
         let mut is_news = false;
         match transition {
+            Transition::Reopen if !self.placer.can_wait(2) => return Seen::Gone,
             Transition::Reopen => {
                 self.counters.bump(Counter::FlowsReopened);
                 self.end_flow(now, index);
-                return Seen::Reopened;
+                return Seen::Reopened { shard };
             }
             Transition::To(state) if flow.tcp.is_same_to_peers(state) => flow.tcp = state,
             Transition::To(state) => {
@@ -151,12 +151,12 @@ impl<B: Buffer> Worker<B> {
         if is_news && flow.is_mirrored() {
             self.mirror.flow_changed(now, flow.shard, index, false);
         }
-        Seen::Forward { adjacency, translated, held: flow.flags.contains(FlowFlags::HELD) }
+        Seen::Forward { shard, adjacency, translated, held: flow.flags.contains(FlowFlags::HELD) }
     }
 
     /// Rewrites a packet of a flow and sends it, or lets it wait behind held ones.
     #[expect(clippy::too_many_arguments, reason = "a packet with all that is known of it")]
-    pub(super) fn forward<I: Io<Buf = B>>(
+    pub(super) fn forward<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         mut packet: B,
@@ -202,10 +202,12 @@ fn known_hop<B>(routes: &Routes, adjacencies: &mut Adjacencies<B>, to: Address) 
 
 /// What a packet of a known flow leads to.
 enum Seen {
-    /// The flow ended: the packet begins a new one.
-    Reopened,
+    /// There is no such flow.
+    Gone,
+    /// The flow, of this shard, ended: the packet begins a new one.
+    Reopened { shard: ShardId },
     /// It goes on with this key, to this neighbour, perhaps behind packets of its flow that are held.
-    Forward { adjacency: u32, translated: Key, held: bool },
+    Forward { shard: ShardId, adjacency: u32, translated: Key, held: bool },
 }
 
 /// Bytes of the IP packet.
@@ -213,7 +215,7 @@ pub(super) fn ip_len(parsed: &Parsed) -> u64 {
     (parsed.end() - parsed.l3_offset()) as u64
 }
 
-fn segment_of(head: &[u8], parsed: &Parsed) -> Segment {
+pub(super) fn segment_of(head: &[u8], parsed: &Parsed) -> Segment {
     let flags = head.get(usize::from(parsed.l4_offset) + tcp::FLAGS).copied().unwrap_or(0);
     Segment::from_flags(flags)
 }

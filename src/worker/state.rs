@@ -1,11 +1,15 @@
 //! What the mirror's outcomes do to held packets and source-NAT ports, and what records of a peer do here.
 
+use arrayvec::ArrayVec;
+
 use crate::base::buffer::Buffer;
-use crate::base::counters::Counter;
+use crate::base::counters::{Counter, Counters};
 use crate::base::ids::ShardId;
 use crate::base::io::Io;
 use crate::base::time::{Duration, Instant};
-use crate::distributor::services::{Services, number};
+use crate::distributor::place::Placer;
+use crate::distributor::services::{Services, Whose, number};
+use crate::distributor::tell::Tell;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::Flows;
 use crate::flow::shard::owner_of;
@@ -18,6 +22,7 @@ use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::counts::Counts;
 use crate::traffic::routes::NextHop;
 use crate::worker::message::Event;
+use crate::worker::placing::keys_elsewhere;
 use crate::worker::tables::Tables;
 use crate::worker::{LATENCY_BINS, Worker};
 
@@ -26,13 +31,15 @@ const OVERDUE_INTERVAL: Duration = Duration::from_millis(10);
 
 impl<B: Buffer> Worker<B> {
     pub(super) fn poll_mirror(&mut self, now: Instant) {
-        let Worker { mirror, flows, tables, toeplitz, adjacencies, counts, events, .. } = self;
+        let Worker { mirror, flows, tables, toeplitz, placer, adjacencies, counts, events, .. } = self;
         let mut applier = Applier {
             now,
             tables,
             toeplitz,
             workers: self.workers,
             worker: self.id,
+            placer,
+            counters: &self.counters,
             adjacencies,
             counts,
             resolve: |hop| push_resolve(events, hop),
@@ -41,7 +48,7 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// Acts on what came of what was sent.
-    pub(super) fn settle<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+    pub(super) fn settle<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
         let mut outcomes = self.mirror.take_outcomes();
         for outcome in outcomes.drain(..) {
             match outcome {
@@ -70,7 +77,7 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// Lets go what no longer has to wait: the in-sync set changed.
-    pub(super) fn release_known<I: Io<Buf = B>>(&mut self, now: Instant, io: &mut I) {
+    pub(super) fn release_known<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
         let known: Vec<_> = self
             .hold
             .flows()
@@ -81,7 +88,7 @@ impl<B: Buffer> Worker<B> {
         }
     }
 
-    fn release<I: Io<Buf = B>>(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, io: &mut I) {
+    fn release<I: Io<Buf = B> + Tell>(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, io: &mut I) {
         if !self.hold.holds(shard, flow) {
             return;
         }
@@ -125,6 +132,8 @@ pub(super) struct Applier<'a, B, F> {
     pub(super) toeplitz: &'a Toeplitz,
     pub(super) workers: u16,
     pub(super) worker: crate::base::ids::WorkerId,
+    pub(super) placer: &'a mut Placer,
+    pub(super) counters: &'a Counters,
     pub(super) adjacencies: &'a mut Adjacencies<B>,
     pub(super) counts: &'a mut Counts,
     pub(super) resolve: F,
@@ -141,6 +150,31 @@ impl<B, F: FnMut(NextHop)> Applier<'_, B, F> {
             (self.resolve)(hop);
         }
         index
+    }
+
+    fn keys_elsewhere(&self, flow: &Flow) -> ArrayVec<Key, 2> {
+        keys_elsewhere(flow.shard, [&flow.client, &flow.server], &self.tables.services, self.toeplitz)
+    }
+
+    /// The packets of both directions of a flow find their way to its shard: by hash or, where keys are remembered, by the
+    /// connection store. A source-NAT port is always of its flow's shard.
+    fn belongs(&self, shard: ShardId, client: &Key, server: &Key) -> bool {
+        let services = &self.tables.services;
+        let elsewhere = keys_elsewhere(shard, [client, server], services, self.toeplitz);
+        let is_full_nat = services.whose(&server.dst) == Some(Whose::SourceNat);
+        elsewhere.is_empty() || (self.placer.is_in_use() && !(is_full_nat && elsewhere.contains(server)))
+    }
+
+    /// Before this appliance takes over, its distributors know what is not where its hash leads.
+    fn remember(&mut self, flows: &mut Flows, index: FlowIndex, flow: &Flow) {
+        let keys = self.keys_elsewhere(flow);
+        if keys.is_empty() {
+            return;
+        }
+        match self.placer.hold(self.now, &keys, flow.shard) {
+            Ok(()) => flows.table.set_flag(index, FlowFlags::REMEMBERED, true),
+            Err(_) => self.counters.bump(Counter::KeysRefused),
+        }
     }
 }
 
@@ -159,12 +193,15 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
             && flow.client.src.is_v4() == flow.client.dst.is_v4()
             && flow.server.src.is_v4() == flow.client.src.is_v4()
             && flow.server.dst.is_v4() == flow.client.src.is_v4()
-            && belongs(self.toeplitz, shard, &flow.client, &flow.server)
+            && self.belongs(shard, &flow.client, &flow.server)
             && owner_of(shard, self.workers) == self.worker;
         if !sound {
             return Err(Refusal::Inconsistent);
         }
         // What could not be forwarded here must not count as protected.
+        if !self.placer.may_hold() {
+            return Err(Refusal::TableFull);
+        }
         let routes = &self.tables.routes;
         let reached = [flow.client.src, flow.server.src].map(|to| routes.next_hop(to.ip()).is_some());
         if reached == [true, true] { Ok(()) } else { Err(Refusal::UnknownService) }
@@ -183,6 +220,7 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
         });
         self.counts.add(&flow);
         flows.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
+        self.remember(flows, index, &flow);
     }
 
     fn changed(&mut self, flows: &mut Flows, index: FlowIndex) {
@@ -191,6 +229,9 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
     }
 
     fn removed(&mut self, flows: &mut Flows, place: FlowIndex, flow: &Flow) {
+        if flow.flags.contains(FlowFlags::REMEMBERED) {
+            self.placer.forget(self.now, &self.keys_elsewhere(flow), flow.shard);
+        }
         flows.last_seen.release(place);
         self.counts.remove(flow);
         self.adjacencies.release(flow.client_adjacency);
@@ -200,10 +241,4 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
             flows.rest(self.now, flow.shard, &flow.server);
         }
     }
-}
-
-/// Both directions of a flow hash to its shard.
-fn belongs(toeplitz: &Toeplitz, shard: ShardId, client: &Key, server: &Key) -> bool {
-    toeplitz.shard_of(client.src, client.src_port) == shard
-        && toeplitz.shard_of(server.dst, server.dst_port) == shard
 }

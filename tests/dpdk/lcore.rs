@@ -38,7 +38,7 @@ impl Bench {
         let (wires, Near { rx, outboxes }) = Wires::open(eal, &snapshot);
         let (clock, counters) = (Clock::start(), Arc::new(Counters::default()));
         let (lease, turns) = (Arc::new(Lease::default()), Arc::new(Turns::default()));
-        let mut ends = rings::make(eal, 1, 0).unwrap();
+        let mut ends = rings::make(eal, 1, 0, false).unwrap();
         let worker = wires.worker(&snapshot, clock.now(), &counters);
         let world = DpdkIo::new(DpdkIoSetup {
             worker: WorkerId(0),

@@ -44,7 +44,7 @@ impl Bench {
         let turns: [Arc<Turns>; 2] = Default::default();
         let lease = Arc::new(Lease::default());
         lease.publish(clock.now() + Duration::from_secs(3600));
-        let mut ends = rings::make(eal, 1, 1).unwrap();
+        let mut ends = rings::make(eal, 1, 1, false).unwrap();
         let worker = wires.worker(&snapshot, clock.now(), &counters[0]);
         let world = DpdkIo::new(DpdkIoSetup {
             worker: WorkerId(0),
@@ -62,8 +62,12 @@ impl Bench {
             workers: 1,
             link_addresses: wires.macs.clone(),
             toeplitz: wires::toeplitz(),
+            me: WorkerId(1),
+            hash_seed: 5,
+            now: clock.now(),
             counters: Arc::clone(&counters[1]),
-        });
+        })
+        .expect("memory");
         let site = Intake::new(rx, ends.distributors.remove(0), clock, Arc::clone(&counters[1]));
         let idler = Idler::new(Idle::Poll);
         let mut bench = Bench {

@@ -8,6 +8,7 @@ use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::rng::Rng;
 use baton::base::time::{Duration, Instant};
+use baton::distributor::tell::Tell;
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
 use baton::worker::Worker;
 
@@ -112,6 +113,8 @@ impl PassOn for Kept {
         panic!("there is no worker {to}");
     }
 }
+
+impl Tell for Kept {}
 
 impl Io for Kept {
     type Shared = SharedPlainBuffer;

@@ -10,6 +10,7 @@ use baton::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
 use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::time::Instant;
 use baton::config::snapshot::Snapshot;
+use baton::distributor::tell::{Tell, Told};
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
 use baton::mirror::Variant;
@@ -141,6 +142,9 @@ pub struct MemoryIo {
     pub sent: Vec<Sent>,
     pub punted: Vec<(Punt, Vec<u8>)>,
     pub handed: Vec<(WorkerId, PlainBuffer)>,
+    pub told: Vec<Told>,
+    /// Others have no room for what is told.
+    pub is_deaf: bool,
 }
 
 impl PassOn for MemoryIo {
@@ -152,6 +156,19 @@ impl PassOn for MemoryIo {
 
     fn hand_over(&mut self, to: WorkerId, packet: PlainBuffer) {
         self.handed.push((to, packet));
+    }
+}
+
+impl Tell for MemoryIo {
+    fn room_to_tell(&self) -> usize {
+        if self.is_deaf { 0 } else { 1000 }
+    }
+
+    fn tell_others(&mut self, told: &Told) -> bool {
+        if !self.is_deaf {
+            self.told.push(*told);
+        }
+        !self.is_deaf
     }
 }
 

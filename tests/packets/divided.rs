@@ -12,6 +12,7 @@ use baton::base::ids::{PortId, WorkerId};
 use baton::base::io::{Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::rng::Rng;
+use baton::base::time::Instant;
 use baton::distributor::spread::{Distributor, DistributorSetup};
 use baton::driver::memory::PlainBuffer;
 use baton::wire::fragment::Fragment;
@@ -78,22 +79,25 @@ impl Appliance {
             bench.command(Command::Role { epoch: 1, role, term: TERM });
             bench
         };
-        let distributor = |_| {
+        let distributor = |number| {
             let counters = Arc::new(Counters::default());
             let setup = DistributorSetup {
                 snapshot: snapshot(1),
                 workers: count,
                 link_addresses: OWN_MACS.to_vec(),
                 toeplitz: toeplitz(),
+                me: WorkerId(number),
+                hash_seed: 5,
+                now: Instant::ZERO,
                 counters: Arc::clone(&counters),
             };
-            (Distributor::new(setup), MemoryIo::default(), counters)
+            (Distributor::new(setup).expect("memory"), MemoryIo::default(), counters)
         };
         let rings = |_| (0..count).map(|_| VecDeque::new()).collect();
         Appliance {
             division,
             workers: (0..count).map(worker).collect(),
-            distributors: (0..division.distributors).map(distributor).collect(),
+            distributors: (count..count + division.distributors).map(distributor).collect(),
             rx: (0..division.lcores()).map(|_| VecDeque::new()).collect(),
             rings: (0..division.lcores()).map(rings).collect(),
             sent: Vec::new(),
@@ -139,7 +143,7 @@ impl Appliance {
             std::mem::take(&mut bench.io.handed)
         } else {
             let (distributor, io, _) = &mut self.distributors[lcore - first_distributor];
-            distributor.handle_burst(&mut received, io);
+            distributor.handle_burst(Instant::ZERO, &mut received, io);
             assert!(io.sent.is_empty(), "it sends nothing itself");
             std::mem::take(&mut io.handed)
         };

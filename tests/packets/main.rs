@@ -9,4 +9,5 @@ mod fragments;
 mod mirrored;
 mod pair;
 mod pieces;
+mod selection;
 mod translated;

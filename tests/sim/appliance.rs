@@ -126,13 +126,19 @@ impl Appliance {
         let first_owns_all = variants.division == DivisionVariant::FirstOwnsAll;
         let mut program = |number: u16, counters: &Arc<Counters>| {
             if number >= workers {
-                return Program::Distributor(Box::new(Distributor::new(DistributorSetup {
-                    snapshot: Arc::clone(&snapshot),
-                    workers,
-                    link_addresses: link_addresses(at),
-                    toeplitz: Arc::clone(&toeplitz),
-                    counters: Arc::clone(counters),
-                })));
+                return Program::Distributor(Box::new(
+                    Distributor::new(DistributorSetup {
+                        snapshot: Arc::clone(&snapshot),
+                        workers,
+                        link_addresses: link_addresses(at),
+                        toeplitz: Arc::clone(&toeplitz),
+                        me: WorkerId(number),
+                        hash_seed: 5,
+                        now,
+                        counters: Arc::clone(counters),
+                    })
+                    .expect("memory"),
+                ));
             }
             let worker = Worker::new(WorkerSetup {
                 id: WorkerId(number),

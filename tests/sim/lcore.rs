@@ -10,6 +10,7 @@ use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::time::{Duration, Instant};
 use baton::distributor::spread::Distributor;
+use baton::distributor::tell::Tell;
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
 use baton::worker::message::{Command, Event};
 use baton::worker::{Origin, Worker};
@@ -54,6 +55,8 @@ impl PassOn for Outside {
         self.handed.push((to, packet));
     }
 }
+
+impl Tell for Outside {}
 
 impl Io for Outside {
     type Shared = SharedPlainBuffer;
@@ -200,7 +203,7 @@ impl Lcore {
         let worker = match &mut self.program {
             Program::Worker(worker) => worker,
             Program::Distributor(distributor) => {
-                distributor.handle_burst(&mut burst, &mut outside);
+                distributor.handle_burst(now, &mut burst, &mut outside);
                 return outside;
             }
         };

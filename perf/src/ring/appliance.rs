@@ -276,7 +276,7 @@ impl Appliance {
             wires.push(part.wire);
         }
         let counters = Arc::new(Counters::default());
-        let mut ends = rings::make(eal, 1, 0)?;
+        let mut ends = rings::make(eal, 1, 0, false)?;
         let worker = Worker::<Packet>::new(worker_setup(checked, 1, clock.now(), &counters)?)?;
         worker.flows().populate();
         let last_seen = vec![(WorkerId(0), worker.flows().last_seen.clone())];

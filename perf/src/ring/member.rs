@@ -11,6 +11,7 @@ use baton::base::ids::{BootId, GroupId, NodeId, PortId, WorkerId};
 use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::time::Instant;
 use baton::config::checked::Checked;
+use baton::distributor::tell::Tell;
 use baton::driver::checksum::Capabilities;
 use baton::driver::clock::Clock;
 use baton::driver::mbuf::{Packet, SharedPacket, TxAbilities};
@@ -38,6 +39,8 @@ impl PassOn for Kept {
 
     fn hand_over(&mut self, _: WorkerId, _: Packet) {}
 }
+
+impl Tell for Kept {}
 
 impl Io for Kept {
     type Shared = SharedPacket;

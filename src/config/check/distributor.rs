@@ -1,7 +1,7 @@
 //! `[distributor]`, and what it has to do with the other tables (REQ D2).
 
 use crate::base::ids::WorkerId;
-use crate::config::checked::{ChosenMethod, Class, Distributor, HashMethod, LcoreRole, Managers, Method};
+use crate::config::checked::{ChosenMethod, Class, Distributor, LcoreRole, Managers, Method};
 use crate::config::file::{ClassFile, DistributorFile, File, WorkerFile};
 use crate::config::report::{Place, Report};
 
@@ -12,7 +12,7 @@ pub fn check(file: &File, report: &mut Report) -> Option<Distributor> {
     let distributor = file.distributor.get()?;
     let managers = managers(file);
     needs(file, distributor, report);
-    not_connected_yet(file, distributor, report);
+    not_connected_yet(distributor, report);
     ratio(distributor, managers.as_deref(), report);
     classes(distributor, managers.as_deref(), report);
     zones(file, managers.as_deref(), report);
@@ -101,11 +101,7 @@ fn needs(file: &File, distributor: &DistributorFile, report: &mut Report) {
 }
 
 /// What is accepted and does nothing so far.
-fn not_connected_yet(file: &File, distributor: &DistributorFile, report: &mut Report) {
-    let other = |(_, method): &(&Place, Method)| *method != Method::Hash(HashMethod::Source);
-    if let Some((place, _)) = methods(file).find(other) {
-        report.warn(place, "not connected to the packet path yet: connections go by \"source\"");
-    }
+fn not_connected_yet(distributor: &DistributorFile, report: &mut Report) {
     if distributor.route_to_servers.get() == Some(&true) {
         report.warn(&distributor.route_to_servers.place, "not connected to the packet path yet");
     }

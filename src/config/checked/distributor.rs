@@ -91,6 +91,14 @@ impl Method {
         }
     }
 
+    /// What is hashed of a key, to find its home where its traffic manager is chosen.
+    pub const fn hash(self) -> HashMethod {
+        match self {
+            Method::Hash(hash) => hash,
+            Method::Chosen(_) => HashMethod::Source,
+        }
+    }
+
     /// As the configuration has it.
     pub const fn text(self) -> &'static str {
         match self {

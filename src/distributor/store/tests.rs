@@ -69,12 +69,41 @@ fn shown(store: &Store, now: Instant) -> Vec<(Shape, Key, ShardId, State)> {
     shown
 }
 
+/// What was found, whether or not it is of a flow that a traffic manager said it has.
+fn shard_of(found: Found) -> Found {
+    match found {
+        Found::Flow(shard) => Found::Shard(shard),
+        Found::Nothing | Found::Shard(_) | Found::Ignored | Found::Learned { .. } => found,
+    }
+}
+
+#[test]
+fn only_a_full_key_that_a_traffic_manager_holds_is_of_a_flow() {
+    for (what, is_flow) in
+        [(HELD, true), (CHOSEN, false), (What::Memorize(Lifetime::Idle(Duration::from_secs(60))), false)]
+    {
+        for shape in Shape::ORDER {
+            let mut store = store(64);
+            assert_eq!(store.take(START, &signal(what, shape)).outcome, Outcome::Done);
+            let is_flow = is_flow && shape == Shape::Full;
+            let expected = if is_flow { Found::Flow(SHARD) } else { Found::Shard(SHARD) };
+            assert_eq!(store.look_up(START, &KEY, true), expected, "{what:?} {shape}");
+            // While it closes, its flow is still there.
+            assert_eq!(store.take(START, &signal(What::Age, shape)).outcome, Outcome::Done);
+            assert_eq!(
+                matches!(store.look_up(START, &KEY, true), Found::Flow(_)),
+                is_flow || shape == Shape::Full
+            );
+        }
+    }
+}
+
 #[test]
 fn an_empty_store_knows_nothing() {
     let mut store = store(64);
     store.prefetch(&KEY);
     assert!(store.is_empty());
-    assert_eq!(store.look_up(START, &KEY, true), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(START, &KEY, true)), Found::Nothing);
     assert_eq!((store.sweep(START), store.entries(START, 0, 64).count()), (None, 0));
 }
 
@@ -88,13 +117,13 @@ fn the_most_specific_key_decides_and_each_less_specific_one_when_it_is_gone() {
     assert_eq!(store.len(), 6);
     for (shape, shard) in Shape::ORDER.into_iter().zip(1..) {
         store.prefetch(&KEY);
-        assert_eq!(store.look_up(START, &KEY, true), Found::Shard(ShardId(shard)), "{shape}");
+        assert_eq!(shard_of(store.look_up(START, &KEY, true)), Found::Shard(ShardId(shard)), "{shape}");
         assert_eq!(store.len_of(shape), 1);
         let forget = Signal { shard: ShardId(shard), ..signal(What::Forget, shape) };
         assert_eq!(store.take(START, &forget).outcome, Outcome::Done);
         assert_eq!(store.len_of(shape), 0);
     }
-    assert_eq!((store.look_up(START, &KEY, true), store.len()), (Found::Nothing, 0));
+    assert_eq!((shard_of(store.look_up(START, &KEY, true)), store.len()), (Found::Nothing, 0));
 }
 
 #[test]
@@ -117,10 +146,10 @@ fn each_shape_fits_packets_that_differ_where_it_does_not_count() {
             Key { dst_port: other.dst_port, ..KEY },
             Key { dst: other.dst, ..KEY },
         ];
-        let found = packets.map(|key| store.look_up(START, &key, true) == Found::Shard(SHARD));
+        let found = packets.map(|key| shard_of(store.look_up(START, &key, true)) == Found::Shard(SHARD));
         assert_eq!(found, expected, "{shape}");
         for key in [Key { vlan: 5, ..KEY }, Key { protocol: UDP, ..KEY }] {
-            assert_eq!(store.look_up(START, &key, true), Found::Nothing, "{shape}");
+            assert_eq!(shard_of(store.look_up(START, &key, true)), Found::Nothing, "{shape}");
         }
     }
 }
@@ -129,25 +158,26 @@ fn each_shape_fits_packets_that_differ_where_it_does_not_count() {
 fn a_full_key_without_ports_is_not_a_pair_of_addresses() {
     let bare = Key { src_port: 0, dst_port: 0, ..KEY };
     let mut store = store_with(&[Signal { key: bare, ..full(HELD) }]);
-    assert_eq!(store.look_up(START, &KEY, true), Found::Nothing);
-    assert_eq!(store.look_up(START, &bare, true), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(START, &KEY, true)), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(START, &bare, true)), Found::Shard(SHARD));
     let pair = Signal { shard: ShardId(9), ..signal(HELD, Shape::Addresses) };
     assert_eq!(store.take(START, &pair).outcome, Outcome::Done);
-    assert_eq!(store.look_up(START, &KEY, true), Found::Shard(ShardId(9)));
-    assert_eq!(store.look_up(START, &bare, true), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(START, &KEY, true)), Found::Shard(ShardId(9)));
+    assert_eq!(shard_of(store.look_up(START, &bare, true)), Found::Shard(SHARD));
 }
 
 #[test]
 fn the_first_packet_that_fits_an_expected_key_teaches_the_missing_fields() {
     for shape in [Shape::NoSourcePort, Shape::NoDestinationPort, Shape::Addresses, Shape::Service] {
         let mut store = store_with(&[signal(once(30), shape)]);
-        let before = store.look_up(after(10), &KEY, false);
+        let before = shard_of(store.look_up(after(10), &KEY, false));
         assert_eq!(
             (before, store.len_of(shape)),
             (Found::Shard(SHARD), 1),
             "an error message learns nothing"
         );
-        let Found::Learned { shard, signals: [memorize, forget] } = store.look_up(after(20), &KEY, true)
+        let Found::Learned { shard, signals: [memorize, forget] } =
+            shard_of(store.look_up(after(20), &KEY, true))
         else {
             panic!("{shape} learned nothing");
         };
@@ -156,9 +186,9 @@ fn the_first_packet_that_fits_an_expected_key_teaches_the_missing_fields() {
         assert_eq!(forget, Signal { key: shape.of(&KEY), ..signal(What::Forget, shape) });
         assert_eq!((store.len(), store.len_of(Shape::Full), store.len_of(shape)), (1, 1, 0));
         // The same flow goes on; another one that would have fitted is nobody's.
-        assert_eq!(store.look_up(after(30), &KEY, true), Found::Shard(SHARD));
+        assert_eq!(shard_of(store.look_up(after(30), &KEY, true)), Found::Shard(SHARD));
         let other = Key { src_port: KEY.src_port ^ 1, dst_port: KEY.dst_port ^ 1, ..KEY };
-        assert_eq!(store.look_up(after(30), &other, true), Found::Nothing);
+        assert_eq!(shard_of(store.look_up(after(30), &other, true)), Found::Nothing);
         // Another distributor that is told the same knows the same.
         let mut second = store_with(&[signal(once(30), shape)]);
         let outcomes = [memorize, forget].map(|signal| second.take(after(20), &signal).outcome);
@@ -171,14 +201,14 @@ fn the_first_packet_that_fits_an_expected_key_teaches_the_missing_fields() {
 fn what_was_learned_ends_soon_unless_the_traffic_manager_confirms_it() {
     for confirms in [false, true] {
         let mut store = store_with(&[signal(once(30), Shape::NoSourcePort)]);
-        assert!(matches!(store.look_up(START, &KEY, true), Found::Learned { .. }));
+        assert!(matches!(shard_of(store.look_up(START, &KEY, true)), Found::Learned { .. }));
         if confirms {
             assert_eq!(store.take(after(100), &full(HELD)).outcome, Outcome::Done);
         }
         // Packets do not prolong it.
-        assert_eq!(store.look_up(after(9_900), &KEY, true), Found::Shard(SHARD));
+        assert_eq!(shard_of(store.look_up(after(9_900), &KEY, true)), Found::Shard(SHARD));
         let expected = if confirms { Found::Shard(SHARD) } else { Found::Nothing };
-        assert_eq!(store.look_up(after(10_200), &KEY, true), expected);
+        assert_eq!(shard_of(store.look_up(after(10_200), &KEY, true)), expected);
         assert_eq!((store.len(), store.chosen()), (u32::from(confirms), 0));
     }
 }
@@ -186,35 +216,35 @@ fn what_was_learned_ends_soon_unless_the_traffic_manager_confirms_it() {
 #[test]
 fn an_expectation_is_given_up_in_its_time() {
     let mut store = store_with(&[signal(once(30), Shape::NoSourcePort)]);
-    assert_eq!(store.look_up(after(30_000), &KEY, false), Found::Shard(SHARD));
-    assert_eq!(store.look_up(after(30_200), &KEY, true), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(after(30_000), &KEY, false)), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(after(30_200), &KEY, true)), Found::Nothing);
     assert!(store.is_empty());
 }
 
 #[test]
 fn a_full_key_that_is_expected_has_nothing_to_learn() {
     let mut store = store_with(&[full(once(30))]);
-    assert_eq!(store.look_up(START, &KEY, true), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(START, &KEY, true)), Found::Shard(SHARD));
     assert_eq!(state(&mut store, START, Shape::Full), State::Idle);
 }
 
 #[test]
 fn an_idle_key_lives_by_packets_that_refresh() {
     let mut store = store_with(&[full(idle(5))]);
-    assert_eq!(store.look_up(after(4_900), &KEY, true), Found::Shard(SHARD));
-    assert_eq!(store.look_up(after(9_800), &KEY, false), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(after(4_900), &KEY, true)), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(after(9_800), &KEY, false)), Found::Shard(SHARD));
     assert_eq!(
-        store.look_up(after(9_900), &KEY, false),
+        shard_of(store.look_up(after(9_900), &KEY, false)),
         Found::Shard(SHARD),
         "the fragment refreshed nothing"
     );
-    assert_eq!(store.look_up(after(10_100), &KEY, true), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(after(10_100), &KEY, true)), Found::Nothing);
 }
 
 #[test]
 fn a_held_key_ends_by_a_signal_only() {
     let mut store = store_with(&[full(HELD)]);
-    assert_eq!(store.look_up(after(1 << 40), &KEY, true), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(after(1 << 40), &KEY, true)), Found::Shard(SHARD));
     assert_eq!(store.take(after(1 << 40), &full(What::Forget)).outcome, Outcome::Done);
     assert_eq!(store.take(after(1 << 40), &full(What::Forget)).outcome, Outcome::Unchanged);
     assert!(store.is_empty());
@@ -224,36 +254,36 @@ fn a_held_key_ends_by_a_signal_only() {
 fn an_aged_key_ends_though_it_is_used() {
     let mut store = store_with(&[full(idle(300)), full(What::Age)]);
     for millis in [5_000, 9_900] {
-        assert_eq!(store.look_up(after(millis), &KEY, true), Found::Shard(SHARD));
+        assert_eq!(shard_of(store.look_up(after(millis), &KEY, true)), Found::Shard(SHARD));
         // Said again, it takes no longer.
         assert_eq!(store.take(after(millis), &full(What::Age)).outcome, Outcome::Unchanged);
     }
-    assert_eq!(store.look_up(after(10_200), &KEY, true), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(after(10_200), &KEY, true)), Found::Nothing);
     // Memorized again before its end, it stays.
     let mut store = store_with(&[full(HELD), full(What::Age), full(HELD)]);
-    assert_eq!(store.look_up(after(20_000), &KEY, true), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(after(20_000), &KEY, true)), Found::Shard(SHARD));
 }
 
 #[test]
 fn ageing_prolongs_nothing() {
     let mut store = store_with(&[signal(once(3), Shape::Addresses), signal(What::Age, Shape::Addresses)]);
-    assert_eq!(store.look_up(after(3_200), &KEY, true), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(after(3_200), &KEY, true)), Found::Nothing);
 }
 
 #[test]
 fn an_ignored_key_hides_less_specific_ones_and_learns_nothing() {
     let expected = signal(once(30), Shape::NoSourcePort);
     let mut store = store_with(&[signal(HELD, Shape::Service), expected, full(What::Ignore)]);
-    assert_eq!(store.look_up(after(1_000_000), &KEY, true), Found::Ignored);
+    assert_eq!(shard_of(store.look_up(after(1_000_000), &KEY, true)), Found::Ignored);
     assert_eq!(store.len_of(Shape::NoSourcePort), 1);
     // Of whatever shard, it is forgotten.
     let forget = Signal { shard: ShardId(200), ..full(What::Forget) };
     assert_eq!(store.take(after(1_000_000), &forget).outcome, Outcome::Done);
-    assert_eq!(store.look_up(after(1_000_000), &KEY, true), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(after(1_000_000), &KEY, true)), Found::Shard(SHARD));
     // Aged, it ends by itself.
     let mut store = store_with(&[full(What::Ignore), full(What::Age)]);
-    assert_eq!(store.look_up(after(9_900), &KEY, true), Found::Ignored);
-    assert_eq!(store.look_up(after(10_200), &KEY, true), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(after(9_900), &KEY, true)), Found::Ignored);
+    assert_eq!(shard_of(store.look_up(after(10_200), &KEY, true)), Found::Nothing);
 }
 
 #[test]
@@ -267,8 +297,8 @@ fn a_signal_of_an_owner_before_changes_nothing() {
             took,
             Took { outcome: Outcome::Unchanged, pass_on: Some(Signal { mirror: false, ..stale }) }
         );
-        assert_eq!(store.look_up(after(4_900), &KEY, false), Found::Shard(SHARD));
-        assert_eq!(store.look_up(after(5_200), &KEY, false), Found::Nothing);
+        assert_eq!(shard_of(store.look_up(after(4_900), &KEY, false)), Found::Shard(SHARD));
+        assert_eq!(shard_of(store.look_up(after(5_200), &KEY, false)), Found::Nothing);
     }
 }
 
@@ -277,11 +307,11 @@ fn of_two_choices_the_lower_shard_stands_in_whatever_order_they_come() {
     let choices = [3, 9].map(|shard| Signal { shard: ShardId(shard), ..full(CHOSEN) });
     for [first, second] in [choices, [choices[1], choices[0]]] {
         let mut store = store_with(&[first, second]);
-        assert_eq!(store.look_up(START, &KEY, true), Found::Shard(ShardId(3)));
+        assert_eq!(shard_of(store.look_up(START, &KEY, true)), Found::Shard(ShardId(3)));
         // A traffic manager's word stands against both.
         assert_eq!(store.take(START, &Signal { shard: ShardId(9), ..full(HELD) }).outcome, Outcome::Done);
         assert_eq!(store.take(START, &choices[0]).outcome, Outcome::Unchanged);
-        assert_eq!(store.look_up(START, &KEY, true), Found::Shard(ShardId(9)));
+        assert_eq!(shard_of(store.look_up(START, &KEY, true)), Found::Shard(ShardId(9)));
     }
 }
 
@@ -318,7 +348,7 @@ fn a_key_that_one_distributor_sees_is_not_idle_for_the_others() {
     let mut told = 0;
     for tenth in 0..3_000 {
         let now = after(tenth * 100);
-        assert_eq!(stores[0].look_up(now, &KEY, true), Found::Shard(SHARD));
+        assert_eq!(shard_of(stores[0].look_up(now, &KEY, true)), Found::Shard(SHARD));
         if let Some(used) = stores[0].sweep(now) {
             told += 1;
             assert_eq!((used.what, used.mirror), (What::Used, false));
@@ -351,11 +381,11 @@ fn a_full_store_refuses_and_keeps_what_it_has() {
     let refused = store.take(START, &held(100));
     assert_eq!((refused.outcome, refused.pass_on.is_some()), (Outcome::Full, true));
     for n in 0..100 {
-        assert_eq!(store.look_up(START, &numbered(n), true), Found::Shard(SHARD));
+        assert_eq!(shard_of(store.look_up(START, &numbered(n), true)), Found::Shard(SHARD));
         // What is known already needs no room.
         assert_eq!(store.take(START, &held(n)).outcome, Outcome::Done);
     }
-    assert_eq!(store.look_up(START, &numbered(100), true), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(START, &numbered(100), true)), Found::Nothing);
     assert_eq!(store.take(START, &Signal { what: What::Forget, ..held(50) }).outcome, Outcome::Done);
     assert_eq!(store.take(START, &held(100)).outcome, Outcome::Done);
 }
@@ -370,7 +400,7 @@ fn what_has_timed_out_gives_way_in_a_full_store() {
     let more = Signal { key: numbered(20), ..full(HELD) };
     assert_eq!(store.take(after(1_000), &more).outcome, Outcome::Full);
     assert_eq!(store.take(after(1_200), &more).outcome, Outcome::Done);
-    assert_eq!(store.look_up(after(1_200), &numbered(13), true), Found::Nothing);
+    assert_eq!(shard_of(store.look_up(after(1_200), &numbered(13), true)), Found::Nothing);
     assert_eq!(store.len(), 20);
 }
 
@@ -400,7 +430,7 @@ fn packets_alone_never_make_more_keys() {
     let mut rng = Rng::with_seed(1);
     for _ in 0..10_000 {
         let key = Key { src_port: rng.u16(..), ..numbered(rng.u32(0..120)) };
-        let _ = store.look_up(START, &key, true);
+        let _ = shard_of(store.look_up(START, &key, true));
         assert_eq!(store.len(), 100);
     }
     assert_eq!((store.chosen(), store.len_of(Shape::NoSourcePort)), (100, 0));
@@ -415,7 +445,7 @@ fn what_another_distributor_learned_finds_room_in_a_full_store() {
     assert_eq!(store.take(START, &signal(once(30), partial)).outcome, Outcome::Done);
     assert_eq!(store.take(START, &full(CHOSEN)).outcome, Outcome::Done);
     assert_eq!(store.take(START, &signal(What::Forget, partial)).outcome, Outcome::Unchanged);
-    assert_eq!(store.look_up(START, &KEY, true), Found::Shard(SHARD));
+    assert_eq!(shard_of(store.look_up(START, &KEY, true)), Found::Shard(SHARD));
     // Of another shard it was not expected.
     let foreign = Signal { key: numbered(1), shard: ShardId(8), ..full(CHOSEN) };
     assert_eq!(store.take(START, &foreign).outcome, Outcome::Full);
