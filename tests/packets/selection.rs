@@ -42,6 +42,7 @@ impl Workers {
             server.select = if server.name == "alone" { server.select } else { method };
         }
         checked.distributor.max_keys = 10_000;
+        checked.distributor.remembers = true;
         edit(&mut checked);
         let snapshot = Arc::new(Snapshot { generation: 1, checked });
         let bench = |id| {

@@ -1,7 +1,7 @@
 //! `[distributor]`, and what it has to do with the other tables (REQ D2).
 
 use crate::base::ids::WorkerId;
-use crate::config::checked::{ChosenMethod, Class, Distributor, LcoreRole, Managers, Method};
+use crate::config::checked::{ChosenMethod, Class, Distributor, HashMethod, LcoreRole, Managers, Method};
 use crate::config::file::{ClassFile, DistributorFile, File, WorkerFile};
 use crate::config::report::{Place, Report};
 
