@@ -12,10 +12,11 @@
 //! * [`flows`]: all flows of a worker: the table and the shards.
 //! * [`table`], on [`index`] (buckets of one line), [`layout`] (a flow in parts) and [`image`] (a key in
 //!   sixteen bytes): what every packet goes through.
-//! * [`entry`]: a flow as a value; [`key`]: its keys; [`tcp_state`]: what flags say.
+//! * [`entry`]: a flow as a value; [`key`]: its keys; [`tcp_state`]: what flags say;
+//!   [`sequence`]: which of them the other end takes.
 //! * [`shard`]: an order of changes and its [`ports`], of which some are [`resting`]; [`toeplitz`]: which one.
 //!
-//! Not yet: sequence numbers in the TCP state (REQ D8), buddy links (REQ C9).
+//! Not yet: a flow that asks [`sequence`] (REQ D8), buddy links (REQ C9).
 
 pub mod aging;
 pub mod entry;
@@ -26,6 +27,7 @@ pub mod key;
 pub mod layout;
 pub mod ports;
 pub mod resting;
+pub mod sequence;
 pub mod shard;
 pub mod table;
 pub mod tcp_state;
