@@ -365,6 +365,15 @@ fn a_key_that_one_distributor_sees_is_not_idle_for_the_others() {
     assert!(stores[1].is_empty());
 }
 
+#[test]
+fn a_key_that_nobody_uses_is_not_said_to_be_used() {
+    let mut store = store_with(&[full(idle(4))]);
+    for tenth in 0..=40 {
+        assert_eq!((store.sweep(after(tenth * 100)), store.len()), (None, 1));
+    }
+    assert_eq!((store.sweep(after(4_100)), store.len()), (None, 0));
+}
+
 fn numbered(n: u32) -> Key {
     let mut octets = [0x20; 16];
     octets[12..].copy_from_slice(&n.to_be_bytes());
