@@ -112,6 +112,10 @@ counters! {
     KeysLearned => "keys_learned",
     /// Connection keys of which another lcore told, for which there was no room.
     KeysRefused => "keys_refused",
+    /// TCP resets that went on and ended no watched connection: outside of the window, or of an end not seen before.
+    ResetsOutside => "resets_outside",
+    /// FINs that went on and did not count for a watched connection: outside of the window.
+    FinsOutside => "fins_outside",
     /// Packets handed to the traffic manager that owns their shard.
     HandedOver => "handed_over",
     /// Flows made.

@@ -51,7 +51,7 @@ const BLOCK: usize = 16;
 const SETTLED_FROM: u8 = TcpState::Established.number();
 
 /// Flows of which a packet needs more than to be rewritten.
-const UNUSUAL: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD);
+const UNUSUAL: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD).with(FlowFlags::REMEMBERED);
 
 /// What is known of a packet between the stages.
 #[derive(Clone, Copy)]
@@ -306,8 +306,9 @@ impl<B: Buffer> Worker<B> {
         let (flow, direction) = (note.candidate.flow(), note.candidate.direction());
         let Some(hot) = self.flows.table.hot_at(note.candidate, note.image) else { return Some(packet) };
         let Some(link) = self.adjacencies.link(hot.adjacency_slot(direction)) else { return Some(packet) };
-        if hot.flags().has_any(UNUSUAL) {
-            return Some(packet);
+        let flags = hot.flags();
+        if flags.has_any(UNUSUAL) {
+            return self.forward_watched(turn, note, flags, packet, io);
         }
         let state = hot.tcp_number();
         if note.flags & !DATAGRAM != PLAIN || state < SETTLED_FROM {
@@ -317,6 +318,29 @@ impl<B: Buffer> Worker<B> {
         self.flows.last_seen.mark(flow, turn.mark(state));
         io.send(link.port, packet, TxClass::Service);
         None
+    }
+
+    /// As [`Worker::forward_noted`], a packet of an unusual flow. If all that is unusual is that its keys are remembered, and
+    /// the packet says neither SYN nor FIN nor RST, then it is watched, and goes on as any.
+    #[cold]
+    fn forward_watched<I: Io<Buf = B> + Tell>(
+        &mut self,
+        turn: &Turn,
+        note: &Note,
+        flags: FlowFlags,
+        packet: B,
+        io: &mut I,
+    ) -> Option<B> {
+        if flags.has_any(FlowFlags::FROM_PEER.with(FlowFlags::HELD)) || note.flags & FLAGS != PLAIN {
+            return Some(packet);
+        }
+        if note.flags & DATAGRAM == 0 {
+            let (flow, direction) = (note.candidate.flow(), note.candidate.direction());
+            let header = if note.flags & WIDE == 0 { 20 } else { 40 };
+            let len = usize::from(note.ip_len).saturating_sub(header);
+            self.watch(turn.now, flow, direction, (packet.head(), ethernet::HEADER_LEN + header, len));
+        }
+        self.forward_changing(turn, note, packet, io)
     }
 
     /// As [`Worker::forward_noted`], a packet that may change its flow's state, or is over IPv6; what

@@ -19,7 +19,7 @@ use crate::flow::key::{Key, UDP};
 use crate::flow::ports::{Allocation, Draw, Wanted};
 use crate::flow::table::{Insert, Probe};
 use crate::flow::tcp_state::Segment;
-use crate::flow::{Flow, FlowIndex, Stamp, TcpState};
+use crate::flow::{Direction, Flow, FlowIndex, Stamp, TcpState};
 use crate::traffic::forward::translate::{Translated, has_hops, translate};
 use crate::wire::parse::Parsed;
 use crate::worker::Worker;
@@ -89,8 +89,14 @@ impl<B: Buffer> Worker<B> {
         self.decide(&mut coming);
         match self.make(now, &coming, (1, ip_len(parsed))) {
             Ok(Made { index, flow, holds }) => {
-                if let Err(counter) = self.remember(now, index, &flow, io) {
-                    return self.counters.bump(counter);
+                match self.remember(now, index, &flow, io) {
+                    Ok(true) if segment.is_some() => {
+                        let at = usize::from(parsed.l4_offset);
+                        let segment = (packet.head(), at, parsed.end().saturating_sub(at));
+                        self.watch(now, index, Direction::FromClient, segment);
+                    }
+                    Ok(_) => {}
+                    Err(counter) => return self.counters.bump(counter),
                 }
                 let (translated, adjacency) = (flow.server.reversed(), flow.server_adjacency);
                 if holds {

@@ -13,6 +13,7 @@
 //! * `placing`: whom a packet is for.
 //! * `first`: the first packet of a flow.
 //! * `fragments`: packets in pieces.
+//! * `watching`: the sequence numbers of connections whose keys are remembered.
 //! * `ends`: flows that end.
 //! * `state`: what the mirror says of flows.
 //! * `exchange`: mirror frames in and out.
@@ -32,6 +33,7 @@ mod report;
 mod setup;
 mod state;
 mod tables;
+mod watching;
 mod wide;
 
 use std::collections::VecDeque;
@@ -69,6 +71,7 @@ use first::Coming;
 use message::{Command, Event, Role};
 pub use setup::WorkerSetup;
 use tables::Tables;
+use watching::Watched;
 
 /// Where a burst is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +116,8 @@ pub struct Worker<B: Buffer> {
     flows: Flows,
     /// Which shard a packet is of where its hash does not say it.
     placer: Placer,
+    /// Sequence numbers of connections whose keys are remembered.
+    watched: Watched,
     busy_per_mille: u16,
     /// Packets that came so far.
     received: u64,
@@ -179,6 +184,7 @@ impl<B: Buffer> Worker<B> {
             hash_seed: setup.hash_seed,
             now: setup.now,
         })?;
+        let watched = Watched::new(flows.capacity(), placer.is_in_use())?;
         let mirror = config.mirror.as_ref();
         let virtual_router = config.failover.virtual_router_id;
         let mut mirror_room = Mirror::new(MirrorSetup {
@@ -209,6 +215,7 @@ impl<B: Buffer> Worker<B> {
             virtual_v4: MacAddress::virtual_router_v4(virtual_router).0,
             virtual_v6: MacAddress::virtual_router_v6(virtual_router).0,
             flows,
+            watched,
             placer,
             busy_per_mille: 0,
             received: 0,

@@ -18,6 +18,7 @@ use crate::traffic::routes::Routes;
 use crate::wire::parse::{Notes, Parsed};
 use crate::wire::tcp;
 use crate::worker::message::Role;
+use crate::worker::watching::{Verdict, judged};
 use crate::worker::{HeldPacket, Worker};
 
 impl<B: Buffer> Worker<B> {
@@ -85,6 +86,17 @@ impl<B: Buffer> Worker<B> {
             }
             return self.handle_first(now, packet, parsed, key, shard, segment, io);
         };
+        let verdict = match (segment, self.flows.table.get(index)) {
+            (Some(_), Some(flow)) if flow.flags.contains(FlowFlags::REMEMBERED) => {
+                if flow.flags.contains(FlowFlags::FROM_PEER) {
+                    self.watched.begin(index);
+                }
+                let at = usize::from(parsed.l4_offset);
+                self.watch(now, index, direction, (packet.head(), at, parsed.end().saturating_sub(at)))
+            }
+            _ => Verdict::Plain,
+        };
+        let segment = segment.map(|segment| judged(segment, verdict));
         match self.see(now, index, direction, segment, ip_len(parsed)) {
             Seen::Gone => self.counters.bump(Counter::DropNoFlow),
             Seen::Reopened { .. } if is_later => self.counters.bump(Counter::DropNoFlow),
@@ -92,6 +104,9 @@ impl<B: Buffer> Worker<B> {
             Seen::Forward { shard, adjacency, translated, held } => {
                 let flow = (shard, index);
                 self.forward(now, packet, parsed, &key, &translated, flow, held, adjacency, io);
+                if verdict == Verdict::Last && !held && self.placer.can_wait(1) {
+                    self.end_flow(now, index);
+                }
             }
         }
     }

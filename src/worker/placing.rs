@@ -16,6 +16,7 @@ use crate::base::time::Instant;
 use crate::distributor::classify::shard_of;
 use crate::distributor::place::Place;
 use crate::distributor::services::Services;
+use crate::distributor::store::Store;
 use crate::distributor::tell::{Tell, Told};
 use crate::flow::entry::FlowFlags;
 use crate::flow::key::{Key, TCP};
@@ -39,6 +40,11 @@ impl<B: Buffer> Worker<B> {
     /// Whether keys may have to be remembered: only then others tell anything.
     pub fn remembers(&self) -> bool {
         self.placer.is_in_use()
+    }
+
+    /// This lcore's connection store, for reports; `None`: no keys have to be remembered.
+    pub fn placer_store(&self) -> Option<&Store> {
+        self.placer.store()
     }
 
     /// Another lcore of this appliance told this.
@@ -173,32 +179,33 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// The keys of a flow that their hashes do not lead to its shard.
-    fn keys_elsewhere(&self, flow: &Flow) -> ArrayVec<Key, 2> {
+    pub(super) fn keys_elsewhere(&self, flow: &Flow) -> ArrayVec<Key, 2> {
         keys_elsewhere(flow.shard, [&flow.client, &flow.server], &self.tables.services, &self.toeplitz)
     }
 
-    /// Remembers a new flow's keys, where that is needed, before its first packet leaves. If there is no room the flow is
-    /// none.
+    /// Remembers a new flow's keys, where that is needed, before its first packet leaves; whether it was. If there is no room
+    /// the flow is none.
     pub(super) fn remember(
         &mut self,
         now: Instant,
         index: FlowIndex,
         flow: &Flow,
         io: &mut impl Tell,
-    ) -> Result<(), Counter> {
+    ) -> Result<bool, Counter> {
         if !self.placer.is_in_use() {
-            return Ok(());
+            return Ok(false);
         }
         let keys = self.keys_elsewhere(flow);
         if keys.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let room = if self.placer.has_room(io) { Ok(()) } else { Err(Counter::DropTellFull) };
         match room.and_then(|()| self.placer.hold(now, &keys, flow.shard)) {
             Ok(()) => {
                 self.flows.table.set_flag(index, FlowFlags::REMEMBERED, true);
+                self.watched.begin(index);
                 self.placer.flush(io);
-                Ok(())
+                Ok(true)
             }
             Err(counter) => {
                 self.end_flow(now, index);

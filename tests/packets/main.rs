@@ -9,5 +9,8 @@ mod fragments;
 mod mirrored;
 mod pair;
 mod pieces;
+mod placed;
 mod selection;
 mod translated;
+mod watched;
+mod workers;
