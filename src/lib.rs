@@ -33,3 +33,7 @@ pub mod seal;
 pub mod traffic;
 pub mod wire;
 pub mod worker;
+
+/// No lcore waits for a line that another one writes without meaning it.
+#[global_allocator]
+static ALLOCATOR: base::memory::WholeLines = base::memory::WholeLines;

@@ -35,19 +35,19 @@ struct Bench {
 impl Bench {
     fn new(eal: &Eal) -> Bench {
         let snapshot = wires::snapshot("{ cpu = 0 }");
-        let (wires, Near { rx, outboxes }) = Wires::open(eal, &snapshot);
+        let (wires, Near { mut rx, mut outboxes }) = Wires::open(eal, &snapshot, 1, 1);
         let (clock, counters) = (Clock::start(), Arc::new(Counters::default()));
         let (lease, turns) = (Arc::new(Lease::default()), Arc::new(Turns::default()));
         let mut ends = rings::make(eal, 1, 0, false).unwrap();
-        let worker = wires.worker(&snapshot, clock.now(), &counters);
+        let worker = wires.worker(&snapshot, (0, 1), clock.now(), &counters);
         let world = DpdkIo::new(DpdkIoSetup {
             worker: WorkerId(0),
             pool: wires.pool.clone(),
             clock,
             lease: Arc::clone(&lease),
             counters: Arc::clone(&counters),
-            rx,
-            outboxes,
+            rx: rx.remove(0),
+            outboxes: outboxes.remove(0),
             relays: Vec::new(),
             ends: ends.workers.remove(0),
         });

@@ -3,6 +3,7 @@
 #[path = "../../dpdk-bindings/dpdk/tests/common/mod.rs"]
 mod common;
 mod lcore;
+mod lines;
 mod outbox;
 mod spreading;
 mod wires;

@@ -38,14 +38,14 @@ impl Bench {
     fn active(eal: &Eal) -> Bench {
         let roles = r#"{ cpu = 0, roles = ["distributor"] }, { cpu = 0, roles = ["traffic-manager"] }"#;
         let snapshot = wires::snapshot(roles);
-        let (wires, Near { rx, outboxes }) = Wires::open(eal, &snapshot);
+        let (wires, Near { mut rx, mut outboxes }) = Wires::open(eal, &snapshot, 1, 1);
         let clock = Clock::start();
         let counters: [Arc<Counters>; 2] = Default::default();
         let turns: [Arc<Turns>; 2] = Default::default();
         let lease = Arc::new(Lease::default());
         lease.publish(clock.now() + Duration::from_secs(3600));
         let mut ends = rings::make(eal, 1, 1, false).unwrap();
-        let worker = wires.worker(&snapshot, clock.now(), &counters[0]);
+        let worker = wires.worker(&snapshot, (0, 1), clock.now(), &counters[0]);
         let world = DpdkIo::new(DpdkIoSetup {
             worker: WorkerId(0),
             pool: wires.pool.clone(),
@@ -53,7 +53,7 @@ impl Bench {
             lease,
             counters: Arc::clone(&counters[0]),
             rx: Vec::new(),
-            outboxes,
+            outboxes: outboxes.remove(0),
             relays: Vec::new(),
             ends: ends.workers.remove(0),
         });
@@ -68,7 +68,7 @@ impl Bench {
             counters: Arc::clone(&counters[1]),
         })
         .expect("memory");
-        let site = Intake::new(rx, ends.distributors.remove(0), clock, Arc::clone(&counters[1]));
+        let site = Intake::new(rx.remove(0), ends.distributors.remove(0), clock, Arc::clone(&counters[1]));
         let idler = Idler::new(Idle::Poll);
         let mut bench = Bench {
             wires,

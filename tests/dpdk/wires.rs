@@ -1,5 +1,5 @@
-//! What the benches of lcores share. Each port is a `net_ring` with two queues that loop back to themselves: what the test
-//! sends on queue 0 the appliance receives there, and what the appliance sends on queue 1 the test receives there.
+//! What the benches of lcores share. Each port is a `net_ring` whose queues loop back to themselves: what the test sends on
+//! the first ones the appliance's receivers receive there, and what its senders send on the others the test receives there.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +26,7 @@ pub const RINGS: &[&str] = &["--lcores=0@0", "--vdev=net_ring0", "--vdev=net_rin
 
 pub const CLIENT: usize = 0;
 pub const SERVER: usize = 1;
+pub const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 50];
 pub const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 10];
 
 /// A SYN of 10.1.0.50:40000 to 10.1.0.100:80, to the virtual MAC, made by scapy.
@@ -61,6 +62,8 @@ protocol = "tcp"
 pool = "web"
 forwarding = "nat"
 mirror = { mode = "off" }
+[flows]
+max = 1000
 [failover]
 virtual_router_id = 51
 priority = 200
@@ -86,52 +89,75 @@ pub fn toeplitz() -> Arc<Toeplitz> {
 /// The wires' ends of all ports.
 pub struct Wires {
     pub pool: Mempool,
-    queues: Vec<(TxQueue, RxQueue)>,
+    /// By port, and then by receiver and by sender.
+    queues: Vec<(Vec<TxQueue>, Vec<RxQueue>)>,
     pub macs: Vec<[u8; 6]>,
 }
 
-/// The appliance's ends of all ports.
+/// The appliance's ends of all ports: of every receiver, and of every sender.
 pub struct Near {
-    pub rx: Vec<(PortId, RxQueue)>,
-    pub outboxes: Vec<Outbox>,
+    pub rx: Vec<Vec<(PortId, RxQueue)>>,
+    pub outboxes: Vec<Vec<Outbox>>,
 }
 
 impl Wires {
-    /// Opens the ports of a configuration.
-    pub fn open(eal: &Eal, snapshot: &Snapshot) -> (Wires, Near) {
+    /// Opens the ports of a configuration, for so many lcores that receive and that send.
+    pub fn open(eal: &Eal, snapshot: &Snapshot, receivers: usize, senders: usize) -> (Wires, Near) {
         let mut wires = Wires { pool: crate::pool(eal), queues: Vec::new(), macs: Vec::new() };
         let mut near = Near { rx: Vec::new(), outboxes: Vec::new() };
+        near.rx.resize_with(receivers, Vec::new);
+        near.outboxes.resize_with(senders, Vec::new);
         for (config, number) in snapshot.checked.ports.iter().zip(0..) {
-            let open = ports::open(eal, PortId(number), config, Queues::both(2), &wires.pool).unwrap();
-            let [rx_own, rx_wire] = open.rx.try_into().unwrap();
-            let [tx_wire, tx_own] = open.tx.try_into().unwrap();
-            near.rx.push((open.id, rx_own));
-            near.outboxes.push(Outbox::of_queue(tx_own, open.tx_abilities));
-            wires.queues.push((tx_wire, rx_wire));
+            let queues = Queues::both((receivers + senders) as u16);
+            let mut open = ports::open(eal, PortId(number), config, queues, &wires.pool).unwrap();
+            let (rx_wire, tx_own) = (open.rx.split_off(receivers), open.tx.split_off(receivers));
+            for (queue, own) in open.rx.into_iter().zip(&mut near.rx) {
+                own.push((open.id, queue));
+            }
+            for (queue, own) in tx_own.into_iter().zip(&mut near.outboxes) {
+                own.push(Outbox::of_queue(queue, open.tx_abilities));
+            }
+            wires.queues.push((open.tx, rx_wire));
             wires.macs.push(open.mac);
         }
         (wires, near)
     }
 
-    /// A frame is on its way to a port, which gives it to whoever asks next.
+    /// A frame is on its way to a port, which gives it to whoever is the first to receive and asks next.
     pub fn put(&mut self, port: usize, frame: &[u8]) {
-        let mut burst: ArrayVec<_, 32> = ArrayVec::new();
-        burst.push(packet(&self.pool, frame).finish(&SOFTWARE).unwrap());
-        assert_eq!(self.queues[port].0.send(&mut burst), 1);
+        self.put_for(port, 0, frame);
     }
 
-    /// What has left by a port, a burst at most.
+    /// As [`Wires::put`], for a receiver.
+    pub fn put_for(&mut self, port: usize, receiver: usize, frame: &[u8]) {
+        let mut burst: ArrayVec<_, 32> = ArrayVec::new();
+        burst.push(packet(&self.pool, frame).finish(&SOFTWARE).unwrap());
+        assert_eq!(self.queues[port].0[receiver].send(&mut burst), 1);
+    }
+
+    /// What the first sender has sent by a port, a burst at most.
     pub fn left(&mut self, port: usize) -> Vec<Vec<u8>> {
+        self.left_from(port, 0)
+    }
+
+    /// As [`Wires::left`], of a sender.
+    pub fn left_from(&mut self, port: usize, sender: usize) -> Vec<Vec<u8>> {
         let mut burst = Burst::<32>::new();
-        self.queues[port].1.receive(&mut burst);
+        self.queues[port].1[sender].receive(&mut burst);
         burst.iter().map(|mbuf| mbuf.head().to_vec()).collect()
     }
 
-    /// What the only worker is made from.
-    pub fn worker(&self, snapshot: &Arc<Snapshot>, now: Instant, counters: &Arc<Counters>) -> Worker<Packet> {
+    /// One of so many workers.
+    pub fn worker(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        (id, workers): (u16, u16),
+        now: Instant,
+        counters: &Arc<Counters>,
+    ) -> Worker<Packet> {
         let setup = WorkerSetup {
-            id: WorkerId(0),
-            workers: 1,
+            id: WorkerId(id),
+            workers,
             boot: BootId(1),
             snapshot: Arc::clone(snapshot),
             link_addresses: self.macs.clone(),
@@ -150,11 +176,16 @@ impl Wires {
     }
 }
 
-/// Tells the only worker to lead, and where the server is.
+/// Tells every worker to lead, and where the client and the server are.
 pub fn lead(liveness: &mut LivenessEnds, master: &mut MasterEnds) {
     let term = Term { counter: 1, node: NodeId(1) };
-    let lead = Command::Role { epoch: 3, role: Role::Active, term };
-    liveness.commands[0].push_one(lead).unwrap();
-    let hop = NextHop { port: PortId(SERVER as u16), address: "10.2.0.10".parse().unwrap() };
-    master.commands[0].push_one(Command::Neighbour { hop, link: Some(SERVER_MAC) }).unwrap();
+    for commands in &mut liveness.commands {
+        commands.push_one(Command::Role { epoch: 3, role: Role::Active, term }).unwrap();
+    }
+    for (port, address, link) in [(CLIENT, "10.1.0.50", CLIENT_MAC), (SERVER, "10.2.0.10", SERVER_MAC)] {
+        let hop = NextHop { port: PortId(port as u16), address: address.parse().unwrap() };
+        for commands in &mut master.commands {
+            commands.push_one(Command::Neighbour { hop, link: Some(link) }).unwrap();
+        }
+    }
 }

@@ -118,6 +118,15 @@ void dpdk_shim_mbuf_header_lengths(const struct rte_mbuf *packet, uint16_t *l2_l
 	*l3_len = packet->l3_len;
 }
 
+/* What a ring's two ends write is on lines of their own, two apart, since processors fetch them in pairs; and
+ * neither is on a line of what both read. */
+_Static_assert(offsetof(struct rte_ring, prod) >= offsetof(struct rte_ring, capacity) + RTE_CACHE_LINE_SIZE,
+	"a ring's producer writes beside what its consumer reads");
+_Static_assert(offsetof(struct rte_ring, cons) >= offsetof(struct rte_ring, prod) + 2 * RTE_CACHE_LINE_SIZE,
+	"a ring's producer and its consumer write beside each other");
+_Static_assert(sizeof(struct rte_ring) >= offsetof(struct rte_ring, cons) + 2 * RTE_CACHE_LINE_SIZE,
+	"a ring's consumer writes beside its values");
+
 unsigned int dpdk_shim_ring_enqueue(struct rte_ring *ring, const void *elements, unsigned int element_size,
 				    unsigned int count)
 {

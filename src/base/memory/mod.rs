@@ -6,7 +6,8 @@
 //! - [`Slab`]: an array of fixed length in huge pages, zeroed, touched when first used;
 //! - [`Plain`]: the types that may stand in one;
 //! - [`prefetch`], [`prefetch_write`]: hints that never fault and change nothing but speed;
-//! - [`match_tags`]: which of sixteen tags are equal to one.
+//! - [`match_tags`]: which of sixteen tags are equal to one;
+//! - [`WholeLines`]: the allocator of everything else.
 //!
 //! `cargo +nightly miri test --no-default-features --lib base::memory` runs its tests under Miri.
 //!
@@ -14,11 +15,13 @@
 
 #![allow(unsafe_code)]
 
+mod lines;
 mod pages;
 mod prefetch;
 mod slab;
 mod tags;
 
+pub use lines::{LINES, WholeLines};
 pub use pages::{NoMemory, PageSize, Pages};
 pub use prefetch::{prefetch, prefetch_write};
 pub use slab::Slab;
