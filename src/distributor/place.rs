@@ -53,8 +53,6 @@ pub struct PlacerSetup<'a> {
     pub me: WorkerId,
     /// The configuration.
     pub config: &'a Checked,
-    /// The NUMA nodes of CPUs and ports.
-    pub nodes: &'a Nodes,
     /// From the operating system in production.
     pub hash_seed: u64,
     /// The time now.
@@ -106,11 +104,11 @@ struct Measured {
 impl Placer {
     /// Nothing is known yet.
     pub fn new(setup: PlacerSetup<'_>) -> Result<Placer, NoMemory> {
-        let PlacerSetup { me, config, nodes, hash_seed, now } = setup;
+        let PlacerSetup { me, config, hash_seed, now } = setup;
         if !config.distributor.remembers {
             return Ok(Placer { me, memory: None });
         }
-        let zones = Zones::new(config, nodes);
+        let zones = Zones::new(config, &Nodes::default());
         let memory = Memory {
             store: Store::new(config.distributor.max_keys, hash_seed)?,
             selector: Selector::new(now, &config.distributor, zones.managers()),
@@ -123,6 +121,14 @@ impl Placer {
         };
         memory.store.populate();
         Ok(Placer { me, memory: Some(Box::new(memory)) })
+    }
+
+    /// Says on which NUMA nodes CPUs and ports are; before the first choice.
+    pub fn know_nodes(&mut self, now: Instant, config: &Checked, nodes: &Nodes) {
+        if let Some(memory) = &mut self.memory {
+            memory.zones = Zones::new(config, nodes);
+            memory.selector = Selector::new(now, &config.distributor, memory.zones.managers());
+        }
     }
 
     /// Whether any packet may belong elsewhere than its hash says.

@@ -27,7 +27,6 @@ use crate::distributor::doors::{Doors, door, word};
 use crate::distributor::place::{Place, Placer, PlacerSetup};
 use crate::distributor::services::{Services, Whose};
 use crate::distributor::tell::{Tell, Told};
-use crate::distributor::zones::Nodes;
 use crate::flow::key::{Address, Key, TCP, UDP};
 use crate::flow::shard::Owners;
 use crate::flow::toeplitz::Toeplitz;
@@ -86,13 +85,8 @@ impl Distributor {
         let config = &setup.snapshot.checked;
         let virtual_router = [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6]
             .map(|of| of(config.failover.virtual_router_id).0);
-        let placer = Placer::new(PlacerSetup {
-            me: setup.me,
-            config,
-            nodes: &Nodes::default(), // It chooses nothing.
-            hash_seed: setup.hash_seed,
-            now: setup.now,
-        })?;
+        let placer =
+            Placer::new(PlacerSetup { me: setup.me, config, hash_seed: setup.hash_seed, now: setup.now })?;
         Ok(Distributor {
             doors: Doors::new(&setup.link_addresses, virtual_router),
             virtual_router,

@@ -43,6 +43,8 @@ pub mod master;
 pub mod mbuf;
 pub mod memory;
 #[cfg(feature = "dpdk")]
+mod nodes;
+#[cfg(feature = "dpdk")]
 pub mod outbox;
 #[cfg(feature = "dpdk")]
 pub mod ports;

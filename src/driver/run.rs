@@ -38,6 +38,7 @@ use crate::driver::liveness::{Board, Liveness, LivenessSetup, Request};
 use crate::driver::load::Loads;
 use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL, mac_text};
 use crate::driver::mbuf::Packet;
+use crate::driver::nodes;
 use crate::driver::outbox::{Outbox, Relay};
 use crate::driver::ports::{self, OpenPort, Queues};
 use crate::driver::priority;
@@ -340,13 +341,14 @@ fn assemble(
     let counters: Vec<Arc<Counters>> = (0..lcore_count + 2).map(|_| Arc::default()).collect();
     let (of_liveness, of_master) = (&counters[lcore_count], &counters[lcore_count + 1]);
 
+    let nodes = nodes::of(checked, &owned.ports);
     let mut lcores = Vec::new();
     let mut last_seen = Vec::new();
     let mut rx = owned.rx.into_iter();
     let parts = ends.workers.into_iter().zip(&mut rx).zip(owned.outboxes).zip(owned.relays);
     for (number, (((ends, rx), outboxes), relays)) in parts.enumerate() {
         let id = WorkerId(number as u16);
-        let worker = Worker::<Packet>::new(WorkerSetup {
+        let mut worker = Worker::<Packet>::new(WorkerSetup {
             id,
             workers,
             boot: secrets.boot,
@@ -364,6 +366,7 @@ fn assemble(
             variant: mirror::Variant::default(),
         })
         .map_err(|error| error.to_string())?;
+        worker.know_nodes(now, &nodes);
         worker.flows().populate();
         last_seen.push((id, worker.flows().last_seen.clone()));
         let world = DpdkIo::new(DpdkIoSetup {

@@ -53,7 +53,6 @@ use crate::distributor::doors::Doors;
 use crate::distributor::fragment::Reassembly;
 use crate::distributor::place::{Placer, PlacerSetup, Work};
 use crate::distributor::tell::Tell;
-use crate::distributor::zones::Nodes;
 use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::{Flows, FlowsSetup};
@@ -177,13 +176,8 @@ impl<B: Buffer> Worker<B> {
             toeplitz: Arc::clone(&setup.toeplitz),
             ports,
         })?;
-        let placer = Placer::new(PlacerSetup {
-            me: setup.id,
-            config,
-            nodes: &Nodes::default(),
-            hash_seed: setup.hash_seed,
-            now: setup.now,
-        })?;
+        let placer =
+            Placer::new(PlacerSetup { me: setup.id, config, hash_seed: setup.hash_seed, now: setup.now })?;
         let watched = Watched::new(flows.capacity(), placer.is_in_use())?;
         let mirror = config.mirror.as_ref();
         let virtual_router = config.failover.virtual_router_id;

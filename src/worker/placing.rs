@@ -18,6 +18,7 @@ use crate::distributor::place::Place;
 use crate::distributor::services::Services;
 use crate::distributor::store::Store;
 use crate::distributor::tell::{Tell, Told};
+use crate::distributor::zones::Nodes;
 use crate::flow::entry::FlowFlags;
 use crate::flow::key::{Key, TCP};
 use crate::flow::toeplitz::Toeplitz;
@@ -37,6 +38,11 @@ enum Way {
 }
 
 impl<B: Buffer> Worker<B> {
+    /// Says on which NUMA nodes CPUs and ports are, before the first packet.
+    pub fn know_nodes(&mut self, now: Instant, nodes: &Nodes) {
+        self.placer.know_nodes(now, &self.tables.snapshot.checked, nodes);
+    }
+
     /// Whether keys may have to be remembered: only then others tell anything.
     pub fn remembers(&self) -> bool {
         self.placer.is_in_use()

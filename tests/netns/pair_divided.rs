@@ -1,14 +1,14 @@
-//! A pair whose appliances have a distributor and a traffic manager on lcores of their own.
+//! Pairs whose appliances have distributors and traffic managers on lcores of their own.
 
 use netns_harness::campaign::kills::{self, Load, Plan};
-use netns_harness::config::Settings;
+use netns_harness::config::{Lcores, Settings};
 use netns_harness::stage::{Stage, counter};
 use netns_harness::{Context, Result, dns, ensure};
 
 use crate::{on_stage, one_at_a_time};
 
 fn divided() -> Settings {
-    Settings { divided: true, ..Settings::default() }
+    Settings { lcores: [Lcores::DIVIDED; 2], ..Settings::default() }
 }
 
 #[test]
@@ -19,6 +19,36 @@ fn downloads_survive_the_active_whose_roles_are_divided() -> Result<()> {
         assert_eq!((killed.at_kills.len(), killed.whole()), (1, 24));
         killed.violations.judge()
     })
+}
+
+/// An appliance with one worker and one with four lcores, which chooses among its traffic managers by what they hold: each
+/// takes over from the other (REQ A1, D2, D9).
+fn downloads_pass_between(lcores: Lcores, select: &str) -> Result<()> {
+    let more = format!("[distributor]\nselect = \"{select}\"\n");
+    let settings = Settings { lcores: [lcores, Lcores::FUSED], more, ..Settings::default() };
+    on_stage(&settings, |stage| {
+        let killed = kills::round(stage, Load { downloads: 16, rate: "60k" }, Plan::Twice)?;
+        assert_eq!((killed.at_kills.len(), killed.whole()), (2, 16));
+        for appliance in &stage.pair {
+            let counters = appliance.ask("counters")?;
+            for name in ["keys_refused", "drop_keys_full", "drop_tell_full"] {
+                ensure!(counter(&counters, name)? == 0, "{name}: {counters}");
+            }
+        }
+        killed.violations.judge()
+    })
+}
+
+#[test]
+fn downloads_survive_takeovers_between_one_worker_and_four() -> Result<()> {
+    let _one = one_at_a_time();
+    downloads_pass_between(Lcores { workers: 4, managers: 0, distributors: 0 }, "least-connections")
+}
+
+#[test]
+fn downloads_survive_takeovers_between_one_worker_and_two_of_each_role() -> Result<()> {
+    let _one = one_at_a_time();
+    downloads_pass_between(Lcores { workers: 0, managers: 2, distributors: 2 }, "round-robin")
 }
 
 /// What the active counted at one of its lcores.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use netns_harness::command::inside;
-use netns_harness::config::{AF_XDP, ECHO_PORT, Settings};
+use netns_harness::config::{AF_XDP, ECHO_PORT, Lcores, Settings};
 use netns_harness::plan::{self, Family, Side, Translation, virtual_address};
 use netns_harness::stage::{Stage, counter, virtual_servers};
 use netns_harness::{Context, Result, World, ensure};
@@ -150,7 +150,7 @@ fn large_pings_and_datagrams_of_real_hosts_pass_in_fragments() -> Result<()> {
 
 #[test]
 fn large_pings_and_datagrams_pass_in_fragments_where_roles_are_divided() -> Result<()> {
-    pass_in_fragments(&Settings { device: AF_XDP, divided: true, ..Settings::default() })
+    pass_in_fragments(&Settings { device: AF_XDP, lcores: [Lcores::DIVIDED; 2], ..Settings::default() })
 }
 
 fn pass_in_fragments(settings: &Settings) -> Result<()> {

@@ -21,6 +21,39 @@ pub const AF_PACKET: &str = "net_af_packetN,iface=IFACE";
 /// (it asks for `PACKET_FANOUT_FLAG_DEFRAG`) and then cuts what is longer than its frames.
 pub const AF_XDP: &str = "net_af_xdpN,iface=IFACE";
 
+/// The lcores of one appliance, besides its master. They take turns among the CPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lcores {
+    /// Those that do everything.
+    pub workers: u16,
+    /// Those that only hold flows.
+    pub managers: u16,
+    /// Those that only distribute.
+    pub distributors: u16,
+}
+
+impl Lcores {
+    /// One that does everything.
+    pub const FUSED: Lcores = Lcores { workers: 1, managers: 0, distributors: 0 };
+    /// One that distributes, and one that holds flows.
+    pub const DIVIDED: Lcores = Lcores { workers: 0, managers: 1, distributors: 1 };
+
+    /// As `lcores.worker` has them; the first one on this CPU.
+    fn text(self, first_cpu: u32, cpus: u32) -> String {
+        const ALL: &str = r#""distributor", "traffic-manager", "mirror""#;
+        let roles = [
+            (self.workers, ALL),
+            (self.managers, r#""traffic-manager", "mirror""#),
+            (self.distributors, r#""distributor""#),
+        ];
+        let each = roles.into_iter().flat_map(|(count, roles)| (0..count).map(move |_| roles));
+        let worker = |(number, roles): (u32, &str)| {
+            format!("{{ cpu = {}, roles = [{roles}] }}", (first_cpu + number) % cpus)
+        };
+        (0..).zip(each).map(worker).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// What tests vary of a pair's configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,8 +69,8 @@ pub struct Settings {
     pub device: &'static str,
     /// Flows and source-NAT ports go within seconds of their end.
     pub short_timeouts: bool,
-    /// Each appliance's distributor and its traffic manager on lcores of their own, on different CPUs where there are two.
-    pub divided: bool,
+    /// The lcores of each appliance.
+    pub lcores: [Lcores; 2],
     /// Lines added at the end, tables of their own.
     pub more: String,
 }
@@ -51,7 +84,7 @@ impl Default for Settings {
             health: false,
             device: AF_PACKET,
             short_timeouts: false,
-            divided: false,
+            lcores: [Lcores::FUSED; 2],
             more: String::new(),
         }
     }
@@ -119,13 +152,8 @@ fn head(out: &mut String, world: &World, settings: &Settings, side: Side) {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u16;
     // The two appliances' workers on different CPUs, where there are two.
     let (worker_cpu, master_cpu) = (side.node() % cpus, (side.node() + 1) % cpus);
-    let workers = if settings.divided {
-        format!(
-            r#"{{ cpu = {worker_cpu}, roles = ["distributor"] }}, {{ cpu = {master_cpu}, roles = ["traffic-manager", "mirror"] }}"#
-        )
-    } else {
-        format!(r#"{{ cpu = {worker_cpu}, roles = ["distributor", "traffic-manager", "mirror"] }}"#)
-    };
+    let lcores = settings.lcores[usize::from(side.node() - 1)];
+    let workers = lcores.text(worker_cpu.into(), cpus.into());
     let device = |number: u32, link: Link| {
         settings.device.replace("IFACE", &link.interface(side)).replace('N', &number.to_string())
     };
