@@ -17,6 +17,8 @@ const STOP_MAX: Duration = Duration::from_millis(100);
 /// When to announce again, after the first time.
 const ANNOUNCE_AGAIN: [Duration; 3] =
     [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
+/// The worker that sends the beats, on every port.
+const SENDER: usize = 0;
 /// Between two announcements because of a rival.
 const ANNOUNCE_RIVAL: Duration = Duration::from_millis(100);
 
@@ -159,8 +161,10 @@ impl Failover {
         self.announce_at = now + ANNOUNCE_AGAIN[0];
     }
 
-    /// The lease runs from a beat that was handed out at `beat_at`.
+    /// The lease runs from a beat that was handed out at `beat_at`, or, when the worker that is to send it has not been
+    /// seen to move since, from when it was: the beat waits for it, and standbys heard the one before at best.
     pub(super) fn grant(&mut self, beat_at: Instant) {
+        let beat_at = beat_at.min(self.worker_moved_at[SENDER]);
         let until = match self.variant {
             Variant::Sound | Variant::EqualTermAccepted => {
                 self.lease.renew(beat_at, self.granted_by_standbys())

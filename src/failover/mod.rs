@@ -19,8 +19,8 @@
 //! It rests on six rules, each with the case that needs it:
 //!
 //! 1. *A lease runs from a beat.* It ends `lease` after the newest heartbeat that was
-//!    handed out, and a standby waits `takeover_after` > `lease` from the newest that it
-//!    heard. (The active dies, or is paused.)
+//!    handed out to a worker that moves, and a standby waits `takeover_after` > `lease` from the
+//!    newest that it heard. (The active dies, or is paused, or the worker that sends its beats is.)
 //! 2. *A lapsed lease is never renewed.* It is taken anew ([`Role::Silenced`] → resumed),
 //!    after every peer has either answered a beat sent after the lapse without claiming a
 //!    higher term, or was silent for `takeover_after`. (A paused process wakes up.)

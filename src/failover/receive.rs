@@ -223,19 +223,22 @@ impl Failover {
         let peer = &mut self.peers[peer_at];
         let fresh = beat.echo > peer.echo();
         peer.stale_echoes = if fresh { 0 } else { peer.stale_echoes.saturating_add(1) };
-        let first = peer.said.replace(beat).is_none();
+        let before = peer.said.replace(beat);
+        let first = before.is_none();
+        let yields = before.is_some_and(|said| said.role.claims()) && !beat.role.claims();
         peer.heard_at = now;
         if beat.role == Role::Left {
             self.peer_left(peer_at, first);
             return;
         }
-        if !peer.present && beat.echo > 0 {
+        let appears = !peer.present && beat.echo > 0;
+        if appears {
             peer.present = true;
             self.event(FailoverEvent::PeerHeard { node: beat.node, boot: beat.boot });
-            if self.role.serves() {
-                // It may have served meanwhile, and bridges think that the virtual MAC is there.
-                self.announce_from(now);
-            }
+        }
+        if self.role.serves() && (appears || yields) {
+            // It may have served meanwhile, and bridges think that the virtual MAC is there.
+            self.announce_from(now);
         }
         let mine = self.terms.current();
         if beat.role.claims() {
