@@ -421,9 +421,9 @@ impl Appliance {
         self.wake(worker, seen_at, agenda);
     }
 
-    /// Gives a frame to the worker that owns the port's transmit queue.
+    /// Gives a frame to the worker that sends for the other threads: the first one, which has a queue of every port.
     fn inject(&mut self, port: PortId, frame: Vec<u8>, class: TxClass, agenda: &mut Agenda) {
-        let worker = usize::from(port.0) % self.division.workers();
+        let worker = 0;
         let seen_at = agenda.now + agenda.span(US, 60 * US);
         self.lcores[worker].injects.push(seen_at, Departure { port, frame, class, came_as: None });
         self.wake(worker, seen_at, agenda);

@@ -26,6 +26,9 @@ struct Neighbour {
     waiting: VecDeque<Packet>,
 }
 
+/// Pieces that wait for others of their packet are forgotten after this time, or twice as long: identifications come again.
+const PIECES_KEPT: Nanos = 500 * MS;
+
 /// Longer datagrams leave in fragments.
 const DATAGRAM_MTU: u16 = 800;
 
@@ -45,8 +48,10 @@ pub struct Host {
     pub program: Program,
     /// Of the packet sent last.
     identification: u32,
-    /// Where packets in fragments are put together.
-    pieces: pieces::Host,
+    /// Where packets in fragments are put together: of old and of young ones.
+    pieces: [pieces::Host; 2],
+    /// When the old ones are forgotten next.
+    pieces_due: Nanos,
     /// Frames to send now.
     pub out: Vec<Vec<u8>>,
     /// What no host should ever see.
@@ -76,7 +81,8 @@ impl Host {
             neighbours: BTreeMap::new(),
             program,
             identification: 0,
-            pieces: pieces::Host::default(),
+            pieces: Default::default(),
+            pieces_due: PIECES_KEPT,
             out: Vec::new(),
             complaints: Vec::new(),
             timer_at: Nanos::MAX,
@@ -137,7 +143,7 @@ impl Host {
         }
         let whole;
         let (bytes, parsed) = if parsed.is_fragment() {
-            let Some(frame) = self.pieces.came(bytes) else { return };
+            let Some(frame) = self.put_together(now, bytes) else { return };
             whole = frame;
             match parse(&whole) {
                 Ok(parsed) => (&whole[..], parsed),
@@ -153,6 +159,18 @@ impl Host {
             Ok(None) => {}
             Err(checksum) => self.complaints.push(format!("a wrong {checksum}")),
         }
+    }
+
+    /// The whole packet, if this was the last of its pieces.
+    fn put_together(&mut self, now: Nanos, piece: &[u8]) -> Option<Vec<u8>> {
+        if now >= self.pieces_due {
+            self.pieces_due = now + PIECES_KEPT;
+            let [old, young] = &mut self.pieces;
+            *old = std::mem::take(young);
+        }
+        let [old, young] = &mut self.pieces;
+        let (whole, other) = (old.came(piece), young.came(piece));
+        whole.or(other)
     }
 
     fn handle_packet(&mut self, now: Nanos, packet: &Packet) {
