@@ -118,6 +118,16 @@ counters! {
     FinsOutside => "fins_outside",
     /// Packets handed to the traffic manager that owns their shard.
     HandedOver => "handed_over",
+    /// Packets that waited for the flows of a shard on its way to this traffic manager.
+    Parked => "parked",
+    /// Packets dropped: too many waited for the flows of a shard on its way to this traffic manager.
+    DropParkedFull => "drop_parked_full",
+    /// Shards that came from another traffic manager.
+    ShardsMoved => "shards_moved",
+    /// Flows that came with them.
+    FlowsMoved => "flows_moved",
+    /// Flows that did not, since the table was full.
+    FlowsNotMoved => "flows_not_moved",
     /// Flows made.
     FlowsMade => "flows_made",
     /// Flows removed after their idle time.

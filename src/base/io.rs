@@ -3,7 +3,7 @@
 //! what cannot be done is dropped and counted by the implementation.
 
 use crate::base::buffer::Buffer;
-use crate::base::ids::{PortId, WorkerId};
+use crate::base::ids::{PortId, ShardId, WorkerId};
 
 /// In whose name a packet is sent. Right before the transmit, the driver reads
 /// the clock again and drops service packets when the lease does not cover them.
@@ -34,6 +34,9 @@ pub trait PassOn {
     fn punt(&mut self, to: Punt, packet: Self::Buf);
     /// Gives a packet to the worker that owns its shard. A full ring drops and counts.
     fn hand_over(&mut self, to: WorkerId, packet: Self::Buf);
+    /// Puts a [`Handed::Marker`](crate::base::buffer::Handed::Marker) of this shard behind all that was handed over to a worker
+    /// before. Whether it is in its ring: if there is no room or no buffer, it is to be tried again.
+    fn mark(&mut self, to: WorkerId, shard: ShardId) -> bool;
 }
 
 /// The world of one worker.

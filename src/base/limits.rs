@@ -11,6 +11,12 @@ pub const SHARDS: usize = 256;
 /// Members of a group. A configuration naming more is refused.
 pub const MEMBERS_MAX: usize = 4;
 
+/// Shards that one `baton rebalance` moves to even out the load. What is still uneven then is left for the next one.
+pub const REBALANCE_MOVES_MAX: usize = 32;
+
+/// Packets that wait at a worker for flows of shards that come to it; with few buffers fewer. More are dropped and counted.
+pub const PARKED_PACKETS_MAX: usize = 4096;
+
 /// Workers of an appliance. A configuration naming more is refused.
 pub const WORKERS_MAX: usize = 16;
 

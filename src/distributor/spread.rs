@@ -1,6 +1,6 @@
 //! A distributor on an lcore of its own (REQ E1, E2): a burst of a port's packets, each handed to the worker that owns
-//! its shard, or punted. It keeps nothing from one burst to the next but its replica of the connection store: no flow, no
-//! role.
+//! its shard, or punted. It keeps nothing from one burst to the next but whose each shard is and its replica of the
+//! connection store: no flow, no role.
 //!
 //! 1. *Note* the shard of every packet of which three words of its head say it: TCP and UDP over IPv4 or IPv6 to this
 //!    appliance's link addresses and not to its own network addresses, without options, extension headers, fragments or
@@ -28,7 +28,7 @@ use crate::distributor::place::{Place, Placer, PlacerSetup};
 use crate::distributor::services::{Services, Whose};
 use crate::distributor::tell::{Tell, Told};
 use crate::flow::key::{Address, Key, TCP, UDP};
-use crate::flow::shard::Owners;
+use crate::flow::shard::{Move, Owners, owner_of};
 use crate::flow::toeplitz::Toeplitz;
 use crate::wire::ethernet::{self, MacAddress};
 
@@ -71,11 +71,14 @@ pub struct Distributor {
     services: Services,
     toeplitz: Arc<Toeplitz>,
     mirror: Option<MirrorPort>,
+    workers: u16,
     /// The owner of each shard.
     owners: Owners,
     placer: Placer,
     /// The plain packets of a burst whose keys have to be looked up; empty between bursts.
     keys: ArrayVec<Option<(Key, ShardId)>, BURST_MAX>,
+    /// Shards that move, the marker of which is not in the ring to their old owner yet.
+    redirecting: Option<Move>,
     counters: Arc<Counters>,
 }
 
@@ -92,13 +95,32 @@ impl Distributor {
             virtual_router,
             services: Services::new(config),
             mirror: MirrorPort::of(config, setup.workers),
+            workers: setup.workers,
             owners: Owners::even(setup.workers),
             placer,
             keys: ArrayVec::new(),
+            redirecting: None,
             link_addresses: setup.link_addresses,
             toeplitz: setup.toeplitz,
             counters: setup.counters,
         })
+    }
+
+    /// Shards move: their packets go to the new owner as soon as a marker behind the last one is in the ring to the old one.
+    /// One move at a time.
+    pub fn redirect<P: PassOn>(&mut self, these: Move, out: &mut P) {
+        self.redirecting = Some(these);
+        self.go_on(out);
+    }
+
+    /// Once a turn, before its packets.
+    #[inline]
+    pub fn go_on<P: PassOn>(&mut self, out: &mut P) {
+        let Some(these) = self.redirecting else { return };
+        if out.mark(these.from, these.name()) {
+            self.redirecting = None;
+            these.shards.iter().for_each(|shard| self.owners.set(shard, these.to));
+        }
     }
 
     /// Handles packets of one queue of a port. Empties `packets`.
@@ -140,7 +162,7 @@ impl Distributor {
             Class::Drop(counter) => return self.counters.bump(counter),
             Class::Mirror(worker) => worker,
             Class::Service { key, shard } => return self.place(now, packet, &key, shard, out),
-            Class::Fragment { designated } => self.owners.of(designated),
+            Class::Fragment { designated } => owner_of(designated, self.workers),
         };
         self.counters.bump(Counter::HandedOver);
         packet.set_handed(Handed::Plain);

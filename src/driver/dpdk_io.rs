@@ -12,7 +12,7 @@ use dpdk::{Mempool, RxQueue};
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::{PortId, WorkerId};
+use crate::base::ids::{PortId, ShardId, WorkerId};
 use crate::base::io::{Io, PassOn, Punt, TxClass};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
@@ -82,7 +82,7 @@ impl DpdkIo {
             ends;
         let distributed = distributed.into_iter().map(|ring| (Origin::Distributor, ring));
         let handed = distributed.chain(handed.into_iter().map(|ring| (Origin::Worker, ring))).collect();
-        let intake = Intake::new(rx, passing, clock, Arc::clone(&counters));
+        let intake = Intake::new(rx, passing, pool.clone(), clock, Arc::clone(&counters));
         let commands = ArrayVec::new();
         DpdkIo {
             worker,
@@ -129,6 +129,10 @@ impl PassOn for DpdkIo {
     #[inline]
     fn hand_over(&mut self, to: WorkerId, packet: Packet) {
         self.intake.hand_over(to, packet);
+    }
+
+    fn mark(&mut self, to: WorkerId, shard: ShardId) -> bool {
+        self.intake.mark(to, shard)
     }
 }
 
@@ -269,6 +273,8 @@ impl World for DpdkIo {
         let DpdkIo { worker, reports, events, counters, .. } = self;
         match report_of(*worker, &event) {
             Some(report) => reports.push_one(report).map_err(|_| event),
+            // Flows may be in it.
+            None if matches!(event, Event::Move(_)) => events.push_one(event),
             None => {
                 // Neighbours are asked for again, and who asked for an answer does not wait for ever.
                 if events.push_one(event).is_err() {

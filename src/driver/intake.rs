@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use dpdk::{Burst, RxQueue};
+use dpdk::ring::Consumer;
+use dpdk::{Burst, Mempool, RxQueue};
 
-use crate::base::buffer::Buffer;
+use crate::base::buffer::{Buffer, Handed};
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::{PortId, WorkerId};
+use crate::base::ids::{PortId, ShardId, WorkerId};
 use crate::base::io::{PassOn, Punt, TxClass};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
@@ -21,13 +22,18 @@ use crate::driver::lcore::Site;
 use crate::driver::mbuf::Packet;
 use crate::driver::rings::{Frame, PassingEnds};
 use crate::failover::FrameBytes;
+use crate::flow::shard::Move;
 
 /// See the file's documentation.
 pub struct Intake {
     rx: Vec<(PortId, RxQueue)>,
     ends: PassingEnds,
+    /// Only an lcore that only distributes has it.
+    moves: Option<Consumer<Move>>,
     clock: Clock,
     counters: Arc<Counters>,
+    /// For markers.
+    pool: Mempool,
     /// Packets for each worker.
     handing: Vec<ArrayVec<Packet, BURST_MAX>>,
 }
@@ -37,11 +43,18 @@ impl Intake {
     pub fn new(
         rx: Vec<(PortId, RxQueue)>,
         ends: PassingEnds,
+        pool: Mempool,
         clock: Clock,
         counters: Arc<Counters>,
     ) -> Intake {
         let handing = ends.hand_over.iter().map(|_| ArrayVec::new()).collect();
-        Intake { rx, ends, clock, counters, handing }
+        Intake { rx, ends, moves: None, pool, clock, counters, handing }
+    }
+
+    /// The same, told by this ring which shards move.
+    #[must_use]
+    pub fn told_by(self, moves: Consumer<Move>) -> Intake {
+        Intake { moves: Some(moves), ..self }
     }
 
     fn flush_to(&mut self, to: usize) {
@@ -87,6 +100,23 @@ impl PassOn for Intake {
             self.flush_to(to);
         }
         self.handing[to].push(packet);
+    }
+
+    fn mark(&mut self, to: WorkerId, shard: ShardId) -> bool {
+        let to = usize::from(to.0);
+        if to >= self.handing.len() {
+            return false;
+        }
+        let Some(mut marker) = Packet::alloc(&self.pool) else {
+            self.counters.bump(Counter::DropNoBuffer);
+            return false;
+        };
+        marker.set_handed(Handed::Marker(shard));
+        if !self.handing[to].is_empty() {
+            self.flush_to(to);
+        }
+        let ring = self.ends.hand_over.get_mut(to).and_then(Option::as_mut);
+        ring.is_some_and(|ring| ring.push_one(marker).is_ok())
     }
 }
 
@@ -147,6 +177,10 @@ impl Site for Intake {
                 self.flush_to(to);
             }
         }
+    }
+
+    fn next_move(&mut self) -> Option<Move> {
+        self.moves.as_mut()?.pop_one()
     }
 
     fn rest(&mut self, span: Duration) {

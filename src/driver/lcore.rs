@@ -13,6 +13,7 @@ use crate::base::time::{Duration, Instant};
 use crate::distributor::tell::{Tell, Told};
 use crate::driver::idle::Idler;
 use crate::driver::lease::Turns;
+use crate::flow::shard::Move;
 use crate::worker::message::{Command, Event};
 use crate::worker::{Origin, Worker};
 
@@ -36,6 +37,10 @@ pub trait Site: PassOn + Tell {
     fn serves(&self) -> bool;
     /// Passes on and sends what was gathered. Service packets beyond the lease are dropped and counted.
     fn flush(&mut self);
+    /// The next shards that move, of which an lcore that only distributes is told; workers are told by commands.
+    fn next_move(&mut self) -> Option<Move> {
+        None
+    }
     /// Stands still for a moment.
     fn rest(&mut self, span: Duration);
 }

@@ -14,7 +14,7 @@ use dpdk::{Mempool, Port};
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::WorkerId;
+use crate::base::ids::{ShardId, WorkerId};
 use crate::base::io::TxClass;
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
@@ -25,6 +25,8 @@ use crate::driver::outbox::Outbox;
 use crate::driver::rings::{MasterEnds, News};
 use crate::failover::FailoverEvent;
 use crate::flow::FlowIndex;
+use crate::flow::shard::Move;
+use crate::master::rebalance::{Outcome, Refusal};
 use crate::master::vrrp::Rival;
 use crate::master::{Master, MasterOutput};
 use crate::worker::message::{Command, Event, FlowSlice, WorkerStatus};
@@ -44,6 +46,8 @@ pub enum Question {
     Flows(Sender<(WorkerId, Box<FlowSlice>)>),
     /// What each port counted; `None`: it does not say.
     Ports(Sender<Vec<PortState>>),
+    /// Move shards to new owners; answered when the last move is over.
+    Move(Vec<(ShardId, WorkerId)>, Sender<Result<Vec<Outcome>, Refusal>>),
 }
 
 /// A port's state.
@@ -85,12 +89,23 @@ enum Asked {
     Flows { answer: Sender<(WorkerId, Box<FlowSlice>)> },
 }
 
+/// Moves that someone asked for.
+struct AskedMoves {
+    answer: Sender<Result<Vec<Outcome>, Refusal>>,
+    wanted: usize,
+    done: Vec<Outcome>,
+}
+
 /// The thread's state.
 pub struct MasterThread {
     setup: MasterThreadSetup,
     /// Commands for which there was no room, for each worker.
     commands: Vec<VecDeque<Command>>,
     asked: Option<(Asked, Instant)>,
+    /// Shards that move because someone asked for it: who, how many, and what became of them.
+    moving: Option<AskedMoves>,
+    /// Of each lcore that only distributes: moves for which there was no room.
+    redirections: Vec<VecDeque<Move>>,
     /// Answers that each worker owes, this question's and those of abandoned ones.
     owed: Vec<usize>,
     rival_at: Instant,
@@ -102,10 +117,13 @@ impl MasterThread {
     /// Ready to be turned.
     pub fn new(setup: MasterThreadSetup) -> MasterThread {
         let workers = setup.ends.commands.len();
+        let distributors = setup.ends.moves.len();
         MasterThread {
             setup,
             commands: (0..workers).map(|_| VecDeque::new()).collect(),
             asked: None,
+            moving: None,
+            redirections: (0..distributors).map(|_| VecDeque::new()).collect(),
             owed: vec![0; workers],
             rival_at: Instant::ZERO,
             vrrp_rival_at: Instant::ZERO,
@@ -174,6 +192,7 @@ impl MasterThread {
                     Event::Resolve { hop } => self.setup.master.handle_resolve(now, hop),
                     Event::Status(status) => self.take_status(worker, *status),
                     Event::Flows(slice) => self.take_flows(now, worker, slice),
+                    Event::Move(event) => self.setup.master.handle_move(WorkerId(worker as u16), event),
                     // Reports go to the liveness thread.
                     Event::Installed { .. }
                     | Event::InSyncInstalled { .. }
@@ -206,6 +225,16 @@ impl MasterThread {
                 self.ask_all(&Command::Flows { from: FlowIndex(0) });
                 self.asked = Some((Asked::Flows { answer }, now));
             }
+            Question::Move(wanted, answer) => match self.setup.master.move_shards(&wanted) {
+                Ok(()) => {
+                    let wanted = wanted.len();
+                    self.moving = Some(AskedMoves { answer, wanted, done: Vec::new() });
+                }
+                Err(refusal) => {
+                    // Who asked may have gone.
+                    let _ = answer.send(Err(refusal));
+                }
+            },
             Question::Ports(answer) => {
                 let states = self.setup.ports.iter().map(state_of).collect();
                 // Who asked may have gone.
@@ -251,6 +280,24 @@ impl MasterThread {
         }
     }
 
+    fn take_moved(&mut self, outcome: Outcome) {
+        let Outcome { these: Move { shards, from, to }, result } = outcome;
+        let which: Vec<String> = shards.iter().map(|shard| shard.to_string()).collect();
+        let which = which.join(", ");
+        let sentence = match result {
+            Ok(flows) => format!("shards {which} went from worker {from} to worker {to} with {flows} flows"),
+            Err(refusal) => format!("shards {which} stay with worker {from}: {refusal}"),
+        };
+        log::info!("{sentence}");
+        self.setup.events.add("rebalance", sentence);
+        let Some(moving) = &mut self.moving else { return };
+        moving.done.push(outcome);
+        if moving.done.len() == moving.wanted {
+            let _ = moving.answer.send(Ok(core::mem::take(&mut moving.done)));
+            self.moving = None;
+        }
+    }
+
     fn execute(&mut self, now: Instant) {
         while let Some(output) = self.setup.master.poll_output() {
             match output {
@@ -263,6 +310,10 @@ impl MasterThread {
                 MasterOutput::Command { to: None, command } => {
                     self.commands.iter_mut().for_each(|commands| commands.push_back(command.clone()));
                 }
+                MasterOutput::Redirect(these) => {
+                    self.redirections.iter_mut().for_each(|moves| moves.push_back(these));
+                }
+                MasterOutput::Moved(outcome) => self.take_moved(outcome),
                 MasterOutput::Count { counter, packets } => self.setup.counters.add(counter, packets),
                 MasterOutput::Rival { port, address, link } => {
                     if now < self.rival_at {
@@ -311,6 +362,14 @@ impl MasterThread {
             while let Some(command) = commands.pop_front() {
                 if let Err(command) = ring.push_one(command) {
                     commands.push_front(command);
+                    break;
+                }
+            }
+        }
+        for (moves, ring) in self.redirections.iter_mut().zip(&mut self.setup.ends.moves) {
+            while let Some(these) = moves.pop_front() {
+                if let Err(these) = ring.push_one(these) {
+                    moves.push_front(these);
                     break;
                 }
             }

@@ -14,6 +14,7 @@ use crate::base::io::TxClass;
 use crate::distributor::tell::Told;
 use crate::driver::mbuf::Packet;
 use crate::failover::{FailoverEvent, FrameBytes, WorkerReport};
+use crate::flow::shard::Move;
 use crate::worker::message::{Command, Event};
 
 /// Packets that wait between two threads; more are dropped and counted.
@@ -24,6 +25,8 @@ const FRAMES: u32 = 256;
 const TOLD: u32 = 4096;
 /// Commands, reports and events that wait; senders keep or count what does not fit.
 const MESSAGES: u32 = 1024;
+/// Moves of shards that wait: the master begins none before the last one is over.
+const MOVES: u32 = 8;
 
 /// A liveness frame or an announcement, by value.
 #[derive(Debug)]
@@ -46,6 +49,14 @@ pub enum News {
     },
     /// Something happened.
     Event(FailoverEvent),
+}
+
+/// What an lcore holds that only distributes.
+pub struct DistributorEnds {
+    /// Where packets go.
+    pub passing: PassingEnds,
+    /// Of the master: shards that move.
+    pub moves: Consumer<Move>,
 }
 
 /// What every lcore holds that receives packets: where those go that are not for itself.
@@ -100,6 +111,8 @@ pub struct MasterEnds {
     pub punted: Vec<Consumer<Packet>>,
     /// To each worker.
     pub commands: Vec<Producer<Command>>,
+    /// To each lcore that only distributes: shards that move.
+    pub moves: Vec<Producer<Move>>,
     /// Of each worker.
     pub events: Vec<Consumer<Event>>,
     /// Of the liveness thread.
@@ -111,7 +124,7 @@ pub struct Ends {
     /// By number.
     pub workers: Vec<WorkerEnds>,
     /// Of the lcores that only distribute.
-    pub distributors: Vec<PassingEnds>,
+    pub distributors: Vec<DistributorEnds>,
     /// For the liveness thread.
     pub liveness: LivenessEnds,
     /// For the master.
@@ -131,8 +144,13 @@ pub fn make(
     let (news, news_out) = ring(running, "news", MESSAGES)?;
     let mut liveness =
         LivenessEnds { heard: Vec::new(), frames: to_first, commands: Vec::new(), reports: Vec::new(), news };
-    let mut master =
-        MasterEnds { punted: Vec::new(), commands: Vec::new(), events: Vec::new(), news: news_out };
+    let mut master = MasterEnds {
+        punted: Vec::new(),
+        commands: Vec::new(),
+        moves: Vec::new(),
+        events: Vec::new(),
+        news: news_out,
+    };
     let mut frames = Some(frames);
     let mut ends = Vec::new();
     let mut passing = |lcore: u16| {
@@ -186,7 +204,13 @@ pub fn make(
         let of_workers = ends.iter_mut().map(|ends| &mut ends.passing);
         join(running, &mut of_workers.chain(&mut spreading).collect::<Vec<_>>())?;
     }
-    Ok(Ends { workers: ends, distributors: spreading, liveness, master })
+    let mut distributors = Vec::new();
+    for (passing, number) in spreading.into_iter().zip(workers..) {
+        let (by_master, moves) = ring(running, &format!("moves-{number}"), MOVES)?;
+        master.moves.push(by_master);
+        distributors.push(DistributorEnds { passing, moves });
+    }
+    Ok(Ends { workers: ends, distributors, liveness, master })
 }
 
 /// Gives each lcore a ring to each other one, for what they tell each other.

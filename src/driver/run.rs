@@ -395,7 +395,8 @@ fn assemble(
             counters: Arc::clone(&counters[number]),
         })
         .map_err(|error| error.to_string())?;
-        let site = Intake::new(rx, ends, shared.clock, Arc::clone(&counters[number]));
+        let site = Intake::new(rx, ends.passing, pool.clone(), shared.clock, Arc::clone(&counters[number]))
+            .told_by(ends.moves);
         let idler = Idler::new(checked.lcores.idle);
         let lcore = SpreadingLcore::new(distributor, site, idler, Arc::clone(&turns[number]));
         lcores.push(Loop::Distributor(Box::new(lcore)));
@@ -405,6 +406,7 @@ fn assemble(
         snapshot: Arc::clone(&shared.snapshot),
         link_addresses: owned.macs.clone(),
         last_seen,
+        distributors: lcore_count as u16 - workers,
         now,
         seed: secrets.seed,
     });

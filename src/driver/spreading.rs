@@ -1,7 +1,8 @@
 //! The loop of an lcore that only distributes, whatever its packets come from: DPDK's ports, or memory in tests.
 //!
 //! A turn: packets of every source, each burst handed to workers or punted; then what was gathered for the rings; and
-//! then perhaps a rest. It takes no commands, since it does the same in every role, and sends nothing itself.
+//! then perhaps a rest. It takes no commands but that shards move, since it does the same in every role, and sends nothing
+//! itself.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -40,6 +41,10 @@ impl<S: Site> SpreadingLcore<S> {
     /// One turn; how long to rest after it, if at all.
     pub fn turn(&mut self) -> Option<Duration> {
         let now = self.site.now();
+        if let Some(these) = self.site.next_move() {
+            self.distributor.redirect(these, &mut self.site);
+        }
+        self.distributor.go_on(&mut self.site);
         let mut packets = 0;
         self.hear(now);
         for source in 0..self.site.sources() {

@@ -157,7 +157,7 @@ pub enum Age {
 }
 
 /// What a packet of a class leaves at its flow, at one moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mark(u32);
 
 impl Mark {
@@ -214,6 +214,13 @@ impl LastSeen {
         if cell.load(Ordering::Relaxed) != word {
             cell.store(word, Ordering::Relaxed);
         }
+    }
+
+    /// What the last packet of a flow left here; `None`: no flow is here. It means the same in the array of any
+    /// worker of this appliance.
+    pub fn mark_of(&self, flow: FlowIndex) -> Option<Mark> {
+        let word = self.0.words.get(flow.slot())?.load(Ordering::Relaxed);
+        (word >> TICK_BITS != 0).then_some(Mark(word))
     }
 
     /// The worker removed this flow.
@@ -351,7 +358,9 @@ mod tests {
     fn a_free_place_and_one_outside_never_expire() {
         let last_seen = LastSeen::new(8).expect("memory");
         last_seen.touch(FLOW, Closing, at_secs(0));
+        assert_eq!(last_seen.mark_of(FLOW), Some(Mark::new(Closing, at_secs(0))));
         last_seen.release(FLOW);
+        assert_eq!(last_seen.mark_of(FLOW), None);
         last_seen.touch(FlowIndex(8), Closing, at_secs(0));
         last_seen.release(FlowIndex(8));
         for place in [FLOW, FlowIndex(0), FlowIndex(8), FlowIndex(u32::MAX)] {

@@ -92,16 +92,18 @@ impl FlowFlags {
     pub const FROM_PEER: FlowFlags = FlowFlags(1 << 2);
     /// Packets of the flow wait for the mirror; later ones wait behind them.
     pub const HELD: FlowFlags = FlowFlags(1 << 3);
-
     /// Distributors were told of its keys, which their hashes do not lead to its shard, and have to be told of its end.
     pub const REMEMBERED: FlowFlags = FlowFlags(1 << 4);
+    /// The flow's shard is about to leave this worker, or has come since the flow's last packet.
+    pub const MOVING: FlowFlags = FlowFlags(1 << 5);
 
-    const NAMES: [(FlowFlags, &'static str); 5] = [
+    const NAMES: [(FlowFlags, &'static str); 6] = [
         (FlowFlags::MIRRORED, "mirrored"),
         (FlowFlags::FULL_NAT, "full-nat"),
         (FlowFlags::FROM_PEER, "from-peer"),
         (FlowFlags::HELD, "held"),
         (FlowFlags::REMEMBERED, "remembered"),
+        (FlowFlags::MOVING, "moving"),
     ];
 
     /// All of either.

@@ -13,7 +13,7 @@ use crate::flow::Key;
 use crate::flow::aging::LastSeen;
 use crate::flow::ports::{PortAllocator, PortSetup};
 use crate::flow::resting::{Resting, RestingPlace};
-use crate::flow::shard::{Shard, owner_of};
+use crate::flow::shard::{Shard, ShardSet, owner_of};
 use crate::flow::table::Table;
 use crate::flow::toeplitz::Toeplitz;
 
@@ -44,13 +44,17 @@ pub struct Flows {
     pub resting: Resting,
     /// Source-NAT ports for new flows.
     pub ports: PortAllocator,
-    shards: Vec<Option<Shard>>,
+    worker: WorkerId,
+    workers: u16,
+    /// All that there are: of a shard that another worker owns, peers may speak to this one.
+    shards: Vec<Shard>,
+    owned: ShardSet,
 }
 
 impl Flows {
     /// No flows, and the worker's shards.
     pub fn new(setup: &FlowsSetup) -> Result<Flows, NoMemory> {
-        let owned = |id: ShardId| owner_of(id, setup.workers) == setup.worker;
+        let all = (0..SHARDS as u16).map(ShardId);
         let table = Table::new(setup.capacity, setup.hash_seed)?;
         let PortSetup { resting_max, quarantine, .. } = setup.ports;
         Ok(Flows {
@@ -58,7 +62,10 @@ impl Flows {
             table,
             ports: PortAllocator::new(Arc::clone(&setup.toeplitz), &setup.ports),
             last_seen: LastSeen::new(setup.capacity)?,
-            shards: (0..SHARDS as u16).map(ShardId).map(|id| owned(id).then(|| Shard::new(id))).collect(),
+            worker: setup.worker,
+            workers: setup.workers,
+            owned: all.clone().filter(|id| owner_of(*id, setup.workers) == setup.worker).collect(),
+            shards: all.map(Shard::new).collect(),
         })
     }
 
@@ -74,19 +81,34 @@ impl Flows {
         self.table.capacity()
     }
 
-    /// A shard, if the worker owns it.
-    pub fn shard(&self, id: ShardId) -> Option<&Shard> {
-        self.shards.get(usize::from(id.0))?.as_ref()
-    }
-
-    /// A shard, if the worker owns it.
+    /// A shard's order of changes.
     pub fn shard_mut(&mut self, id: ShardId) -> Option<&mut Shard> {
-        self.shards.get_mut(usize::from(id.0))?.as_mut()
+        self.shards.get_mut(usize::from(id.0))
     }
 
-    /// A new place in a shard's order of changes. Of a shard that the worker does not own, there is none: 0.
+    /// A new place in a shard's order of changes. Of a shard that there is not, there is none: 0.
     pub fn next_version(&mut self, id: ShardId) -> Version {
         self.shard_mut(id).map_or(Version(0), Shard::next_version)
+    }
+
+    /// The latest place in a shard's order of changes that this worker knows of.
+    pub fn version(&self, id: ShardId) -> Version {
+        self.shards.get(usize::from(id.0)).map_or(Version(0), Shard::version)
+    }
+
+    /// Whether what peers say of a shard comes to this worker: whoever owns it now.
+    pub fn is_home(&self, id: ShardId) -> bool {
+        usize::from(id.0) < SHARDS && owner_of(id, self.workers) == self.worker
+    }
+
+    /// The shards that the worker owns: at first those that it is home to.
+    pub fn owned(&self) -> ShardSet {
+        self.owned
+    }
+
+    /// The worker owns a shard from now on, or no longer.
+    pub fn own(&mut self, id: ShardId, owns: bool) {
+        self.owned.set(id, owns);
     }
 
     /// Asks for the lines that [`Flows::is_taken`] will need.
@@ -123,12 +145,7 @@ impl Flows {
     }
 
     fn owns(&self, id: ShardId, answers: &Key) -> bool {
-        self.shard(id).is_some() && self.ports.owns(id, answers.dst, answers.dst_port)
-    }
-
-    /// The shards that the worker owns.
-    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
-        self.shards.iter().filter_map(Option::as_ref)
+        self.ports.owns(id, answers.dst, answers.dst_port)
     }
 }
 
@@ -173,14 +190,17 @@ mod tests {
     #[test]
     fn workers_share_all_shards_out_and_none_twice() {
         let owned: Vec<_> =
-            (0..3).flat_map(|worker| flows(worker, 3).shards().map(|s| s.id).collect::<Vec<_>>()).collect();
+            (0..3).flat_map(|worker| flows(worker, 3).owned().iter().collect::<Vec<_>>()).collect();
         let mut sorted = owned.clone();
         sorted.sort_unstable();
         sorted.dedup();
         assert_eq!((owned.len(), sorted.len()), (SHARDS, SHARDS));
         let mut one = flows(1, 3);
-        assert!(one.shard(ShardId(0)).is_none() && one.shard_mut(ShardId(1)).is_some());
-        assert_eq!((one.next_version(ShardId(0)), one.next_version(ShardId(1))), (Version(0), Version(1)));
+        assert!(!one.is_home(ShardId(0)) && one.is_home(ShardId(1)) && !one.is_home(ShardId(256 + 1)));
+        assert_eq!((one.next_version(ShardId(1)), one.next_version(ShardId(1))), (Version(1), Version(2)));
+        assert_eq!((one.version(ShardId(1)), one.next_version(ShardId(999))), (Version(2), Version(0)));
+        one.own(ShardId(0), true);
+        assert!(one.owned().has(ShardId(0)) && !one.is_home(ShardId(0)));
     }
 
     /// Many clients through full NAT: whatever shard a client's packets belong to, the

@@ -158,6 +158,30 @@ impl Resting {
         self.put(now, image, self.quarantined(now));
     }
 
+    /// As [`Resting::quarantine`], of a key that rests elsewhere already, until then.
+    pub fn rest_until(&mut self, now: Instant, image: Image, until: Instant) {
+        self.put(now, image, until.nanos().min(UNTIL_ACKNOWLEDGED - 1));
+    }
+
+    /// The key that rests at a place, below [`Resting::places_end`], and until when: one that waits, for a quarantine from
+    /// now on.
+    pub fn at(&self, now: Instant, place: u32) -> Option<(Image, Instant)> {
+        let slot = self.slots.get(place as usize).filter(|slot| !slot.image.is_none())?;
+        let until = if slot.queue() == Queue::Waiting { self.quarantined(now) } else { slot.until };
+        (until > now.nanos()).then_some((slot.image, Instant::from_nanos(until)))
+    }
+
+    /// Until when a key rests: one that waits, for a quarantine from now on. `None`: it does not.
+    pub fn until(&self, now: Instant, image: Image) -> Option<Instant> {
+        let is_it = |place| self.slots[place as usize].image == image;
+        self.at(now, self.index.find(self.spot(image), is_it)?).map(|(_, until)| until)
+    }
+
+    /// Nothing rests at this place or behind it.
+    pub const fn places_end(&self) -> u32 {
+        self.used
+    }
+
     /// Clears away some quarantines that have ended: all of them, if it is called often enough.
     pub fn clear_ended(&mut self, now: Instant) {
         for _ in 0..RESTING_CLEARED_MAX {
@@ -287,6 +311,22 @@ mod tests {
         assert!(resting.contains(at(14), key(1)));
         assert!(!resting.contains(at(15), key(1)));
         assert!(!resting.contains(at(5), key(2)));
+    }
+
+    #[test]
+    fn what_rests_elsewhere_rests_here_as_long() {
+        let (mut here, mut there) = (resting(8), resting(8));
+        here.quarantine(at(0), key(1));
+        here.wait(at(0), key(2));
+        here.quarantine(at(2), key(3));
+        for (image, until) in (0..here.places_end()).filter_map(|place| here.at(at(11), place)) {
+            there.rest_until(at(11), image, until);
+        }
+        let rests = |secs, n| there.contains(at(secs), key(n));
+        assert!(!rests(11, 1) && rests(11, 3) && !rests(12, 3));
+        assert!(rests(20, 2) && !rests(21, 2), "one that waits: for a quarantine from the move on");
+        assert_eq!(here.at(at(0), here.places_end()), None);
+        assert_eq!([1, 2, 3].map(|n| here.until(at(11), key(n))), [None, Some(at(21)), Some(at(12))]);
     }
 
     #[test]

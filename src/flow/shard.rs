@@ -39,6 +39,84 @@ impl Owners {
     }
 }
 
+/// Some of the shards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardSet([u64; SHARDS / 64]);
+
+impl ShardSet {
+    /// A set in words, the lowest shard in the lowest bit of the first.
+    pub const fn from_words(words: [u64; SHARDS / 64]) -> ShardSet {
+        ShardSet(words)
+    }
+
+    /// As [`ShardSet::from_words`] takes it.
+    pub const fn words(&self) -> [u64; SHARDS / 64] {
+        self.0
+    }
+
+    /// Whether a shard is one of them.
+    #[inline]
+    pub fn has(&self, shard: ShardId) -> bool {
+        let word = self.0.get(usize::from(shard.0 / 64)).copied().unwrap_or(0);
+        word >> (shard.0 % 64) & 1 == 1
+    }
+
+    /// Takes a shard in, or out.
+    pub fn set(&mut self, shard: ShardId, has: bool) {
+        if let Some(word) = self.0.get_mut(usize::from(shard.0 / 64)) {
+            let bit = 1 << (shard.0 % 64);
+            *word = if has { *word | bit } else { *word & !bit };
+        }
+    }
+
+    /// All of either.
+    #[must_use]
+    pub fn with(&self, other: &ShardSet) -> ShardSet {
+        ShardSet(core::array::from_fn(|at| self.0[at] | other.0[at]))
+    }
+
+    /// How many they are.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
+    /// They, in order.
+    pub fn iter(&self) -> impl Iterator<Item = ShardId> + '_ {
+        (0..SHARDS as u16).map(ShardId).filter(|shard| self.has(*shard))
+    }
+}
+
+impl FromIterator<ShardId> for ShardSet {
+    fn from_iter<T: IntoIterator<Item = ShardId>>(shards: T) -> ShardSet {
+        let mut set = ShardSet::default();
+        shards.into_iter().for_each(|shard| set.set(shard, true));
+        set
+    }
+}
+
+/// Some shards that go from one worker to another one. By the first of them the move is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// At least one.
+    pub shards: ShardSet,
+    /// Who owns them.
+    pub from: WorkerId,
+    /// Who is to.
+    pub to: WorkerId,
+}
+
+impl Move {
+    /// The shard by which the move is known.
+    pub fn name(&self) -> ShardId {
+        self.shards.iter().next().unwrap_or_default()
+    }
+}
+
 /// One of the shards that divide all flows.
 pub struct Shard {
     /// Which one.
@@ -72,6 +150,16 @@ impl Shard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_has_what_was_put_in_and_not_taken_out() {
+        let mut set: ShardSet = [0, 63, 64, 255, 999].map(ShardId).into_iter().collect();
+        assert_eq!((set.len(), set.has(ShardId(255)), set.has(ShardId(999))), (4, true, false));
+        set.set(ShardId(0), false);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [63, 64, 255].map(ShardId));
+        assert_eq!(ShardSet::from_words(set.words()), set);
+        assert!(ShardSet::default().is_empty() && !set.is_empty());
+    }
 
     #[test]
     fn versions_are_given_out_once_and_in_order() {

@@ -5,18 +5,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::counters::Counter;
-use crate::base::ids::{PortId, WorkerId};
+use crate::base::ids::{PortId, ShardId, WorkerId};
 use crate::base::io::TxClass;
 use crate::base::limits::PUNT_OUTPUTS_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::config::snapshot::Snapshot;
 use crate::failover::FailoverEvent;
 use crate::flow::aging::LastSeen;
+use crate::flow::shard::Move;
 use crate::master::announce::{announcements, keep_alives};
 use crate::master::answers::{Answer, Answers};
 use crate::master::frames;
 use crate::master::neighbours::{self, Neighbours};
 use crate::master::reassembly::{Put, Reassembly};
+use crate::master::rebalance::{self, Outcome, Rebalance, Refusal};
 use crate::master::sweep::AgingSweep;
 use crate::master::vrrp::{self, Advertiser, Rival};
 use crate::traffic::routes::NextHop;
@@ -24,6 +26,7 @@ use crate::wire::IpProtocol;
 use crate::wire::ethernet::MacAddress;
 use crate::wire::parse::parse;
 use crate::worker::message::Command;
+use crate::worker::moving::MoveEvent;
 
 /// Between two frames from the virtual MAC, by which bridges keep it.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_millis(1000);
@@ -36,6 +39,8 @@ pub struct MasterSetup {
     pub link_addresses: Vec<[u8; 6]>,
     /// The last-seen array of every worker.
     pub last_seen: Vec<(WorkerId, LastSeen)>,
+    /// Lcores that only distribute.
+    pub distributors: u16,
     /// When it starts.
     pub now: Instant,
     /// Seed of jitter.
@@ -61,6 +66,10 @@ pub enum MasterOutput {
         /// What.
         command: Command,
     },
+    /// Tell every lcore that only distributes that shards move.
+    Redirect(Move),
+    /// A move of shards came to its end.
+    Moved(Outcome),
     /// Count so many fragments that were not put together.
     Count {
         /// Why.
@@ -93,6 +102,7 @@ pub struct Master {
     neighbours: Neighbours,
     advertiser: Advertiser,
     sweep: AgingSweep,
+    rebalance: Rebalance,
     announcements: Vec<(PortId, Vec<u8>)>,
     keep_alives: Vec<(PortId, Vec<u8>)>,
     keep_alive_at: Instant,
@@ -113,6 +123,7 @@ impl Master {
             mtus: config.ports.iter().map(|port| port.mtu).collect(),
             neighbours: Neighbours::new(setup.now, config, &macs, setup.seed),
             advertiser: Advertiser::new(config, &macs),
+            rebalance: Rebalance::new((setup.last_seen.len() as u16).max(1), setup.distributors),
             sweep: AgingSweep::new(setup.now, &config.flows, setup.last_seen),
             announcements: announcements(config),
             keep_alives: keep_alives(config),
@@ -131,6 +142,7 @@ impl Master {
     /// The role changed.
     pub fn handle_role(&mut self, now: Instant, active: bool) {
         self.active = active;
+        self.rebalance.handle_role(active);
         self.keep_alive_at = if active { now + KEEP_ALIVE_INTERVAL } else { Instant::FAR_FUTURE };
         if !active {
             self.advertiser.fall_silent();
@@ -265,10 +277,30 @@ impl Master {
         }
     }
 
+    /// Moves shards, one after the other: each with its new owner. What became of each is said by
+    /// [`MasterOutput::Moved`].
+    pub fn move_shards(&mut self, wanted: &[(ShardId, WorkerId)]) -> Result<(), Refusal> {
+        self.rebalance.ask(wanted)
+    }
+
+    /// A worker says something of a move.
+    pub fn handle_move(&mut self, worker: WorkerId, event: MoveEvent) {
+        self.rebalance.handle_event(worker, event);
+    }
+
     /// What to do next.
     pub fn poll_output(&mut self) -> Option<MasterOutput> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
+        }
+        if let Some(output) = self.rebalance.poll_output() {
+            return Some(match output {
+                rebalance::Output::Worker { to, command } => {
+                    MasterOutput::Command { to: Some(to), command: Command::Move(command) }
+                }
+                rebalance::Output::Distributors(these) => MasterOutput::Redirect(these),
+                rebalance::Output::Done(outcome) => MasterOutput::Moved(outcome),
+            });
         }
         match self.neighbours.poll_output()? {
             neighbours::Output::Send { port, frame, class } => {

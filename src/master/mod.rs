@@ -1,5 +1,5 @@
 //! The master core's slow work: neighbours, answers for our addresses, takeover
-//! announcements, VRRP, the aging sweep; [`machine::Master`] composes them (REQ E4).
+//! announcements, VRRP, the aging sweep, shards that move between workers; [`machine::Master`] composes them (REQ E4).
 //!
 //! Owned by the master thread. In: `now`, a checked configuration, and the frames that
 //! workers punt (ARP, neighbour discovery, echo, VRRP), all chosen by whoever is on the
@@ -16,6 +16,7 @@ pub mod frames;
 pub mod machine;
 pub mod neighbours;
 pub mod reassembly;
+pub mod rebalance;
 pub mod route;
 pub mod sweep;
 pub mod vrrp;

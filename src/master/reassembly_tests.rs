@@ -45,8 +45,14 @@ fn request(to: MacAddress, source: &str, destination: &str, len: usize) -> Vec<u
 fn master(active: bool) -> Master {
     let snapshot = Arc::new(Snapshot { generation: 1, checked: checked() });
     let link_addresses = macs().iter().map(|mac| mac.0).collect();
-    let mut master =
-        Master::new(MasterSetup { snapshot, link_addresses, last_seen: Vec::new(), now: NOW, seed: 1 });
+    let mut master = Master::new(MasterSetup {
+        snapshot,
+        link_addresses,
+        last_seen: Vec::new(),
+        distributors: 0,
+        now: NOW,
+        seed: 1,
+    });
     master.handle_role(NOW, active);
     drained(&mut master);
     master
@@ -59,7 +65,11 @@ fn drained(master: &mut Master) -> (Vec<Sent>, Vec<(Counter, u64)>) {
         match output {
             MasterOutput::Inject { frame, class, .. } => sent.push((frame, class)),
             MasterOutput::Count { counter, packets } => counted.push((counter, packets)),
-            MasterOutput::Command { .. } | MasterOutput::Rival { .. } | MasterOutput::VrrpRival(_) => {}
+            MasterOutput::Command { .. }
+            | MasterOutput::Redirect(_)
+            | MasterOutput::Moved(_)
+            | MasterOutput::Rival { .. }
+            | MasterOutput::VrrpRival(_) => {}
         }
     }
     counted.retain(|(_, packets)| *packets > 0);

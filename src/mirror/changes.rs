@@ -42,7 +42,7 @@ impl Mirror {
     /// Asks for the memory that [`Mirror::flow_ended`] will need.
     #[inline]
     pub fn prefetch(&self, flow: FlowIndex) {
-        for stream in self.peers.iter().flat_map(|peer| &peer.streams) {
+        for stream in self.peers.iter().flat_map(|peer| &peer.streams).filter(|s| !s.sync.is_idle()) {
             stream.sync.prefetch(flow);
         }
     }

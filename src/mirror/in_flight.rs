@@ -78,6 +78,8 @@ pub struct InFlight {
     smoothed: Option<Duration>,
     deviation: Duration,
     backoff: u32,
+    /// When a frame was last taken for lost, which may come all the same.
+    lost_at: Option<Instant>,
 }
 
 impl Default for InFlight {
@@ -95,6 +97,7 @@ impl Default for InFlight {
             smoothed: None,
             deviation: Duration::ZERO,
             backoff: 0,
+            lost_at: None,
         }
     }
 }
@@ -112,7 +115,28 @@ impl InFlight {
             smoothed: None,
             deviation: Duration::ZERO,
             backoff: 0,
+            lost_at: self.lost_at,
         };
+    }
+
+    /// Whether a frame waits that names one of these.
+    pub fn has(&self, named: impl Fn(&Named) -> bool) -> bool {
+        self.waiting > 0 && self.frames.iter().flat_map(|frame| &frame.records).any(|sent| named(&sent.named))
+    }
+
+    /// Waits no longer for what was sent of these.
+    pub fn forget(&mut self, named: impl Fn(&Named) -> bool) {
+        for frame in &mut self.frames {
+            let waited = !frame.records.is_empty();
+            frame.records.retain(|sent| !named(&sent.named));
+            self.waiting -= usize::from(waited && frame.records.is_empty());
+        }
+        self.advance();
+    }
+
+    /// When a frame was last taken for lost; it may come all the same.
+    pub fn lost_at(&self) -> Option<Instant> {
+        self.lost_at
     }
 
     /// Whether a frame with the next sequence may carry records.
@@ -166,8 +190,10 @@ impl InFlight {
                 if let Some(sent_at) = self.settle(sequence, |records| each(records, Fate::Applied)) {
                     self.measure(now - sent_at);
                 }
-            } else if acknowledgement.next > sequence + REORDER_MAX {
-                self.settle(sequence, |records| each(records, Fate::Lost));
+            } else if acknowledgement.next > sequence + REORDER_MAX
+                && self.settle(sequence, |records| each(records, Fate::Lost)).is_some()
+            {
+                self.lost_at = Some(now);
             }
         }
         self.advance();
@@ -198,6 +224,7 @@ impl InFlight {
         }
         if any {
             self.backoff = (self.backoff + 1).min(6);
+            self.lost_at = Some(now);
             self.advance();
         }
     }
@@ -320,7 +347,7 @@ mod tests {
         in_flight.time_out(at(20), |_, f| fates.push(f));
         in_flight.acknowledge(at(21), &ack(&[0]), |_, f| fates.push(f));
         assert_eq!(fates, vec![Fate::Lost]);
-        assert_eq!(in_flight.next_deadline(), None);
+        assert_eq!((in_flight.next_deadline(), in_flight.lost_at()), (None, Some(at(20))));
     }
 
     #[test]
@@ -338,6 +365,21 @@ mod tests {
         });
         assert_eq!(lost, vec![sent(0)]);
         assert_eq!(in_flight.waiting(), 0);
+    }
+
+    #[test]
+    fn what_is_forgotten_is_waited_for_no_longer() {
+        let mut in_flight = InFlight::default();
+        in_flight.note(at(0), 0, &[sent(1), sent(2)]);
+        in_flight.note(at(0), 1, &[sent(1)]);
+        let one = |named: &Named| matches!(named, Named::Flow { flow: 1, .. });
+        assert!(in_flight.has(one));
+        in_flight.forget(one);
+        assert!(!in_flight.has(one) && in_flight.lost_at().is_none());
+        assert_eq!(in_flight.waiting(), 1);
+        let mut fates = Vec::new();
+        in_flight.acknowledge(at(1), &ack(&[0, 1]), |s, f| fates.extend(s.iter().map(|s| (*s, f))));
+        assert_eq!((fates, in_flight.waiting()), (vec![(sent(2), Fate::Applied)], 0));
     }
 
     #[test]

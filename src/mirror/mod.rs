@@ -4,8 +4,8 @@
 //! Owned by one worker. In: flows that changed or ended, frames of peers, a
 //! session for each peer. Out: frames, and [`Outcome`]s that let held
 //! packets and source-NAT ports go. Frames go from one sending worker to one
-//! receiving worker: a pair of [`stream`]s for each peer's worker that has a
-//! shard in common with this one.
+//! receiving worker: a pair of [`stream`]s for each peer's worker. What is said of a shard
+//! goes to the worker of the peer that is home to it, from the one that owns it here.
 //!
 //! * [`record`] and [`header`]: the wire format; `record_v4`: the same for most flows, written fast.
 //! * [`sync`]: what a peer knows, what it is to be told next.
@@ -13,6 +13,7 @@
 //! * [`receiver`]: applying what a peer sends.
 //! * [`tombstone`]: the ends of flows on both sides.
 //! * [`changes`]: what the worker says of its flows.
+//! * [`moving`]: shards that go to another worker of this appliance, or come from one.
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
 //!
@@ -22,6 +23,7 @@ pub mod changes;
 pub mod header;
 pub mod hold;
 pub mod in_flight;
+pub mod moving;
 pub mod receiver;
 pub mod record;
 mod record_v4;
@@ -39,6 +41,7 @@ use crate::base::limits::SHARDS;
 use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
 use crate::flow::flows::Flows;
+use crate::flow::shard::ShardSet;
 use crate::mirror::header::Header;
 use crate::mirror::receiver::{Applied, Effects};
 use crate::mirror::record::{Parsed, Record, Refusal};
@@ -164,6 +167,9 @@ pub struct Mirror {
     walk_refilled: Instant,
     outcomes: Vec<Outcome>,
     restarted: bool,
+    restarts: u64,
+    /// Shards of which a leader has named all that it has.
+    told: ShardSet,
     /// Only for [`Variant::AcknowledgedBeforeApplied`].
     late: Vec<(Instant, usize, usize, u8, u64, Record)>,
 }
@@ -195,6 +201,8 @@ impl Mirror {
             walk_refilled: Instant::ZERO,
             outcomes: Vec::new(),
             restarted: false,
+            restarts: 0,
+            told: ShardSet::default(),
             late: Vec::new(),
         }
     }
@@ -214,6 +222,9 @@ impl Mirror {
     pub fn set_standing(&mut self, standing: Standing) {
         let began = standing.leads && !self.standing.leads;
         let ended = !standing.leads && self.standing.leads;
+        if ended {
+            self.told = ShardSet::default();
+        }
         self.standing = standing;
         if began || ended {
             self.late.clear();
@@ -237,6 +248,7 @@ impl Mirror {
             .forget_peer(peer, of_stream, |departed| outcomes.push(Outcome::Departed(departed.port())));
         place.streams[stream].restart();
         self.restarted = true;
+        self.restarts += 1;
     }
 
     /// Whether a peer's streams began anew since this was last asked: changes that waited to
@@ -463,7 +475,13 @@ impl Mirror {
                     self.late.push((due, peer, place, mark, newest, record));
                     Applied::Done
                 }
-                Parsed::Record(record) => stream.received.apply(&record, mark, newest, flows, effects),
+                Parsed::Record(record) => {
+                    let applied = stream.received.apply(&record, mark, newest, flows, effects);
+                    if let (Record::WalkEnd { shards }, Applied::Done) = (record, applied) {
+                        self.told = self.told.with(&shards);
+                    }
+                    applied
+                }
                 Parsed::Skipped => Applied::Done,
                 Parsed::Refused(reason) => Applied::Refused(reason),
             };

@@ -10,8 +10,9 @@ use crate::flow::FlowIndex;
 use crate::flow::entry::{Flow, FlowFlags, Stamp};
 use crate::flow::flows::Flows;
 use crate::flow::key::Key;
+use crate::flow::shard::ShardSet;
 use crate::flow::table::Insert;
-use crate::mirror::record::{FlowState, Record, Refusal, ShardSet};
+use crate::mirror::record::{FlowState, Record, Refusal};
 use crate::mirror::tombstone::Graves;
 
 /// What applying records does to the rest of the worker.
@@ -95,6 +96,11 @@ impl Received {
         self.graves.pass(floor);
     }
 
+    /// Whether the sender has said that a flow ended, not before this state of it.
+    pub fn buries(&self, client: &Key, stamp: Stamp) -> bool {
+        self.graves.buries(client, stamp)
+    }
+
     /// Graves kept.
     pub fn graves(&self) -> usize {
         self.graves.len()
@@ -120,15 +126,15 @@ impl Received {
                 if let Err(reason) = effects.check(*shard, flow) {
                     return Applied::Refused(reason);
                 }
-                match flows.shard_mut(*shard) {
-                    Some(owned) => owned.saw_version(flow.stamp.version),
+                match flows.is_home(*shard).then(|| flows.shard_mut(*shard)).flatten() {
+                    Some(home) => home.saw_version(flow.stamp.version),
                     None => return Applied::Refused(Refusal::Inconsistent),
                 }
                 self.upsert(*shard, flows, flow, mark, effects)
             }
             Record::Delete { shard, stamp, client } => {
-                match flows.shard_mut(*shard) {
-                    Some(owned) => owned.saw_version(stamp.version),
+                match flows.is_home(*shard).then(|| flows.shard_mut(*shard)).flatten() {
+                    Some(home) => home.saw_version(stamp.version),
                     None => return Applied::Refused(Refusal::Inconsistent),
                 }
                 self.delete(flows, *stamp, client, newest, effects)
@@ -243,7 +249,7 @@ impl Received {
         mark: u8,
         effects: &mut impl Effects,
     ) -> Applied {
-        if flows.shards().filter(|shard| shards.has(shard.id)).count() != shards.len() {
+        if !shards.iter().all(|shard| flows.is_home(shard)) {
             return Applied::Refused(Refusal::Inconsistent);
         }
         for index in (0..flows.table.places_end().0).map(FlowIndex) {

@@ -22,9 +22,9 @@
 //! (REQ C6); they carry all that a peer needs to forward the flow (REQ A1).
 
 use crate::base::ids::{NodeId, PoolId, ServerId, ShardId, Term, Version, VirtualServerId};
-use crate::base::limits::SHARDS;
 use crate::flow::entry::Stamp;
 use crate::flow::key::{Address, Key};
+use crate::flow::shard::ShardSet;
 use crate::flow::tcp_state::TcpState;
 
 pub(super) const UPSERT: u8 = 0x81;
@@ -64,41 +64,6 @@ pub struct FlowState {
     pub tcp: TcpState,
     /// Whether the source is translated too.
     pub full_nat: bool,
-}
-
-/// Some of the shards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ShardSet([u64; SHARDS / 64]);
-
-impl ShardSet {
-    /// Whether a shard is one of them.
-    #[inline]
-    pub fn has(&self, shard: ShardId) -> bool {
-        let word = self.0.get(usize::from(shard.0 / 64)).copied().unwrap_or(0);
-        word >> (shard.0 % 64) & 1 == 1
-    }
-
-    /// How many they are.
-    pub fn len(&self) -> usize {
-        self.0.iter().map(|word| word.count_ones() as usize).sum()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl FromIterator<ShardId> for ShardSet {
-    fn from_iter<T: IntoIterator<Item = ShardId>>(shards: T) -> ShardSet {
-        let mut set = ShardSet::default();
-        for shard in shards {
-            if let Some(word) = set.0.get_mut(usize::from(shard.0 / 64)) {
-                *word |= 1 << (shard.0 % 64);
-            }
-        }
-        set
-    }
 }
 
 /// One record.
@@ -214,7 +179,7 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
             DELETE
         }
         Record::WalkEnd { shards } => {
-            for word in shards.0 {
+            for word in shards.words() {
                 w.put(&word.to_le_bytes())?;
             }
             WALK_END
@@ -286,11 +251,11 @@ fn read_delete(r: &mut Reader<'_>) -> Option<Record> {
 }
 
 fn read_walk_end(r: &mut Reader<'_>) -> Option<Record> {
-    let mut shards = ShardSet::default();
-    for word in &mut shards.0 {
+    let mut words = ShardSet::default().words();
+    for word in &mut words {
         *word = u64::from_le_bytes(r.take()?);
     }
-    Some(Record::WalkEnd { shards })
+    Some(Record::WalkEnd { shards: ShardSet::from_words(words) })
 }
 
 fn read_refused(r: &mut Reader<'_>) -> Option<Record> {

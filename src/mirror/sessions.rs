@@ -1,9 +1,10 @@
-//! A peer comes and goes: streams under its session, in room that outlives it.
+//! A peer comes and goes: streams under its session, in room that outlives it. There is one to every worker of the peer,
+//! also to those that are home to none of this worker's shards: any shard may come to this worker
+//! ([`moving`](super::moving)).
 
 use crate::base::ids::{NodeId, WorkerId};
 use crate::flow::flows::Flows;
-use crate::flow::shard::owner_of;
-use crate::mirror::record::ShardSet;
+use crate::flow::shard::{ShardSet, owner_of};
 use crate::mirror::stream::{Room, Stream};
 use crate::mirror::{Mirror, Outcome, Variant};
 use crate::seal::session::{Session, StreamId};
@@ -15,19 +16,13 @@ impl Mirror {
         self.close_session(node);
         let (me, theirs) = (self.setup.worker, session.peer().workers);
         let place = &mut self.peers[peer];
-        if place.workers != theirs {
-            place.rooms.clear(); // Other shards meet in its streams.
-            place.workers = theirs;
-        }
+        place.workers = theirs;
         place.boot = Some(session.peer().boot);
         place.session = session.id();
         place.complete = true;
         for worker in (0..theirs).map(WorkerId) {
-            let ours = flows.shards().map(|shard| shard.id);
-            let common: ShardSet = ours.filter(|shard| owner_of(*shard, theirs) == worker).collect();
-            if common.is_empty() {
-                continue;
-            }
+            let common: ShardSet =
+                flows.owned().iter().filter(|shard| owner_of(*shard, theirs) == worker).collect();
             let number = StreamId::mirror(me.0, worker.0);
             let Ok(sealer) = session.sealer(number) else {
                 place.complete = false;
@@ -39,7 +34,7 @@ impl Mirror {
                 Some(at) => place.rooms.swap_remove(at).again(),
                 None => {
                     let keeps_graves = self.setup.variant != Variant::TombstoneDroppedEarly;
-                    match Room::new(worker, flows.capacity(), common, keeps_graves) {
+                    match Room::new(worker, flows.capacity(), keeps_graves) {
                         Ok(room) => room,
                         Err(error) => {
                             // Without this stream the peer never counts as synchronized.
@@ -50,11 +45,12 @@ impl Mirror {
                     }
                 }
             };
-            for shard in flows.shards().filter(|shard| common.has(shard.id)) {
-                place.stream_of[usize::from(shard.id.0)] = place.streams.len() as u8;
+            for shard in common.iter() {
+                place.stream_of[usize::from(shard.0)] = place.streams.len() as u8;
             }
             self.restarted = true;
-            place.streams.push(Stream::open(sealer, opener, room));
+            self.restarts += 1;
+            place.streams.push(Stream::open(sealer, opener, room, common));
         }
     }
 

@@ -8,10 +8,11 @@ use crate::base::ids::{BootId, GroupId, Term, WorkerId};
 use crate::base::memory::NoMemory;
 use crate::base::time::{Duration, Instant};
 use crate::flow::flows::Flows;
+use crate::flow::shard::ShardSet;
 use crate::mirror::header::{self, Acknowledgement, Header};
 use crate::mirror::in_flight::{InFlight, Sent};
 use crate::mirror::receiver::Received;
-use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record, ShardSet};
+use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record};
 use crate::mirror::sync::Sync;
 use crate::mirror::tombstone::Tombstones;
 use crate::seal::frame::{Opener, Sealer, TAG_LEN};
@@ -96,17 +97,12 @@ pub struct Stream {
 }
 
 impl Room {
-    /// For a stream to this worker of a peer, about these shards.
-    pub(super) fn new(
-        peer_worker: WorkerId,
-        capacity: u32,
-        shards: ShardSet,
-        keeps_graves: bool,
-    ) -> Result<Room, NoMemory> {
+    /// For a stream to this worker of a peer.
+    pub(super) fn new(peer_worker: WorkerId, capacity: u32, keeps_graves: bool) -> Result<Room, NoMemory> {
         Ok(Room {
             peer_worker,
             in_flight: InFlight::default(),
-            sync: Sync::new(capacity, shards)?,
+            sync: Sync::new(capacity)?,
             received: Received::new(capacity, keeps_graves)?,
         })
     }
@@ -114,15 +110,15 @@ impl Room {
     /// For another stream to the same worker.
     pub(super) fn again(mut self) -> Room {
         self.in_flight.clear();
-        self.sync.restart();
         self
     }
 }
 
 impl Stream {
-    /// A stream under a new session.
-    pub(super) fn open(sealer: Sealer, opener: Opener, mut room: Room) -> Stream {
+    /// A stream under a new session, about these shards.
+    pub(super) fn open(sealer: Sealer, opener: Opener, mut room: Room, shards: ShardSet) -> Stream {
         room.received.open_session();
+        room.sync.begin(shards);
         Stream {
             peer_worker: room.peer_worker,
             number: sealer.stream(),

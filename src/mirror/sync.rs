@@ -17,8 +17,9 @@ use crate::base::time::Instant;
 use crate::flow::FlowIndex;
 use crate::flow::entry::{Flow, FlowFlags};
 use crate::flow::flows::Flows;
+use crate::flow::shard::ShardSet;
 use crate::mirror::in_flight::{Fate, Named, Sent};
-use crate::mirror::record::{self, FlowState, Record, ShardSet};
+use crate::mirror::record::{self, FlowState, Record};
 use crate::mirror::record_v4;
 use crate::mirror::tombstone::{Departed, Tombstones};
 
@@ -111,21 +112,27 @@ pub struct Sync {
 }
 
 impl Sync {
-    /// Nothing is known; every flow of these shards is to be walked.
-    pub fn new(capacity: u32, shards: ShardSet) -> Result<Sync, NoMemory> {
+    /// Nothing is known, and there is nothing to tell: of no shard.
+    pub fn new(capacity: u32) -> Result<Sync, NoMemory> {
         Ok(Sync {
             marks: Slab::new(capacity as usize)?,
             beginning: 1,
-            shards,
+            shards: ShardSet::default(),
             dirty: VecDeque::with_capacity(DIRTY_MAX.min(capacity as usize)),
             missed: 0,
             look_at: 0,
             missed_since: Instant::ZERO,
             ended: VecDeque::new(),
-            walk: Walk::At(0),
+            walk: Walk::Done,
             outstanding: 0,
             known: 0,
         })
+    }
+
+    /// Tells of these shards from now on, and begins anew.
+    pub fn begin(&mut self, shards: ShardSet) {
+        self.shards = shards;
+        self.restart();
     }
 
     /// Forgets what the peer knows: every flow is to be walked again.
@@ -138,9 +145,31 @@ impl Sync {
         self.dirty.clear();
         self.missed = 0;
         self.ended.clear();
-        self.walk = Walk::At(0);
+        // Of no shard there is nothing to name, and no end to say.
+        self.walk = if self.shards.is_empty() { Walk::Done } else { Walk::At(0) };
         self.outstanding = 0;
         self.known = 0;
+    }
+
+    /// From now on it tells of this shard too, of which the caller says what the peer knows; or of it no longer.
+    pub fn tell_of(&mut self, shard: ShardId, tells: bool) {
+        self.shards.set(shard, tells);
+    }
+
+    /// Whether it tells of any shard.
+    pub fn is_idle(&self) -> bool {
+        self.shards.is_empty()
+    }
+
+    /// The peer knows this flow, which came with its shard from another worker, in the newest state of all.
+    pub fn came_known(&mut self, flow: FlowIndex) {
+        self.known += u64::from(!self.has(flow.0, KNOWN));
+        self.mark(flow.0, KNOWN, 0);
+    }
+
+    /// Whether a change of the flow waits to be sent.
+    pub fn is_queued(&self, flow: FlowIndex) -> bool {
+        self.has(flow.0, QUEUED)
     }
 
     /// Flows that the peer knows.
@@ -254,6 +283,18 @@ impl Sync {
         self.mark(flow.0, 0, KNOWN);
         if let Some(tombstone) = tombstone {
             self.ended.push_back((tombstone, now));
+        }
+    }
+
+    /// The end that waits at a tombstone is to be told; its flow was never here.
+    pub fn tell_end(&mut self, now: Instant, tombstone: u32) {
+        self.ended.push_back((tombstone, now));
+    }
+
+    /// The ends at these tombstones are told by another worker.
+    pub fn forget_ends(&mut self, tombstones: &[u32]) {
+        if !tombstones.is_empty() {
+            self.ended.retain(|(tombstone, _)| !tombstones.contains(tombstone));
         }
     }
 

@@ -159,6 +159,22 @@ impl Tombstones {
         }
     }
 
+    /// The places of those of a shard.
+    pub fn of_shard(&self, shard: ShardId) -> impl Iterator<Item = u32> + '_ {
+        let waits = move |departed: &Departed| departed.waiting != 0 && departed.shard == shard;
+        (0..).zip(&self.slots).filter(move |(_, departed)| waits(departed)).map(|(place, _)| place)
+    }
+
+    /// Those at these places, which wait, are another worker's from now on.
+    pub fn forget(&mut self, places: &[u32]) {
+        for place in places {
+            if let Some(departed) = self.slots.get_mut(*place as usize).filter(|of| of.waiting != 0) {
+                departed.waiting = 0;
+                self.free.push(*place);
+            }
+        }
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.slots.len() - self.free.len()

@@ -3,7 +3,8 @@
 
 use hashbrown::HashMap;
 
-use crate::base::ids::{ServerId, VirtualServerId};
+use crate::base::ids::{ServerId, ShardId, VirtualServerId};
+use crate::base::limits::SHARDS;
 use crate::flow::Flow;
 
 /// Flow counts of one worker.
@@ -12,6 +13,17 @@ pub struct Counts {
     virtual_servers: Tally,
     servers: Tally,
     mirrored: u64,
+    shards: PerShard,
+}
+
+/// Flows of each shard.
+#[derive(Clone, Debug)]
+struct PerShard([u32; SHARDS]);
+
+impl Default for PerShard {
+    fn default() -> PerShard {
+        PerShard([0; SHARDS])
+    }
 }
 
 impl Counts {
@@ -20,6 +32,7 @@ impl Counts {
         *self.virtual_servers.of(flow.virtual_server.0) += 1;
         *self.servers.of(flow.server_id.0) += 1;
         self.mirrored += u64::from(flow.is_mirrored());
+        self.shards.0[usize::from(flow.shard.0) % SHARDS] += 1;
     }
 
     /// A flow ended.
@@ -28,11 +41,18 @@ impl Counts {
             *count = count.saturating_sub(1);
         }
         self.mirrored = self.mirrored.saturating_sub(u64::from(flow.is_mirrored()));
+        let of_shard = &mut self.shards.0[usize::from(flow.shard.0) % SHARDS];
+        *of_shard = of_shard.saturating_sub(1);
     }
 
     /// Flows that are to be mirrored.
     pub fn mirrored(&self) -> u64 {
         self.mirrored
+    }
+
+    /// Flows of a shard.
+    pub fn of_shard(&self, shard: ShardId) -> u64 {
+        self.shards.0.get(usize::from(shard.0)).copied().unwrap_or(0).into()
     }
 
     /// Flows of a virtual server.

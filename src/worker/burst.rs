@@ -51,7 +51,10 @@ const BLOCK: usize = 16;
 const SETTLED_FROM: u8 = TcpState::Established.number();
 
 /// Flows of which a packet needs more than to be rewritten.
-const UNUSUAL: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD).with(FlowFlags::REMEMBERED);
+const UNUSUAL: FlowFlags = UNSURE.with(FlowFlags::REMEMBERED);
+
+/// Flows whose packets all go the general way.
+const UNSURE: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD).with(FlowFlags::MOVING);
 
 /// What is known of a packet between the stages.
 #[derive(Clone, Copy)]
@@ -331,7 +334,7 @@ impl<B: Buffer> Worker<B> {
         packet: B,
         io: &mut I,
     ) -> Option<B> {
-        if flags.has_any(FlowFlags::FROM_PEER.with(FlowFlags::HELD)) || note.flags & FLAGS != PLAIN {
+        if flags.has_any(UNSURE) || note.flags & FLAGS != PLAIN {
             return Some(packet);
         }
         if note.flags & DATAGRAM == 0 {

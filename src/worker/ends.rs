@@ -54,7 +54,9 @@ impl<B: Buffer> Worker<B> {
                 if !self.placer.can_wait(1) {
                     return;
                 }
-                if self.flows.last_seen.judge(*flow, &bounds) == Age::Expired {
+                if self.flows.last_seen.judge(*flow, &bounds) == Age::Expired
+                    && self.on_its_way(*flow).is_none()
+                {
                     self.counters.bump(Counter::FlowsExpired);
                     self.end_flow(now, *flow);
                 }
@@ -87,6 +89,7 @@ impl<B: Buffer> Worker<B> {
         let [image, answers] = [&flow.client, &flow.server].map(|key| self.flows.table.imager().of(key));
         let mut port = RestingPort { image: answers, place: RestingPlace::NONE };
         if flow.is_full_nat() {
+            self.moving.note_resting(shard, answers);
             if listeners == 0 {
                 self.flows.rest(now, shard, &flow.server);
             } else {

@@ -218,6 +218,7 @@ impl<B: Buffer> Worker<B> {
             Insert::Done(index) => {
                 self.flows.last_seen.touch(index, flow.tcp.timeout_class(), now);
                 self.counts.add(&flow);
+                self.moving.note_made(flow.shard, index);
                 self.adjacencies.acquire(flow.client_adjacency);
                 self.adjacencies.acquire(flow.server_adjacency);
                 self.counters.bump(Counter::FlowsMade);

@@ -20,6 +20,7 @@ use crate::flow::key::{Address, Key};
 use crate::wire::IpProtocol;
 use crate::wire::fragment::{Fragment, set_identification};
 use crate::wire::parse::{Parsed, parse_head};
+use crate::worker::message::Role;
 use crate::worker::{Origin, Worker};
 
 /// Where ports and protocol are written for the owner: the sender's link address.
@@ -83,6 +84,27 @@ impl<B: Buffer> Worker<B> {
         // What was said of it was said by who did not know its key.
         packet.set_handed(Handed::Plain);
         self.handle_placed(now, packet, &parsed, *key, shard, io);
+    }
+
+    /// A fragment that its designated worker, perhaps this one, gave to this one as the owner of its shard, when its flow was
+    /// on its way.
+    pub(super) fn handle_parked_fragment<I: Io<Buf = B> + Tell>(
+        &mut self,
+        now: Instant,
+        packet: B,
+        io: &mut I,
+    ) {
+        if self.role == Role::Standby {
+            return self.counters.bump(Counter::DropStandby);
+        }
+        let parsed = match parse_head(packet.head(), packet.total_len()) {
+            Ok(parsed) => parsed,
+            Err(malformed) => return self.counters.bump(malformed.counter()),
+        };
+        match parsed.addresses(packet.head()) {
+            Some((src, dst)) => self.handle_noted(now, packet, &parsed, (src.into(), dst.into()), io),
+            None => self.counters.bump(Counter::DropNotIp),
+        }
     }
 
     /// A fragment from its datagram's designated worker.

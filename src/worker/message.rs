@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::base::ids::{NodeId, Term};
+use crate::base::ids::{NodeId, ShardId, Term};
 use crate::base::time::{Duration, Instant};
 use crate::flow::{Flow, FlowIndex};
 use crate::mirror::StreamStatus;
 use crate::seal::session::Session;
 use crate::traffic::routes::NextHop;
+use crate::worker::moving::{MoveCommand, MoveEvent};
 
 /// Whether this appliance serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub enum Command {
         /// Its place.
         flow: FlowIndex,
     },
+    /// Have a part in moving shards from one worker to another.
+    Move(MoveCommand),
     /// Say [`Event::Status`].
     Status,
     /// Say [`Event::Flows`], from a place on.
@@ -119,6 +122,8 @@ pub enum Event {
         /// The neighbour.
         hop: NextHop,
     },
+    /// Shards move from one worker to another.
+    Move(MoveEvent),
     /// The answer to [`Command::Status`].
     Status(Box<WorkerStatus>),
     /// A slice of the answer to [`Command::Flows`].
@@ -139,6 +144,8 @@ pub struct FlowSlice {
 pub struct WorkerStatus {
     /// Flows.
     pub flows: u64,
+    /// Flows of each shard that it owns.
+    pub by_shard: Vec<(ShardId, u64)>,
     /// Flows that are to be mirrored.
     pub mirrored: u64,
     /// Flows that the in-sync peer that knows fewest knows; 0 when there is none.

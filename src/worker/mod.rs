@@ -17,20 +17,24 @@
 //! * `ends`: flows that end.
 //! * `state`: what the mirror says of flows.
 //! * `exchange`: mirror frames in and out.
+//! * [`moving`], in `stages`, and `arriving`: shards that go to another worker, or come from one.
 //! * `report`: what the worker says of itself.
 //!
 //! Not yet: the mirror on an lcore of its own.
 
+mod arriving;
 mod burst;
 mod ends;
 mod exchange;
 mod first;
 mod fragments;
 pub mod message;
+pub mod moving;
 mod packet;
 mod placing;
 mod report;
 mod setup;
+mod stages;
 mod state;
 mod tables;
 mod watching;
@@ -68,6 +72,7 @@ use crate::wire::ethernet::MacAddress;
 use burst::Note;
 use first::Coming;
 use message::{Command, Event, Role};
+use moving::Moving;
 pub use setup::WorkerSetup;
 use tables::Tables;
 use watching::Watched;
@@ -138,6 +143,8 @@ pub struct Worker<B: Buffer> {
     in_sync: Vec<NodeId>,
     /// Flows that the master named and that were not looked at yet; empty between turns.
     expired: ArrayVec<FlowIndex, BURST_MAX>,
+    /// Shards that come or go.
+    moving: Moving<B>,
     hold: Hold<HeldPacket<B>>,
     /// Empty but while packets are being released.
     released: Vec<HeldPacket<B>>,
@@ -230,6 +237,7 @@ impl<B: Buffer> Worker<B> {
             mirror: mirror_room,
             in_sync: Vec::new(),
             expired: ArrayVec::new(),
+            moving: Moving::new(setup.hold_packets_max),
             hold: Hold::new(setup.hold_packets_max),
             released: Vec::new(),
             overdue_at: Instant::ZERO,
@@ -296,6 +304,7 @@ impl<B: Buffer> Worker<B> {
                 });
             }
             Command::Expire { flow } => self.note_expired(now, flow),
+            Command::Move(command) => self.handle_move(now, command, io),
             Command::Status => {
                 let status = self.status(now);
                 self.answer(Event::Status(Box::new(status)));
@@ -319,6 +328,7 @@ impl<B: Buffer> Worker<B> {
             }
             self.hold.clear(|_| self.counters.bump(Counter::DropHoldStandby));
             self.reassembly.clear(Counter::DropStandby, &self.counters);
+            self.moving.drop_parked(|_| self.counters.bump(Counter::DropStandby));
         }
         self.role = role;
         self.quiesce = None;
@@ -334,6 +344,7 @@ impl<B: Buffer> Worker<B> {
         self.settle(now, io);
         self.say_held_again(now);
         self.check_overdue(now);
+        self.poll_moving(now, io);
         self.send_frames(now, io);
         if self.role == Role::Active && now >= self.sync_at {
             self.sync_at = now + SYNC_INTERVAL;
@@ -362,6 +373,9 @@ impl<B: Buffer> Worker<B> {
 
     /// When there is something to do even if nothing arrives.
     pub fn next_deadline(&self) -> Instant {
+        if !self.moving.is_idle() {
+            return Instant::ZERO;
+        }
         let sync = (self.role == Role::Active).then_some(self.sync_at);
         let fragments = self.reassembly.next_deadline();
         sync.into_iter()

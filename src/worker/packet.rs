@@ -9,6 +9,7 @@ use crate::distributor::classify::{Class, Here};
 use crate::distributor::tell::Tell;
 use crate::flow::entry::{ADJACENCY_UNKNOWN, FlowFlags};
 use crate::flow::key::{Address, Key, TCP};
+use crate::flow::shard::owner_of;
 use crate::flow::tcp_state::{Segment, Transition};
 use crate::flow::{Direction, FlowIndex, Stamp};
 use crate::mirror::hold::Held;
@@ -19,12 +20,17 @@ use crate::wire::parse::{Notes, Parsed};
 use crate::wire::tcp;
 use crate::worker::message::Role;
 use crate::worker::watching::{Verdict, judged};
-use crate::worker::{HeldPacket, Worker};
+use crate::worker::{HeldPacket, Origin, Worker};
 
 impl<B: Buffer> Worker<B> {
     /// Any packet, whatever it is. A burst's stages, [`Worker::handle_burst`], do the same to the packets that they
     /// take upon them; tests hold them against this.
     pub fn handle_packet<I: Io<Buf = B> + Tell>(&mut self, now: Instant, packet: B, io: &mut I) {
+        if self.origin != Origin::Port
+            && let Handed::Marker(shard) = packet.handed()
+        {
+            return self.note_marker(now, shard);
+        }
         let here = Here {
             link_addresses: &self.link_addresses,
             virtual_router: [self.virtual_v4, self.virtual_v6],
@@ -45,7 +51,8 @@ impl<B: Buffer> Worker<B> {
                 self.counters.bump(Counter::DropStandby);
             }
             Class::Fragment { designated } => {
-                let designated = self.owners.of(designated);
+                // Nothing but fragments is known there: it need not go with a shard that moves.
+                let designated = owner_of(designated, self.workers);
                 self.handle_fragment(now, packet, &parsed, designated, io);
             }
             Class::Service { key, shard } => {
@@ -128,6 +135,8 @@ impl<B: Buffer> Worker<B> {
             flow.tcp = flow.tcp.after_takeover();
             flow.flags = flow.flags.without(FlowFlags::FROM_PEER);
         }
+        // It has arrived.
+        flow.flags = flow.flags.without(FlowFlags::MOVING);
         let transition = match segment {
             Some(segment) => flow.tcp.on_segment(direction, segment),
             None => Transition::Unchanged,

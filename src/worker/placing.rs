@@ -89,12 +89,12 @@ impl<B: Buffer> Worker<B> {
         match way {
             Way::Here(shard) => self.handle_service(now, packet, parsed, key, shard, io),
             Way::To(shard, handed) => {
-                let owner = self.owners.of(shard);
-                if owner == self.id {
+                if self.owners.of(shard) == self.id {
                     // It would go round in circles: a map of owners that has changed meanwhile.
                     return self.counters.bump(Counter::DropNoFlow);
                 }
-                self.pass_on(owner, packet, handed, io);
+                // Of a fragment the ports are written by now.
+                self.give_to_owner(shard, packet, handed, parsed.is_fragment(), io);
             }
             Way::Drop(counter) => self.counters.bump(counter),
         }
@@ -109,8 +109,11 @@ impl<B: Buffer> Worker<B> {
         natural: ShardId,
         io: &mut impl Tell,
     ) -> Way {
-        if self.flows.table.lookup(key).is_some() {
-            return Way::Here(natural);
+        if let Some((index, _)) = self.flows.table.lookup(key) {
+            return match self.on_its_way(index) {
+                Some(shard) => Way::To(shard, Handed::Known(shard)),
+                None => Way::Here(natural),
+            };
         }
         let is_mine = |shard| self.owners.of(shard) == self.id;
         let handed = if self.origin == Origin::Port { Handed::Plain } else { packet.handed() };

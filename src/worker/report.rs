@@ -30,7 +30,7 @@ impl<B: Buffer> Worker<B> {
 
     pub(super) fn report_flushed(&mut self) {
         let Some(peer) = self.quiesce else { return };
-        if !self.flushed && self.mirror.is_flushed(peer) {
+        if !self.flushed && !self.moving.is_busy() && self.mirror.is_flushed(peer) {
             self.flushed = true;
             self.answer(Event::Flushed { peer });
         }
@@ -48,6 +48,8 @@ impl<B: Buffer> Worker<B> {
         self.flows.resting.clear_ended(now);
         status.ports_resting = self.flows.resting.len();
         status.mirrored = self.counts.mirrored();
+        let owned = self.flows.owned();
+        status.by_shard = owned.iter().map(|shard| (shard, self.counts.of_shard(shard))).collect();
         status.protected = self.mirror.known_to_all(&self.in_sync);
         status.oldest_unacknowledged = status.streams.iter().filter_map(|stream| stream.oldest_since).min();
         let config = &self.tables.snapshot.checked;

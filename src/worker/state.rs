@@ -152,6 +152,20 @@ impl<B, F: FnMut(NextHop)> Applier<'_, B, F> {
         index
     }
 
+    /// A flow is here from now on: its neighbours keep their places.
+    pub(super) fn settle_in(&mut self, flows: &mut Flows, index: FlowIndex, flow: &Flow) {
+        // Taken one by one, so that the second cannot be given the place of the first.
+        let client = self.neighbour(flow.client.src.ip());
+        self.adjacencies.acquire(client);
+        let server = self.neighbour(flow.server.src.ip());
+        self.adjacencies.acquire(server);
+        flows.table.update(index, |flow| {
+            flow.client_adjacency = client;
+            flow.server_adjacency = server;
+        });
+        self.counts.add(flow);
+    }
+
     fn keys_elsewhere(&self, flow: &Flow) -> ArrayVec<Key, 2> {
         keys_elsewhere(flow.shard, [&flow.client, &flow.server], &self.tables.services, self.toeplitz)
     }
@@ -209,16 +223,7 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
 
     fn made(&mut self, flows: &mut Flows, index: FlowIndex) {
         let Some(flow) = flows.table.get(index) else { return };
-        // Taken one by one, so that the second cannot be given the place of the first.
-        let client = self.neighbour(flow.client.src.ip());
-        self.adjacencies.acquire(client);
-        let server = self.neighbour(flow.server.src.ip());
-        self.adjacencies.acquire(server);
-        flows.table.update(index, |flow| {
-            flow.client_adjacency = client;
-            flow.server_adjacency = server;
-        });
-        self.counts.add(&flow);
+        self.settle_in(flows, index, &flow);
         flows.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
         self.remember(flows, index, &flow);
     }

@@ -8,7 +8,10 @@ use crate::config::snapshot::Snapshot;
 use crate::distributor::classify::MirrorPort;
 use crate::distributor::services::Services;
 use crate::flow::entry::FlowFlags;
+use crate::flow::image::Image;
 use crate::flow::key::Address;
+use crate::flow::shard::ShardSet;
+use crate::flow::toeplitz::Toeplitz;
 use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::balance::{Balancer, ServerSlot};
 use crate::traffic::routes::Routes;
@@ -84,6 +87,18 @@ impl Tables {
             mirror_port,
             snapshot,
         }
+    }
+
+    /// Whether a source-NAT port, given by the image of the server's side of its flow, is of one of these shards. Over IPv6 the
+    /// image does not tell the address: any that makes it so.
+    pub(super) fn may_rest_in(&self, answers: Image, shards: &ShardSet, toeplitz: &Toeplitz) -> bool {
+        if answers.is_v4() {
+            let ends = answers.v4_endpoints();
+            return shards.has(toeplitz.shard_of_v4(ends.dst.to_le_bytes(), ends.dst_port.to_le_bytes()));
+        }
+        let (_, port, _, _) = answers.rest();
+        let addresses = self.listeners.iter().flat_map(|listener| &listener.source_nat);
+        addresses.filter(|address| !address.is_v4()).any(|at| shards.has(toeplitz.shard_of(*at, port)))
     }
 
     pub(super) fn virtual_server(&self, place: usize) -> &VirtualServer {

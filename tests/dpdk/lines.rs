@@ -104,7 +104,9 @@ fn with_lcores(eal: &Eal, managers: usize, distributors: usize, look: impl FnOnc
             counters: Arc::clone(&counters[number]),
         });
         let distributor = distributor.unwrap();
-        let site = Intake::new(rx, ends, clock, Arc::clone(&counters[number]));
+        let pool = wires.pool.clone();
+        let site =
+            Intake::new(rx, ends.passing, pool, clock, Arc::clone(&counters[number])).told_by(ends.moves);
         others.push(Box::new(SpreadingLcore::new(distributor, site, idler, Arc::clone(&turns[number]))));
         seen.push(written(number, "distributor", &**others.last().unwrap()));
     }

@@ -14,7 +14,7 @@ use baton::driver::idle::Idler;
 use baton::driver::intake::Intake;
 use baton::driver::lcore::Lcore;
 use baton::driver::lease::{Lease, Turns};
-use baton::driver::rings::{self, LivenessEnds, MasterEnds};
+use baton::driver::rings::{self, DistributorEnds, LivenessEnds, MasterEnds};
 use baton::driver::spreading::SpreadingLcore;
 use dpdk::Eal;
 
@@ -68,7 +68,9 @@ impl Bench {
             counters: Arc::clone(&counters[1]),
         })
         .expect("memory");
-        let site = Intake::new(rx.remove(0), ends.distributors.remove(0), clock, Arc::clone(&counters[1]));
+        let DistributorEnds { passing, moves } = ends.distributors.remove(0);
+        let pool = wires.pool.clone();
+        let site = Intake::new(rx.remove(0), passing, pool, clock, Arc::clone(&counters[1])).told_by(moves);
         let idler = Idler::new(Idle::Poll);
         let mut bench = Bench {
             wires,

@@ -3,7 +3,7 @@
 //! Only [`standard_burst`] is counted. What goes in is made before and what comes out is looked at after;
 //! every packet must have been carried, so that a burst cannot become cheap by dropping.
 
-use baton::base::ids::{PortId, WorkerId};
+use baton::base::ids::{PortId, ShardId, WorkerId};
 use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::rng::Rng;
@@ -110,6 +110,10 @@ impl PassOn for Kept {
     }
 
     fn hand_over(&mut self, to: WorkerId, _packet: PlainBuffer) {
+        panic!("there is no worker {to}");
+    }
+
+    fn mark(&mut self, to: WorkerId, _: ShardId) -> bool {
         panic!("there is no worker {to}");
     }
 }

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use baton::base::buffer::RxMeta;
+use baton::base::buffer::{Buffer, Handed, RxMeta};
 use baton::base::counters::{Counter, Counters};
-use baton::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
+use baton::base::ids::{BootId, NodeId, PortId, ShardId, Term, WorkerId};
 use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::time::Instant;
 use baton::config::snapshot::Snapshot;
@@ -156,6 +156,13 @@ impl PassOn for MemoryIo {
 
     fn hand_over(&mut self, to: WorkerId, packet: PlainBuffer) {
         self.handed.push((to, packet));
+    }
+
+    fn mark(&mut self, to: WorkerId, shard: ShardId) -> bool {
+        let mut marker = PlainBuffer::new();
+        marker.set_handed(Handed::Marker(shard));
+        self.handed.push((to, marker));
+        true
     }
 }
 

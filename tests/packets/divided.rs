@@ -4,7 +4,7 @@
 //! Every lcore's turns come in a seeded order, with stalls; rings and port queues keep their order. Ports give each
 //! direction of a flow to any lcore that receives, always the same one, and each fragment to any.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use baton::base::counters::{Counter, Counters};
@@ -19,9 +19,10 @@ use baton::wire::fragment::Fragment;
 use baton::wire::ipv4;
 use baton::wire::parse::parse;
 use baton::worker::Origin;
-use baton::worker::message::{Command, Role};
+use baton::worker::message::{Command, Event, Role};
 
 use crate::bench::*;
+use crate::moves::Moves;
 use crate::pieces::{Host, pieces};
 
 /// Which lcores there are: workers that do everything, workers that only hold flows, and distributors.
@@ -66,6 +67,8 @@ struct Appliance {
     rx: Vec<VecDeque<PlainBuffer>>,
     /// From every lcore to every worker.
     rings: Vec<Vec<VecDeque<PlainBuffer>>>,
+    /// Shards that move at any time, if they do.
+    moves: Option<Moves>,
     sent: Vec<Sent>,
     rng: Rng,
 }
@@ -100,6 +103,7 @@ impl Appliance {
             distributors: (count..count + division.distributors).map(distributor).collect(),
             rx: (0..division.lcores()).map(|_| VecDeque::new()).collect(),
             rings: (0..division.lcores()).map(rings).collect(),
+            moves: None,
             sent: Vec::new(),
             rng: Rng::with_seed(seed),
         }
@@ -114,11 +118,30 @@ impl Appliance {
 
     /// Lcores turn in any order until nothing is left to do, some of them standing still for a while.
     fn settle(&mut self) {
+        let begins = 8;
+        let mut begun = 0;
         while self.rx.iter().any(|queue| !queue.is_empty())
             || self.rings.iter().flatten().any(|ring| !ring.is_empty())
+            || self.moves.as_ref().is_some_and(Moves::is_busy)
         {
             let lcore = self.rng.usize(0..self.division.lcores());
             self.turn(lcore);
+            if let Some(moves) = &mut self.moves {
+                if begun < begins && self.rng.u8(..) < 40 {
+                    begun += u32::from(moves.begin(&mut self.rng));
+                }
+                moves.turn(&mut self.rng);
+                self.no_flow_is_in_two_tables();
+            }
+        }
+    }
+
+    fn no_flow_is_in_two_tables(&self) {
+        let mut seen = HashSet::new();
+        for bench in &self.workers {
+            for (_, flow) in bench.worker.flows().table.iter() {
+                assert!(seen.insert(flow.client), "{} is in two tables", flow.client);
+            }
         }
     }
 
@@ -129,6 +152,9 @@ impl Appliance {
         let mut received = take(&mut self.rx[lcore]);
         let first_distributor = self.workers.len();
         let handed = if let Some(bench) = self.workers.get_mut(lcore) {
+            for command in self.moves.iter_mut().flat_map(|moves| moves.commands[lcore].drain(..)) {
+                bench.worker.handle_command(bench.now, Command::Move(command), &mut bench.io);
+            }
             bench.worker.set_origin(Origin::Port);
             bench.worker.handle_burst(bench.now, &mut received, &mut bench.io);
             for from in 0..self.rings.len() {
@@ -138,17 +164,27 @@ impl Appliance {
                 bench.worker.handle_burst(bench.now, &mut burst, &mut bench.io);
             }
             bench.worker.poll(bench.now, &mut bench.io);
+            for event in bench.events() {
+                if let (Event::Move(event), Some(moves)) = (event, &mut self.moves) {
+                    moves.said.push_back((WorkerId(lcore as u16), event));
+                }
+            }
             let sent = bench.take_sent().into_iter().filter(|sent| sent.class == TxClass::Service);
             self.sent.extend(sent);
             std::mem::take(&mut bench.io.handed)
         } else {
             let (distributor, io, _) = &mut self.distributors[lcore - first_distributor];
+            if let Some(moves) = &mut self.moves
+                && let Some(these) = moves.redirections[lcore - first_distributor].pop_front()
+            {
+                distributor.redirect(these, io);
+            }
             distributor.handle_burst(Instant::ZERO, &mut received, io);
             assert!(io.sent.is_empty(), "it sends nothing itself");
             std::mem::take(&mut io.handed)
         };
         for (WorkerId(to), packet) in handed {
-            if self.division.fused == 0 && lcore < first_distributor {
+            if self.division.fused == 0 && lcore < first_distributor && self.moves.is_none() {
                 let bytes = packet.to_bytes();
                 let fragment = Fragment::of(&bytes, &parse(&bytes).expect("a sound packet"));
                 assert!(fragment.is_some(), "a distributor knew whose packet it is");
@@ -165,7 +201,13 @@ impl Appliance {
 
     /// All that was counted, but for what tells of the way within.
     fn counted(&self) -> BTreeMap<&'static str, u64> {
-        let within = [Counter::HandedOver, Counter::EventsDropped];
+        let within = [
+            Counter::HandedOver,
+            Counter::EventsDropped,
+            Counter::Parked,
+            Counter::ShardsMoved,
+            Counter::FlowsMoved,
+        ];
         let told = Counter::ALL.iter().filter(|counter| !within.contains(counter));
         told.map(|counter| (counter.name(), self.count(*counter))).collect()
     }
@@ -315,11 +357,19 @@ struct Outcome {
     punted: Vec<(bool, Vec<u8>)>,
     counted: BTreeMap<&'static str, u64>,
     flows_held: u64,
+    /// Shards and flows that moved, and packets that were parked.
+    moved: [u64; 3],
 }
 
-fn converse(division: Division, seed: u64) -> Outcome {
+fn converse(division: Division, seed: u64, moves: bool) -> Outcome {
     let mut appliance = Appliance::new(division, Role::Active, seed ^ 0x5eed);
     let mut all = conversations(seed, 60);
+    if moves {
+        let client = |one: &Conversation| from_client(one.port, one.to, one.to_port, None).from;
+        let shard = |(address, port): (std::net::IpAddr, u16)| toeplitz().shard_of(address.into(), port);
+        let shards = all.iter().map(client).map(shard).collect();
+        appliance.moves = Some(Moves::new(division.workers(), division.distributors, shards));
+    }
     let mut rng = Rng::with_seed(seed);
     let (mut server, mut client) = (Host::default(), Host::default());
     let mut identification = 0;
@@ -395,6 +445,7 @@ fn converse(division: Division, seed: u64) -> Outcome {
         punted: appliance.take_punted(),
         counted: appliance.counted(),
         flows_held: appliance.workers.iter_mut().map(|bench| bench.status().flows).sum(),
+        moved: [Counter::ShardsMoved, Counter::FlowsMoved, Counter::Parked].map(|of| appliance.count(of)),
         flows: all.into_iter().map(sort).collect(),
     }
 }
@@ -402,18 +453,43 @@ fn converse(division: Division, seed: u64) -> Outcome {
 #[test]
 fn what_becomes_of_a_flow_does_not_depend_on_how_roles_are_divided() {
     for seed in 0..12 {
-        let fused = converse(FUSED, seed);
+        let fused = converse(FUSED, seed, false);
         for ((at_server, at_client), one) in fused.flows.iter().zip(conversations(seed, 60)) {
             let (asked, answered) = if one.is_tcp { (20, 23) } else { (4 * ROUNDS, 3 * ROUNDS) };
             assert_eq!((at_server.len(), at_client.len()), (asked, answered), "{} {}", one.to, one.port);
         }
         assert!(fused.punted.len() >= 3, "ARP, a heartbeat, an echo request");
         for division in DIVIDED {
-            let divided = converse(division, seed);
+            let divided = converse(division, seed, false);
             assert_eq!(divided.counted, fused.counted, "{division:?}, seed {seed}");
             assert_eq!(divided, fused, "{division:?}, seed {seed}");
         }
     }
+}
+
+/// Shards with flows go from one worker to another one at any time, while packets come: nothing that an end of a flow sees is
+/// another thing, or in another order.
+#[test]
+fn what_becomes_of_a_flow_does_not_depend_on_where_its_shard_goes_meanwhile() {
+    let mut moved = [0; 3];
+    for seed in 0..12 {
+        let fused = converse(FUSED, seed, false);
+        for division in DIVIDED.iter().filter(|division| division.workers() > 1) {
+            let divided = converse(*division, seed, true);
+            moved.iter_mut().zip(divided.moved).for_each(|(sum, count)| *sum += count);
+            assert_eq!(divided.counted, fused.counted, "{division:?}, seed {seed}");
+            let mut flows = divided.flows.iter().zip(&fused.flows).zip(conversations(seed, 60));
+            if let Some(((ours, theirs), one)) = flows.find(|((ours, theirs), _)| ours != theirs) {
+                let stamps =
+                    |seen: &Seen| -> Vec<_> { seen.iter().map(|seen| (seen.1, seen.3[2])).collect() };
+                let both = |(server, client): &(Seen, Seen)| [stamps(server), stamps(client)];
+                let (ours, theirs) = (both(ours), both(theirs));
+                panic!("{division:?}, seed {seed}: {} {}: {ours:?} for {theirs:?}", one.to, one.port);
+            }
+            assert_eq!(divided.flows_held, fused.flows_held, "{division:?}, seed {seed}");
+        }
+    }
+    assert!(moved.iter().all(|count| *count > 200), "moves, flows in them, and parked packets: {moved:?}");
 }
 
 #[test]

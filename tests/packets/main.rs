@@ -7,6 +7,7 @@ mod ends;
 mod first;
 mod fragments;
 mod mirrored;
+mod moves;
 mod pair;
 mod pieces;
 mod placed;

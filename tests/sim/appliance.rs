@@ -22,6 +22,7 @@ use baton::seal::{self, MemberInfo};
 use baton::traffic::routes::NextHop;
 use baton::wire::ethernet::MacAddress;
 use baton::worker::message::{Command, Event, WorkerStatus};
+use baton::worker::moving::MoveEvent;
 use baton::worker::{Worker, WorkerSetup};
 
 use crate::agenda::{Agenda, Happening, Nanos, US};
@@ -107,6 +108,8 @@ pub struct Appliance {
     role_epoch: u64,
     punted: VecDeque<(PortId, Vec<u8>)>,
     resolves: Delayed<NextHop>,
+    /// What workers say of shards that move.
+    moves: Delayed<(WorkerId, MoveEvent)>,
     news: Delayed<News>,
     pub notes: Vec<Note>,
     /// Sessions under which mirror streams were opened.
@@ -124,6 +127,7 @@ impl Appliance {
         let toeplitz = Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"));
         let workers = division.workers() as u16;
         let first_owns_all = variants.division == DivisionVariant::FirstOwnsAll;
+        let hash_seed = agenda.rng.u64(..);
         let mut program = |number: u16, counters: &Arc<Counters>| {
             if number >= workers {
                 return Program::Distributor(Box::new(
@@ -148,7 +152,7 @@ impl Appliance {
                 link_addresses: link_addresses(at),
                 toeplitz: Arc::clone(&toeplitz),
                 balance_secret: [7; 16],
-                hash_seed: agenda.rng.u64(..),
+                hash_seed,
                 seed: agenda.rng.u64(..),
                 boot_parity: (disk.boots > 0).then_some(disk.boots & 1 == 1),
                 now,
@@ -206,7 +210,14 @@ impl Appliance {
             now,
         );
         let seed = agenda.rng.u64(..);
-        let setup = MasterSetup { snapshot, link_addresses: link_addresses(at), last_seen, now, seed };
+        let setup = MasterSetup {
+            snapshot,
+            link_addresses: link_addresses(at),
+            last_seen,
+            distributors: division.distributors as u16,
+            now,
+            seed,
+        };
         let mut appliance = Appliance {
             at,
             life,
@@ -223,6 +234,7 @@ impl Appliance {
             role_epoch: 0,
             punted: VecDeque::new(),
             resolves: Delayed::default(),
+            moves: Delayed::default(),
             news: Delayed::default(),
             notes: Vec::new(),
             sessions: 0,
@@ -317,11 +329,11 @@ impl Appliance {
             let seen_at = agenda.now + agenda.span(US, 300 * US);
             match report_of(id, &event) {
                 Some(report) => self.reports.push(seen_at, report),
-                None => {
-                    if let Event::Resolve { hop } = event {
-                        self.resolves.push(seen_at, hop);
-                    }
-                }
+                None => match event {
+                    Event::Resolve { hop } => self.resolves.push(seen_at, hop),
+                    Event::Move(event) => self.moves.push(seen_at, (id, event)),
+                    _ => {}
+                },
             }
         }
     }
@@ -444,6 +456,9 @@ impl Appliance {
         while let Some(hop) = self.resolves.pop(agenda.now) {
             self.master.handle_resolve(now, hop);
         }
+        while let Some((worker, event)) = self.moves.pop(agenda.now) {
+            self.master.handle_move(worker, event);
+        }
         self.master.poll(now);
         while let Some(output) = self.master.poll_output() {
             match output {
@@ -454,6 +469,14 @@ impl Appliance {
                 MasterOutput::Command { to: None, command } => {
                     (0..self.division.workers()).for_each(|to| self.command(to, command.clone(), agenda));
                 }
+                MasterOutput::Redirect(these) => {
+                    for number in self.division.workers()..self.division.lcores() {
+                        let seen_at = agenda.now + agenda.span(US, 200 * US);
+                        self.lcores[number].moves.push(seen_at, these);
+                        self.wake(number, seen_at, agenda);
+                    }
+                }
+                MasterOutput::Moved(_) => {}
                 MasterOutput::Count { .. } | MasterOutput::Rival { .. } | MasterOutput::VrrpRival(_) => {}
             }
         }

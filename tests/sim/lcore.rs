@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use baton::base::buffer::RxMeta;
+use baton::base::buffer::{Buffer, Handed, RxMeta};
 use baton::base::counters::{Counter, Counters};
-use baton::base::ids::{PortId, WorkerId};
+use baton::base::ids::{PortId, ShardId, WorkerId};
 use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::time::{Duration, Instant};
 use baton::distributor::spread::Distributor;
 use baton::distributor::tell::Tell;
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
+use baton::flow::shard::Move;
 use baton::worker::message::{Command, Event};
 use baton::worker::{Origin, Worker};
 
@@ -47,12 +48,18 @@ impl PassOn for Outside {
     type Buf = PlainBuffer;
 
     fn punt(&mut self, to: Punt, packet: PlainBuffer) {
-        use baton::base::buffer::Buffer;
         self.punted.push((to, packet.rx().port, packet.to_bytes()));
     }
 
     fn hand_over(&mut self, to: WorkerId, packet: PlainBuffer) {
         self.handed.push((to, packet));
+    }
+
+    fn mark(&mut self, to: WorkerId, shard: ShardId) -> bool {
+        let mut marker = PlainBuffer::new();
+        marker.set_handed(Handed::Marker(shard));
+        self.handed.push((to, marker));
+        true
     }
 }
 
@@ -124,6 +131,8 @@ pub struct Lcore {
     rings: Vec<(VecDeque<PlainBuffer>, Origin)>,
     pub commands: Delayed<Command>,
     pub injects: Delayed<Departure>,
+    /// Shards that move, of which a distributor is told.
+    pub moves: Delayed<Move>,
     pub outbox: Vec<Departure>,
     /// A transmit is on the agenda.
     pub transmits: bool,
@@ -149,6 +158,7 @@ impl Lcore {
             rings: origins.map(|origin| (VecDeque::new(), origin)).collect(),
             commands: Delayed::default(),
             injects: Delayed::default(),
+            moves: Delayed::default(),
             outbox: Vec::new(),
             transmits: false,
             turn_at: 0,
@@ -184,7 +194,8 @@ impl Lcore {
     /// A packet that another lcore received; whether there was room in the ring.
     pub fn take_over(&mut self, from: usize, packet: PlainBuffer) -> bool {
         let (ring, _) = &mut self.rings[from];
-        let has_room = ring.len() < HANDED_MAX;
+        // A marker that finds no room comes again: here it waits in the ring.
+        let has_room = ring.len() < HANDED_MAX || matches!(packet.handed(), Handed::Marker(_));
         if has_room {
             ring.push_back(packet);
         }
@@ -203,6 +214,9 @@ impl Lcore {
         let worker = match &mut self.program {
             Program::Worker(worker) => worker,
             Program::Distributor(distributor) => {
+                if let Some(these) = self.moves.pop(now.nanos()) {
+                    distributor.redirect(these, &mut outside);
+                }
                 distributor.handle_burst(now, &mut burst, &mut outside);
                 return outside;
             }
@@ -231,7 +245,10 @@ impl Lcore {
             return now + work;
         }
         let deadline = self.worker().map_or(Nanos::MAX, |worker| worker.next_deadline().nanos());
-        let waiting = [self.commands.next_at(), self.injects.next_at()].into_iter().flatten().min();
+        let waiting = [self.commands.next_at(), self.injects.next_at(), self.moves.next_at()]
+            .into_iter()
+            .flatten()
+            .min();
         let due = deadline.min(waiting.unwrap_or(Nanos::MAX)).max(now + work);
         due.min(now + IDLE.nanos())
     }

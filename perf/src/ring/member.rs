@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, anyhow, bail};
 use baton::base::buffer::Buffer as _;
 use baton::base::counters::{Counter, Counters};
-use baton::base::ids::{BootId, GroupId, NodeId, PortId, WorkerId};
+use baton::base::ids::{BootId, GroupId, NodeId, PortId, ShardId, WorkerId};
 use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::time::Instant;
 use baton::config::checked::Checked;
@@ -38,6 +38,10 @@ impl PassOn for Kept {
     fn punt(&mut self, _: Punt, _: Packet) {}
 
     fn hand_over(&mut self, _: WorkerId, _: Packet) {}
+
+    fn mark(&mut self, _: WorkerId, _: ShardId) -> bool {
+        false
+    }
 }
 
 impl Tell for Kept {}

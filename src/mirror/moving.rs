@@ -1,0 +1,262 @@
+//! Shards that go from one worker of this appliance to another one while it leads, or after (REQ E1): what peers know of
+//! their flows goes along.
+//!
+//! A peer hears of a shard from one worker after the other, on two streams that keep no order between them. So the old one
+//! lets go only when nothing of the shard is on its way, and nothing that was taken for lost could still come
+//! ([`Mirror::is_quiet`]); then, at one moment, it reads what each peer knows of each flow ([`Mirror::standing_of`]) and says
+//! nothing more of the shard ([`Mirror::part_with`]). That knowledge holds at the new worker if neither stream has begun anew
+//! meanwhile ([`Mirror::bonds`]). Else the new one brings the peer up to date from the start, which is never wrong.
+
+use crate::base::ids::{BootId, ShardId};
+use crate::base::time::{Duration, Instant};
+use crate::flow::FlowIndex;
+use crate::flow::entry::{FlowFlags, Stamp};
+use crate::flow::image::{Image, Imager};
+use crate::flow::key::Key;
+use crate::flow::resting::RestingPlace;
+use crate::flow::shard::{ShardSet, owner_of};
+use crate::mirror::in_flight::Named;
+use crate::mirror::tombstone::{Buried, Departed};
+use crate::mirror::{Mirror, Outcome, Peer, stream_of};
+
+/// A frame that was taken for lost may come for so long.
+const STRAY_MAX: Duration = Duration::from_millis(100);
+
+/// What peers know of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Bit i: peer i knows the flow, in some state.
+    pub flow: u8,
+    /// Bit i: and not in its newest one.
+    pub behind: u8,
+}
+
+/// Under which session a peer was told of a shard; `None`: it was not told all there was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bond {
+    boot: BootId,
+    session: u64,
+}
+
+/// An end that some peer has not acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct MovedEnd {
+    /// The flow's shard.
+    pub shard: ShardId,
+    /// Its client key.
+    pub client: Key,
+    /// The image of its server key.
+    pub answers: Image,
+    /// Whether its source-NAT port waits with it.
+    pub rests: bool,
+    /// When it ended.
+    pub stamp: Stamp,
+}
+
+impl Mirror {
+    /// Whether a peer with a session has yet to be told of every flow.
+    pub fn is_walking(&self) -> bool {
+        self.standing.leads && self.progress().any(|progress| !progress.walk_done)
+    }
+
+    /// Whether a frame about these shards was taken for lost so lately that it may still come.
+    pub fn may_have_strays(&self, now: Instant, shards: &ShardSet) -> bool {
+        self.streams_of(shards)
+            .any(|stream| stream.in_flight.lost_at().is_some_and(|at| now - at < STRAY_MAX))
+    }
+
+    /// Whether nothing of these shards is on its way to any peer.
+    pub fn is_quiet(&self, now: Instant, shards: &ShardSet) -> bool {
+        let named = |named: &Named| self.is_about(named, shards);
+        !self.may_have_strays(now, shards)
+            && !self.streams_of(shards).any(|stream| stream.in_flight.has(named))
+    }
+
+    fn streams_of<'a>(&'a self, shards: &'a ShardSet) -> impl Iterator<Item = &'a super::Stream> + 'a {
+        let concerns = |peer: &Peer, at: usize| {
+            shards.iter().any(|shard| usize::from(peer.stream_of[usize::from(shard.0)]) == at)
+        };
+        self.peers.iter().flat_map(move |peer| {
+            let streams = peer.streams.iter().enumerate();
+            streams.filter(move |(at, _)| concerns(peer, *at)).map(|(_, stream)| stream)
+        })
+    }
+
+    fn is_about(&self, named: &Named, shards: &ShardSet) -> bool {
+        match named {
+            Named::Flow { shard, .. } => shards.has(*shard),
+            Named::Ended { tombstone } => {
+                self.tombstones.at(*tombstone).is_some_and(|departed| shards.has(departed.shard))
+            }
+            // It names every shard of its stream.
+            Named::WalkEnd => true,
+        }
+    }
+
+    /// Under which session each peer was told of a shard, for the worker to which it goes.
+    pub fn bonds(&self, shard: ShardId) -> Vec<Option<Bond>> {
+        let bond = |peer: &Peer| {
+            let stream = peer.streams.get(usize::from(peer.stream_of[usize::from(shard.0)]))?;
+            let boot = peer.boot.filter(|_| self.standing.leads && stream.sync.walk_done())?;
+            Some(Bond { boot, session: peer.session })
+        };
+        self.peers.iter().map(bond).collect()
+    }
+
+    /// What the peers know of a flow, of whose shard nothing is on its way, as `is_quiet` says, or something may be.
+    pub fn standing_of(&self, shard: ShardId, flow: FlowIndex, is_quiet: bool) -> Known {
+        let mut known = Known::default();
+        for (i, peer) in self.peers.iter().enumerate() {
+            let stream = peer.streams.get(usize::from(peer.stream_of[usize::from(shard.0)]));
+            let Some(stream) = stream.filter(|stream| stream.sync.knows(flow)) else { continue };
+            known.flow |= 1 << i;
+            known.behind |= u8::from(!is_quiet || stream.sync.is_queued(flow)) << i;
+        }
+        known
+    }
+
+    /// A flow has left its place: its shard goes to another worker.
+    pub fn flow_left(&mut self, now: Instant, shard: ShardId, place: FlowIndex) {
+        for peer in &mut self.peers {
+            if let Some(stream) = stream_of(peer, shard) {
+                stream.sync.ended(now, place, None);
+            }
+        }
+    }
+
+    /// Another worker speaks of this shard from now on: its ends that some peer has not acknowledged, for that worker to
+    /// tell. All of its flows have left.
+    pub fn part_with(&mut self, shard: ShardId) -> Vec<MovedEnd> {
+        let only: ShardSet = [shard].into_iter().collect();
+        let about: Vec<u32> = self.tombstones.of_shard(shard).collect();
+        let of_shard = |named: &Named| match named {
+            Named::Flow { shard, .. } => only.has(*shard),
+            Named::Ended { tombstone } => about.contains(tombstone),
+            Named::WalkEnd => false,
+        };
+        for peer in &mut self.peers {
+            if let Some(stream) = stream_of(peer, shard) {
+                stream.in_flight.forget(of_shard);
+                stream.sync.forget_ends(&about);
+                stream.sync.tell_of(shard, false);
+            }
+            peer.stream_of[usize::from(shard.0)] = u8::MAX;
+        }
+        let moved = |place: &u32| {
+            let departed = *self.tombstones.at(*place)?;
+            Some(MovedEnd {
+                shard,
+                client: self.tombstones.client(*place)?,
+                answers: departed.answers,
+                rests: departed.resting != RestingPlace::NONE,
+                stamp: departed.stamp,
+            })
+        };
+        let ends = about.iter().filter_map(moved).collect();
+        let ports = about.iter().filter_map(|place| self.tombstones.at(*place)).map(Departed::port);
+        // They wait there now; a quarantine here does no harm.
+        self.outcomes.extend(ports.map(Outcome::Departed));
+        self.tombstones.forget(&about);
+        ends
+    }
+
+    /// This worker speaks of the shard from now on.
+    pub fn adopt(&mut self, shard: ShardId) {
+        for peer in &mut self.peers {
+            let worker = owner_of(shard, peer.workers.max(1));
+            let at = peer.streams.iter().position(|stream| stream.peer_worker == worker);
+            if let Some(at) = at {
+                peer.stream_of[usize::from(shard.0)] = at as u8;
+                peer.streams[at].sync.tell_of(shard, true);
+            }
+        }
+    }
+
+    /// Which peers' knowledge of a shard that comes with these bonds holds here: bit i is peer i.
+    pub fn holding(&self, shard: ShardId, bonds: &[Option<Bond>]) -> u8 {
+        let ours = self.bonds(shard);
+        let holds = |(ours, theirs): (&Option<Bond>, &Option<Bond>)| ours.is_some() && ours == theirs;
+        ours.iter().zip(bonds).enumerate().fold(0, |bits, (i, pair)| bits | u8::from(holds(pair)) << i)
+    }
+
+    /// Peers of which the knowledge does not hold are brought up to date from the start.
+    pub fn begin_anew(&mut self, shard: ShardId, holding: u8) {
+        for peer in (0..self.peers.len()).filter(|peer| holding >> peer & 1 == 0) {
+            let stream = usize::from(self.peers[peer].stream_of[usize::from(shard.0)]);
+            if stream < self.peers[peer].streams.len() {
+                self.restart_stream(peer, stream);
+            }
+        }
+    }
+
+    /// A flow came with its shard to this place: those of `holding` know it as `known` says; the rest is told.
+    pub fn flow_came(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        place: FlowIndex,
+        flags: FlowFlags,
+        known: Known,
+        holding: u8,
+    ) {
+        if !self.standing.leads || !flags.contains(FlowFlags::MIRRORED) {
+            return;
+        }
+        for (i, peer) in self.peers.iter_mut().enumerate() {
+            let Some(stream) = stream_of(peer, shard) else { continue };
+            let is_known = (known.flow & holding) >> i & 1 == 1;
+            if is_known {
+                stream.sync.came_known(place);
+            }
+            if !is_known || known.behind >> i & 1 == 1 {
+                stream.sync.changed(now, place);
+            }
+        }
+    }
+
+    /// An end came with its shard: whether peers are told, and its port, at this place, waits for that.
+    pub fn end_came(&mut self, now: Instant, end: &MovedEnd, imager: &Imager, resting: RestingPlace) -> bool {
+        let waiting = self.listeners(end.shard, FlowFlags::MIRRORED);
+        if waiting == 0 {
+            return false;
+        }
+        let departed = Departed {
+            client: imager.of(&end.client),
+            answers: end.answers,
+            stamp: end.stamp,
+            resting,
+            shard: end.shard,
+            waiting,
+        };
+        match self.tombstones.bury(departed, &end.client) {
+            Buried::At(tombstone) => {
+                for peer in &mut self.peers {
+                    if let Some(stream) = stream_of(peer, end.shard) {
+                        stream.sync.tell_end(now, tombstone);
+                    }
+                }
+                true
+            }
+            Buried::Full => {
+                // The walk's end tells them instead.
+                (0..self.peers.len()).for_each(|peer| self.restart(peer));
+                false
+            }
+        }
+    }
+
+    /// How often a stream of this worker began anew.
+    pub fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// Whether a leader has said that this flow ended, not before this state of it.
+    pub fn buries(&self, client: &Key, stamp: Stamp) -> bool {
+        self.peers.iter().flat_map(|peer| &peer.streams).any(|stream| stream.received.buries(client, stamp))
+    }
+
+    /// Whether the leader has named all that it has of this shard since this appliance last led.
+    pub fn is_told(&self, shard: ShardId) -> bool {
+        self.told.has(shard)
+    }
+}
