@@ -90,6 +90,8 @@ counters! {
     DropKeyTaken => "drop_key_taken",
     /// Packets dropped: their hops are used up.
     DropHopsExceeded => "drop_hops_exceeded",
+    /// Packets dropped: routed past the flows, and larger than the port that they would leave by carries.
+    DropTooLarge => "drop_too_large",
     /// Packets dropped: too many wait for the mirror's acknowledgement.
     DropHoldFull => "drop_hold_full",
     /// Packets dropped: held, when their flow ended.
@@ -128,6 +130,8 @@ counters! {
     FlowsMoved => "flows_moved",
     /// Flows that did not, since the table was full.
     FlowsNotMoved => "flows_not_moved",
+    /// Packets of no flow, from or to a real server, that were routed past the flows.
+    Routed => "routed",
     /// Flows made.
     FlowsMade => "flows_made",
     /// Flows removed after their idle time.

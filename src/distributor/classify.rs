@@ -12,8 +12,8 @@ use crate::distributor::services::{Services, Whose};
 use crate::flow::key::{Address, Key};
 use crate::flow::toeplitz::Toeplitz;
 use crate::wire::IpProtocol;
-use crate::wire::ipv4;
 use crate::wire::parse::{Network, Notes, Parsed, parse_head};
+use crate::wire::{icmpv6, ipv4};
 
 /// What a packet is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,12 @@ pub enum Class {
         /// The shard whose owner is designated for the datagram: of its addresses, since they are all that every
         /// fragment has.
         designated: ShardId,
+    },
+    /// A packet without ports, ICMP for one, from or to a real server: no flow can have it, and it is routed past the flows
+    /// (REQ D10). One with ports is a [`Class::Service`] first.
+    Routed {
+        /// The shard of its addresses: all of a pair's packets have one, and so keep their order.
+        shard: ShardId,
     },
     /// It is dropped for this reason.
     Drop(Counter),
@@ -119,9 +125,15 @@ fn classify(head: &[u8], parsed: &Parsed, port: PortId, here: &Here<'_>) -> Clas
         Network::Ipv4 | Network::Ipv6 => {}
     }
     let Some((src, dst)) = parsed.addresses(head) else { return Class::Drop(Counter::DropNotIp) };
+    let (src, dst) = (Address::from(src), Address::from(dst));
     if matches!(parsed.protocol, IpProtocol::ICMP | IpProtocol::ICMPV6) {
+        if !is_neighbour_discovery(head, parsed)
+            && let Some(routed) = routed(parsed, (src, dst), here)
+        {
+            return routed;
+        }
         // An echo request in fragments is put together there.
-        let is_ours = || services.whose(&dst.into()).is_some();
+        let is_ours = || services.whose(&dst).is_some();
         let is_wanted = !parsed.is_fragment() || is_ours();
         return if is_wanted { Class::Master } else { Class::Drop(Counter::DropFragmentIcmp) };
     }
@@ -130,12 +142,11 @@ fn classify(head: &[u8], parsed: &Parsed, port: PortId, here: &Here<'_>) -> Clas
         return if is_vrrp { Class::Master } else { Class::Drop(Counter::DropMulticast) };
     }
     if parsed.is_fragment() {
-        return of_fragment(parsed, (src.into(), dst.into()), here);
+        return of_fragment(parsed, (src, dst), here);
     }
     let Some((src_port, dst_port)) = parsed.ports(head) else {
-        return Class::Drop(Counter::DropProtocol);
+        return routed(parsed, (src, dst), here).unwrap_or(Class::Drop(Counter::DropProtocol));
     };
-    let (src, dst) = (Address::from(src), Address::from(dst));
     let whose = services.whose(&dst);
     if let Some(Whose::Own(_)) = whose {
         return to_self(parsed, port, dst_port, mirror);
@@ -162,15 +173,36 @@ fn of_fragment(parsed: &Parsed, (src, dst): (Address, Address), here: &Here<'_>)
     }
     // What a later fragment of IPv6 carries is said by the first one alone.
     let may_have_ports = match (parsed.network, parsed.notes.has(Notes::FRAGMENT_FIRST)) {
-        (Network::Ipv6, false) => true,
+        (Network::Ipv6, false) => {
+            parsed.protocol.is_extension() || matches!(parsed.protocol, IpProtocol::TCP | IpProtocol::UDP)
+        }
         (_, true) => parsed.has_ports(),
         (_, false) => matches!(parsed.protocol, IpProtocol::TCP | IpProtocol::UDP),
     };
     if !may_have_ports {
-        return Class::Drop(Counter::DropProtocol);
+        return routed(parsed, (src, dst), here).unwrap_or(Class::Drop(Counter::DropProtocol));
     }
-    let shard = |address| here.toeplitz.shard_of(address, 0).0;
-    Class::Fragment { designated: ShardId(shard(src) ^ shard(dst)) }
+    Class::Fragment { designated: shard_of_pair((src, dst), here.toeplitz) }
+}
+
+/// A packet in which no ports are looked for, if it is routed past the flows.
+fn routed(parsed: &Parsed, ends: (Address, Address), here: &Here<'_>) -> Option<Class> {
+    // RFC 1812 section 5.3.4: what came to a whole link is not passed on.
+    let stays = parsed.vlan != 0 || parsed.notes.has(Notes::MULTICAST);
+    let is_routed = !stays && here.services.routes(&ends.0, &ends.1);
+    is_routed.then(|| Class::Routed { shard: shard_of_pair(ends, here.toeplitz) })
+}
+
+/// The shard of two addresses, the same in both directions.
+fn shard_of_pair((src, dst): (Address, Address), toeplitz: &Toeplitz) -> ShardId {
+    ShardId(toeplitz.shard_of(src, 0).0 ^ toeplitz.shard_of(dst, 0).0)
+}
+
+/// Whether it speaks of its link alone (RFC 4861): a host may do so from and to addresses of any scope.
+fn is_neighbour_discovery(head: &[u8], parsed: &Parsed) -> bool {
+    let kind = head.get(usize::from(parsed.l4_offset)).copied().unwrap_or(0);
+    let is_whole = parsed.protocol == IpProtocol::ICMPV6 && !parsed.is_fragment();
+    is_whole && (icmpv6::Type::ROUTER_SOLICITATION.0..=icmpv6::Type::REDIRECT.0).contains(&kind)
 }
 
 fn to_self(parsed: &Parsed, port: PortId, dst_port: u16, mirror: Option<MirrorPort>) -> Class {

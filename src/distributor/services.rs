@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::base::ids::{PortId, ShardId, VirtualServerId};
 use crate::base::limits::SHARDS;
@@ -35,6 +35,8 @@ pub struct Services {
     /// The same over IPv4, by the bytes of a packet.
     listeners_v4: HashMap<u64, usize>,
     by_id: HashMap<VirtualServerId, usize>,
+    /// The real servers to and from which packets are routed; none, unless that is configured.
+    routed: HashSet<Address>,
     /// What is hashed of keys to each virtual server, by its place in the configuration.
     hashes: Vec<HashMethod>,
     /// Of all of them source address and port.
@@ -73,6 +75,10 @@ impl Services {
         let v4 =
             services.addresses.iter().filter_map(|(address, whose)| Some((address.v4_octets()?, *whose)));
         services.addresses_v4 = v4.collect();
+        if config.distributor.route_to_servers {
+            let servers = config.pools.iter().flat_map(|pool| &pool.servers);
+            services.routed = servers.map(|server| server.address.into()).collect();
+        }
         services.hashes = config.virtual_servers.iter().map(|server| server.select.hash()).collect();
         services.all_by_source = services.hashes.iter().all(|hash| *hash == HashMethod::Source);
         services
@@ -87,6 +93,14 @@ impl Services {
     #[inline]
     pub fn whose_v4(&self, address: [u8; 4]) -> Option<Whose> {
         self.addresses_v4.get(&address).copied()
+    }
+
+    /// Whether a packet that is of no flow is routed past the flows: from or to a real server's own address, and neither
+    /// from nor to one of ours or one that is of no use beyond its link (REQ D10).
+    pub fn routes(&self, src: &Address, dst: &Address) -> bool {
+        !self.routed.is_empty()
+            && (self.routed.contains(dst) || self.routed.contains(src))
+            && [src, dst].iter().all(|end| self.whose(end).is_none() && crosses_links(end.ip()))
     }
 
     /// Whether what is hashed of every key to a virtual address is its source address and port.
@@ -134,6 +148,21 @@ impl Services {
     /// A virtual server's place in the configuration.
     pub fn by_id(&self, id: VirtualServerId) -> Option<usize> {
         self.by_id.get(&id).copied()
+    }
+}
+
+/// Whether packets from or to an address may leave their link (RFC 1812 section 5.3.7, RFC 3927 section 7, RFC 4291
+/// sections 2.5.2, 2.5.3, 2.5.6).
+const fn crosses_links(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => {
+            let stays = v4.is_link_local() || v4.is_broadcast() || v4.octets()[0] == 0;
+            !stays && !v4.is_loopback() && !v4.is_multicast()
+        }
+        IpAddr::V6(v6) => {
+            let stays = v6.is_unicast_link_local() || v6.is_unspecified();
+            !stays && !v6.is_loopback() && !v6.is_multicast()
+        }
     }
 }
 

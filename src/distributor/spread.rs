@@ -163,6 +163,7 @@ impl Distributor {
             Class::Mirror(worker) => worker,
             Class::Service { key, shard } => return self.place(now, packet, &key, shard, out),
             Class::Fragment { designated } => owner_of(designated, self.workers),
+            Class::Routed { shard } => owner_of(shard, self.workers),
         };
         self.counters.bump(Counter::HandedOver);
         packet.set_handed(Handed::Plain);

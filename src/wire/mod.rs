@@ -109,6 +109,18 @@ impl IpProtocol {
     pub const DESTINATION_OPTIONS: IpProtocol = IpProtocol(60);
     /// VRRP, RFC 9568.
     pub const VRRP: IpProtocol = IpProtocol(112);
+
+    /// Whether it is an IPv6 extension header, behind which the protocol is found (RFC 8200 section 4).
+    pub const fn is_extension(self) -> bool {
+        matches!(
+            self,
+            IpProtocol::HOP_BY_HOP
+                | IpProtocol::ROUTING
+                | IpProtocol::FRAGMENT
+                | IpProtocol::AUTHENTICATION
+                | IpProtocol::DESTINATION_OPTIONS
+        )
+    }
 }
 
 impl fmt::Display for IpProtocol {

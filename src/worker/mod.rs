@@ -14,6 +14,7 @@
 //! * `first`: the first packet of a flow.
 //! * `fragments`: packets in pieces.
 //! * `watching`: the sequence numbers of connections whose keys are remembered.
+//! * `routed`: packets of no flow, from and to real servers.
 //! * `ends`: flows that end.
 //! * `state`: what the mirror says of flows.
 //! * `exchange`: mirror frames in and out.
@@ -33,6 +34,7 @@ pub mod moving;
 mod packet;
 mod placing;
 mod report;
+mod routed;
 mod setup;
 mod stages;
 mod state;

@@ -47,7 +47,9 @@ impl<B: Buffer> Worker<B> {
             Class::Master => io.punt(Punt::Master, packet),
             Class::Mirror(worker) if worker == self.id => self.handle_mirror(now, packet, &parsed, io),
             Class::Mirror(worker) => self.pass_on(worker, packet, Handed::Plain, io),
-            Class::Service { .. } | Class::Fragment { .. } if self.role == Role::Standby => {
+            Class::Service { .. } | Class::Fragment { .. } | Class::Routed { .. }
+                if self.role == Role::Standby =>
+            {
                 self.counters.bump(Counter::DropStandby);
             }
             Class::Fragment { designated } => {
@@ -58,6 +60,7 @@ impl<B: Buffer> Worker<B> {
             Class::Service { key, shard } => {
                 self.handle_placed(now, packet, &parsed, key, shard, io);
             }
+            Class::Routed { shard } => self.handle_routed(now, packet, &parsed, shard, io),
             Class::Drop(counter) => self.counters.bump(counter),
         }
     }
@@ -88,6 +91,9 @@ impl<B: Buffer> Worker<B> {
         let is_later = parsed.notes.has(Notes::FRAGMENT_LATER);
         let segment = (key.protocol == TCP && !is_later).then(|| segment_of(packet.head(), parsed));
         let Some((index, direction)) = self.flows.table.lookup(&key) else {
+            if self.tables.services.routes(&key.src, &key.dst) {
+                return self.route(now, packet, parsed, io);
+            }
             if is_later {
                 return self.counters.bump(Counter::DropNoFlow);
             }

@@ -11,6 +11,7 @@ mod moves;
 mod pair;
 mod pieces;
 mod placed;
+mod routed;
 mod selection;
 mod translated;
 mod watched;

@@ -12,7 +12,6 @@ pub fn check(file: &File, report: &mut Report) -> Option<Distributor> {
     let distributor = file.distributor.get()?;
     let managers = managers(file);
     needs(file, distributor, report);
-    not_connected_yet(distributor, report);
     ratio(distributor, managers.as_deref(), report);
     classes(distributor, managers.as_deref(), report);
     zones(file, managers.as_deref(), report);
@@ -97,13 +96,6 @@ fn needs(file: &File, distributor: &DistributorFile, report: &mut Report) {
             report.warn(&distributor.classes.place, message);
         }
         Some(_) | None => {}
-    }
-}
-
-/// What is accepted and does nothing so far.
-fn not_connected_yet(distributor: &DistributorFile, report: &mut Report) {
-    if distributor.route_to_servers.get() == Some(&true) {
-        report.warn(&distributor.route_to_servers.place, "not connected to the packet path yet");
     }
 }
 

@@ -2,4 +2,5 @@
 //! serves both NAT and full NAT: a flow's two keys say all. Not yet: DSR,
 //! IP-in-IP, GUE.
 
+pub mod hop;
 pub mod translate;
