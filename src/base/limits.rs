@@ -110,6 +110,9 @@ pub const KEYS_CHOSEN_SHARE: u32 = 2;
 /// The others wait for later turns.
 pub const KEYS_SWEPT_MAX: u32 = 32;
 
+/// Virtual servers and addresses whose traffic manager is named. A configuration with more is refused.
+pub const NAMED_MAX: usize = 128;
+
 /// What an lcore has to tell the others and could not yet. Of what packets lead to nothing waits: they are dropped and
 /// counted. When it is full, ends of flows and records of peers wait.
 pub const TOLD_WAITING_MAX: usize = 8192;

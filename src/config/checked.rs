@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::ids::{GroupId, NodeId, PoolId, PortId, ServerId, VirtualServerId, WorkerId};
 use crate::base::time::Duration;
 pub use crate::config::checked::distributor::{
-    ChosenMethod, Class, Distributor, HashMethod, Managers, Method,
+    ChosenMethod, Class, Distributor, HashMethod, Managers, Method, NamedKey,
 };
 
 /// The whole file.

@@ -12,8 +12,8 @@ use crate::config::read::{
 };
 use crate::config::report::{Place, Report};
 use crate::config::value::{
-    Address, Argument, Device, Endpoint, FilePath, ForwardingKind, HostCidr, Int, ListenAddress, MirrorKind,
-    Name, Network,
+    Address, Argument, Destination, Device, Endpoint, FilePath, ForwardingKind, HostCidr, Int, ListenAddress,
+    MirrorKind, Name, Network,
 };
 
 /// The last port at which the mirror's range of UDP ports may begin.
@@ -127,6 +127,7 @@ tables! {
         select: Method = "source",
         ratio: Vec<Key<Int<0, 1000>>> = optional,
         classes: Vec<Key<ClassFile>> = [],
+        key: Vec<Key<KeyFile>> = [],
         max_keys: Int<256, 268_435_456> = optional,
         route_to_servers: bool = false,
     }
@@ -134,6 +135,12 @@ tables! {
     ClassFile {
         dscp: Vec<Key<Int<0, 63>>> = required,
         managers: Vec<Key<Int<0, MANAGER_MAX>>> = required,
+    }
+    /// One of `distributor.key`.
+    KeyFile {
+        destination: Destination = required,
+        protocol: Protocol = required,
+        manager: Int<0, MANAGER_MAX> = required,
     }
     /// `[mirror]`
     MirrorFile {

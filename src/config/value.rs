@@ -146,6 +146,16 @@ texts! {
     Endpoint(SocketAddr),
         "an address and a port from 1 to 65535 in quotes, such as \"10.1.0.100:80\" or \"[fd01::100]:80\"",
         |text| text.parse().ok().filter(|at: &SocketAddr| at.port() != 0 && is_host(at.ip()));
+    /// The address of one host, with or without a port.
+    Destination((IpAddr, Option<u16>)),
+        "an address in quotes, with or without a port from 1 to 65535, such as \"10.1.0.100:80\" or \"fd01::100\"",
+        |text| match text.parse() {
+            Ok(address) => Some((address, None)).filter(|_| is_host(address)),
+            Err(_) => {
+                let at: SocketAddr = text.parse().ok()?;
+                (at.port() != 0 && is_host(at.ip())).then(|| (at.ip(), Some(at.port())))
+            }
+        };
     /// Where a socket listens.
     ListenAddress(SocketAddr), "an address and a port in quotes, such as \"127.0.0.1:9101\"",
         |text| text.parse().ok().filter(|at: &SocketAddr| at.port() != 0);

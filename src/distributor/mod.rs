@@ -13,6 +13,7 @@
 pub mod classify;
 pub mod doors;
 pub mod fragment;
+pub mod named;
 pub mod place;
 pub mod select;
 pub mod services;

@@ -18,6 +18,7 @@ use crate::base::limits::TOLD_WAITING_MAX;
 use crate::base::memory::NoMemory;
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::{Checked, ChosenMethod, HashMethod, Method};
+use crate::distributor::named::Named;
 use crate::distributor::select::{Asked, Load, Selector};
 use crate::distributor::shape::Shape;
 use crate::distributor::signal::{Lifetime, Sides, Signal, What};
@@ -70,6 +71,8 @@ struct Memory {
     store: Store,
     selector: Selector,
     zones: Zones,
+    /// What is in the store from the start.
+    named: Named,
     /// How each virtual server's new keys are placed, by its place in the configuration.
     methods: Vec<Method>,
     /// What has not been told yet, oldest first.
@@ -109,10 +112,11 @@ impl Placer {
             return Ok(Placer { me, memory: None });
         }
         let zones = Zones::new(config, &Nodes::default());
-        let memory = Memory {
+        let mut memory = Memory {
             store: Store::new(config.distributor.max_keys, hash_seed)?,
             selector: Selector::new(now, &config.distributor, zones.managers()),
             zones,
+            named: Named::new(config),
             methods: config.virtual_servers.iter().map(|server| server.select).collect(),
             waiting: VecDeque::with_capacity(TOLD_WAITING_MAX),
             serves: false,
@@ -120,6 +124,10 @@ impl Placer {
             measured: Measured { at: now, ..Measured::default() },
         };
         memory.store.populate();
+        for signal in memory.named.signals() {
+            // An empty store has room for more than can be configured.
+            assert_eq!(memory.store.take(now, &signal).outcome, Outcome::Done, "{}", signal.key);
+        }
         Ok(Placer { me, memory: Some(Box::new(memory)) })
     }
 
@@ -208,13 +216,18 @@ impl Placer {
         if manager == me {
             return Ok(natural);
         }
-        let of_manager = || owners.shards_of(manager);
-        let count = of_manager().count();
-        let nth = if count == 0 { 0 } else { usize::from(natural.0) % count };
         // One without shards cannot hold flows.
-        let Some(shard) = of_manager().nth(nth) else { return Ok(natural) };
+        let Some(shard) = owners.nth_of(manager, natural.0.into()) else { return Ok(natural) };
         memory.memorize(now, key, shard, Lifetime::Chosen)?;
         Ok(shard)
+    }
+
+    /// Which shard a new flow gets whose key was found to belong to this one, which this worker owns. Where a configured key
+    /// says so, any of the worker's shards will do, and one alone has few source-NAT ports.
+    pub fn spread(&self, key: &Key, natural: ShardId, shard: ShardId, owners: &Owners) -> ShardId {
+        let is_named = self.memory.as_ref().is_some_and(|memory| memory.named.leads(key, shard));
+        let of_worker = || owners.nth_of(self.me, natural.0.into());
+        if is_named { of_worker().unwrap_or(shard) } else { shard }
     }
 
     /// Whether a packet's signals can all be told at once.

@@ -33,6 +33,13 @@ impl Owners {
         self.0[usize::from(shard.0) % SHARDS] = owner;
     }
 
+    /// One of the shards of a worker, the same one for the same number; `None`: it has none.
+    pub fn nth_of(&self, worker: WorkerId, number: u64) -> Option<ShardId> {
+        let count = self.shards_of(worker).count() as u64;
+        let nth = number.checked_rem(count)?;
+        self.shards_of(worker).nth(nth as usize)
+    }
+
     /// The shards of a worker.
     pub fn shards_of(&self, worker: WorkerId) -> impl Iterator<Item = ShardId> + '_ {
         (0..SHARDS as u16).map(ShardId).filter(move |shard| self.of(*shard) == worker)

@@ -98,6 +98,7 @@ pub(crate) fn checked() -> Checked {
             select: Method::Hash(HashMethod::Source),
             ratio: Vec::new(),
             classes: Vec::new(),
+            keys: Vec::new(),
             remembers: false,
             max_keys: 256,
             route_to_servers: false,

@@ -119,7 +119,9 @@ impl<B: Buffer> Worker<B> {
         let handed = if self.origin == Origin::Port { Handed::Plain } else { packet.handed() };
         let refreshes = !parsed.notes.has(Notes::FRAGMENT_LATER);
         match handed {
-            Handed::Shard(shard) if is_mine(shard) => return Way::Here(shard),
+            Handed::Shard(shard) if is_mine(shard) => {
+                return Way::Here(self.placer.spread(key, natural, shard, &self.owners));
+            }
             Handed::Shard(shard) | Handed::Known(shard) if !is_mine(shard) => return Way::To(shard, handed),
             Handed::Known(shard) => {
                 // Its flow has ended. Who sent it here will have heard so before this packet comes to its home.
@@ -140,7 +142,9 @@ impl<B: Buffer> Worker<B> {
         }
         let is_mine = |shard| self.owners.of(shard) == self.id;
         match place {
-            Place::Fresh(shard) if is_mine(shard) => Way::Here(shard),
+            Place::Fresh(shard) if is_mine(shard) => {
+                Way::Here(self.placer.spread(key, natural, shard, &self.owners))
+            }
             Place::Fresh(shard) => Way::To(shard, Handed::Shard(shard)),
             Place::Known(shard) if !is_mine(shard) => Way::To(shard, Handed::Known(shard)),
             // Of a flow that is not here any more, though nobody said so: a shard that is moving. As if nothing was known.

@@ -183,6 +183,47 @@ fn numbers_of_keys_out_of_range() {
 }
 
 #[test]
+fn what_goes_to_a_named_traffic_manager() {
+    let keys = "key = [ { destination = \"10.1.0.100:80\", protocol = \"tcp\", manager = 1 },\n\
+                { destination = \"fd01::100\", protocol = \"tcp\", manager = 0 } ]";
+    let distributor = accepted(&with(keys)).distributor;
+    let named: Vec<_> = distributor.keys.iter().map(|key| (key.address, key.port, key.manager.0)).collect();
+    let ip = |text: &str| text.parse::<std::net::IpAddr>().expect("an address");
+    assert_eq!(named, [(ip("10.1.0.100"), Some(80), 1), (ip("fd01::100"), None, 0)]);
+    assert_eq!((distributor.remembers, distributor.max_keys), (true, 1_000_000));
+}
+
+#[test]
+fn destinations_that_cannot_go_to_a_named_traffic_manager() {
+    let key = |destination: &str, rest: &str| {
+        format!("key = [ {{ destination = \"{destination}\", protocol = {rest} }} ]")
+    };
+    let breaks = |destination: &str, rest: &str, of: &str, words: &str| {
+        refuses(&key(destination, rest), "key = ", &format!("distributor.key[0].{of}"), words);
+    };
+    let good = "\"tcp\", manager = 1";
+    for wrong in ["10.1.0.100:0", "10.1.0.256", "10.1.0.100:http", "224.0.0.1", "", "www"] {
+        breaks(wrong, good, "destination", "an address in quotes, with or without a port");
+    }
+    for nobodys in ["10.1.0.100:81", "10.1.0.77", "10.2.0.1", "[fd01::100]:81"] {
+        breaks(nobodys, good, "destination", "the address of a virtual server of tcp");
+    }
+    breaks("10.1.0.100:80", "\"udp\", manager = 1", "destination", "the address of a virtual server of udp");
+    breaks("10.1.0.100:80", "\"tcp\", manager = 2", "manager", "one of 2 traffic managers, from 0");
+    breaks("10.1.0.100:80", "\"tcp\", manager = 16", "manager", "a whole number from 0 to 15");
+    breaks("10.1.0.100:80", "\"sctp\", manager = 1", "protocol", "\"tcp\" or \"udp\"");
+    breaks("10.1.0.100:80", "\"tcp\"", "manager", "is missing");
+    let one = "{ destination = \"10.1.0.100:80\", protocol = \"tcp\", manager = 1 }";
+    let twice = format!("key = [ {one}, {one} ]");
+    refuses(
+        &twice,
+        "key = ",
+        "distributor.key[1].destination",
+        "each destination of tcp once: it is on line",
+    );
+}
+
+#[test]
 fn zones_that_are_no_names() {
     let new = "name = \"server\"\nzone = 1\n";
     breaks("name = \"server\"\n", new, "zone = 1", "port[server].zone", "a name");

@@ -8,6 +8,7 @@ mod first;
 mod fragments;
 mod mirrored;
 mod moves;
+mod named;
 mod pair;
 mod pieces;
 mod placed;

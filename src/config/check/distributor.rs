@@ -1,8 +1,13 @@
 //! `[distributor]`, and what it has to do with the other tables (REQ D2).
 
+use core::net::{IpAddr, SocketAddr};
+
 use crate::base::ids::WorkerId;
-use crate::config::checked::{ChosenMethod, Class, Distributor, HashMethod, LcoreRole, Managers, Method};
-use crate::config::file::{ClassFile, DistributorFile, File, WorkerFile};
+use crate::base::limits::NAMED_MAX;
+use crate::config::checked::{
+    ChosenMethod, Class, Distributor, HashMethod, LcoreRole, Managers, Method, NamedKey, Protocol,
+};
+use crate::config::file::{ClassFile, DistributorFile, File, KeyFile, WorkerFile};
 use crate::config::report::{Place, Report};
 
 /// Places of a connection store that no virtual server's choices fill.
@@ -15,9 +20,12 @@ pub fn check(file: &File, report: &mut Report) -> Option<Distributor> {
     ratio(distributor, managers.as_deref(), report);
     classes(distributor, managers.as_deref(), report);
     zones(file, managers.as_deref(), report);
+    named(file, distributor, managers.as_deref(), report);
     let max_keys = match distributor.max_keys.optional()? {
         Some(max_keys) => max_keys.u32(),
-        None if methods(file).all(|(_, method)| method.is_hash()) => KEYS_WITHOUT_CHOICES,
+        None if methods(file).all(|(_, method)| method.is_hash()) && !names(distributor) => {
+            KEYS_WITHOUT_CHOICES
+        }
         None => file.flows.get()?.max.get()?.u32(),
     };
     let plain = Method::Hash(HashMethod::Source);
@@ -34,7 +42,10 @@ pub fn check(file: &File, report: &mut Report) -> Option<Distributor> {
             .into_iter()
             .map(|(_, class)| build(class))
             .collect::<Option<_>>()?,
-        remembers: distributor.max_keys.is_given() || methods(file).any(|(_, method)| method != plain),
+        keys: distributor.key.all()?.into_iter().map(|(_, key)| named_key(key)).collect::<Option<_>>()?,
+        remembers: distributor.max_keys.is_given()
+            || names(distributor)
+            || methods(file).any(|(_, method)| method != plain),
         max_keys,
         route_to_servers: *distributor.route_to_servers.get()?,
     })
@@ -44,6 +55,17 @@ fn build(class: &ClassFile) -> Option<Class> {
     let managers = class.managers.all()?.into_iter().map(|(_, manager)| WorkerId(manager.u16()));
     let dscp = class.dscp.all()?.into_iter().map(|(_, value)| value.u8()).collect();
     Some(Class { dscp, managers: managers.collect::<Managers>() })
+}
+
+fn named_key(key: &KeyFile) -> Option<NamedKey> {
+    let (address, port) = key.destination.get()?.0;
+    let manager = WorkerId(key.manager.get()?.u16());
+    Some(NamedKey { address, port, protocol: *key.protocol.get()?, manager })
+}
+
+/// Whether the traffic manager of something is named.
+fn names(distributor: &DistributorFile) -> bool {
+    distributor.key.get().is_some_and(|keys| !keys.is_empty())
 }
 
 /// The traffic managers in the order of their numbers; `None` where there is none, or not all roles could be read.
@@ -135,6 +157,48 @@ fn classes(distributor: &DistributorFile, managers: Option<&[&WorkerFile]>, repo
                 report.refuse(place, "each traffic manager once");
             }
             named = named.with(WorkerId(number));
+        }
+    }
+}
+
+/// What goes to a traffic manager that is named.
+fn named(file: &File, distributor: &DistributorFile, managers: Option<&[&WorkerFile]>, report: &mut Report) {
+    if distributor.key.get().is_some_and(|keys| keys.len() > NAMED_MAX) {
+        report.refuse(&distributor.key.place, format!("at most {NAMED_MAX} of them"));
+    }
+    let servers: Option<Vec<_>> = file.virtual_server.all().and_then(|servers| {
+        servers
+            .into_iter()
+            .map(|(_, server)| Some((server.address.get()?.0, *server.protocol.get()?)))
+            .collect()
+    });
+    let mut seen: Vec<((IpAddr, Option<u16>), Protocol, usize)> = Vec::new();
+    for (_, key) in distributor.key.elements() {
+        if let (Some(manager), Some(count)) = (key.manager.get(), managers.map(<[_]>::len))
+            && usize::from(manager.u16()) >= count
+        {
+            let expected = format!("the number of one of {count} traffic managers, from 0");
+            report.refuse(&key.manager.place, expected);
+        }
+        let (Some(destination), Some(protocol)) = (key.destination.get(), key.protocol.get()) else {
+            continue;
+        };
+        let (place, (address, port)) = (&key.destination.place, destination.0);
+        let is_its = |(at, of): &(SocketAddr, Protocol)| {
+            at.ip() == address && of == protocol && port.is_none_or(|port| at.port() == port)
+        };
+        if servers.as_ref().is_some_and(|servers| !servers.iter().any(is_its)) {
+            report.refuse(
+                place,
+                format!("the address of a virtual server of {protocol}, with its port or without"),
+            );
+        }
+        match seen.iter().find(|(earlier, of, _)| *earlier == destination.0 && of == protocol) {
+            Some((_, _, line)) => {
+                let expected = format!("each destination of {protocol} once: it is on line {line} already");
+                report.refuse(place, expected);
+            }
+            None => seen.push((destination.0, *protocol, place.line)),
         }
     }
 }

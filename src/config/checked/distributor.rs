@@ -1,7 +1,10 @@
 //! `[distributor]`, and how the traffic manager of a new connection key is chosen (REQ D2).
 
+use core::net::IpAddr;
+
 use crate::base::ids::WorkerId;
 use crate::base::limits::WORKERS_MAX;
+use crate::config::checked::Protocol;
 
 /// `[distributor]`
 #[derive(Clone, Debug)]
@@ -12,7 +15,10 @@ pub struct Distributor {
     pub ratio: Vec<u32>,
     /// Which traffic managers serve which DSCP values. No value is in two of them.
     pub classes: Vec<Class>,
-    /// Whether there is a connection store: some virtual server's method is not [`HashMethod::Source`], or `max_keys` is given.
+    /// What goes to a traffic manager that is named (REQ D10). No destination is in it twice with one protocol.
+    pub keys: Vec<NamedKey>,
+    /// Whether there is a connection store: some virtual server's method is not [`HashMethod::Source`], there are `keys`, or
+    /// `max_keys` is given.
     pub remembers: bool,
     /// Places of the connection store of each lcore; at the limit further keys are refused and counted.
     pub max_keys: u32,
@@ -116,6 +122,19 @@ impl Method {
             Method::Chosen(ChosenMethod::Topology) => "topology",
         }
     }
+}
+
+/// What goes to a traffic manager that is named, however others are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedKey {
+    /// A virtual server's address.
+    pub address: IpAddr,
+    /// Its port; `None`: all of them.
+    pub port: Option<u16>,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The traffic manager.
+    pub manager: WorkerId,
 }
 
 /// A quality-of-service class: the DSCP values (RFC 2474 section 3) of some packets, and who serves them.

@@ -24,6 +24,7 @@ fn config(ratio: &[u32], classes: &[(&[u8], &[u16])]) -> Distributor {
         select: Method::Hash(HashMethod::Source),
         ratio: ratio.to_vec(),
         classes: classes.iter().map(class).collect(),
+        keys: Vec::new(),
         remembers: true,
         max_keys: 256,
         route_to_servers: false,
