@@ -14,6 +14,7 @@ mod pair_downloads;
 mod pair_fragments;
 mod pair_hold;
 mod pair_roles;
+mod pair_routed;
 mod pair_senders;
 mod pair_vrrp;
 mod router;

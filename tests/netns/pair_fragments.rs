@@ -16,7 +16,7 @@ use crate::{on_stage, one_at_a_time};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks for an echo of so much data from a namespace, as `ping -s` does; the data that came back.
-fn ping(world: &World, short: &str, to: IpAddr, data: &[u8]) -> Result<Vec<u8>> {
+pub fn ping(world: &World, short: &str, to: IpAddr, data: &[u8]) -> Result<Vec<u8>> {
     let (domain, protocol, kind, header_len) = match to {
         IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4, 8, 20),
         IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6, 128, 0),
@@ -50,7 +50,7 @@ fn ping(world: &World, short: &str, to: IpAddr, data: &[u8]) -> Result<Vec<u8>> 
 }
 
 /// Sends a datagram to a virtual server; what the echo service behind it sends back.
-fn echo(socket: &UdpSocket, data: &[u8]) -> Result<Vec<u8>> {
+pub fn echo(socket: &UdpSocket, data: &[u8]) -> Result<Vec<u8>> {
     socket.send(data)?;
     let mut answer = vec![0; 1 << 16];
     let length = socket.recv(&mut answer).context("no answer")?;
@@ -58,7 +58,7 @@ fn echo(socket: &UdpSocket, data: &[u8]) -> Result<Vec<u8>> {
     Ok(answer)
 }
 
-fn client_of(world: &World, server: SocketAddr) -> Result<UdpSocket> {
+pub fn client_of(world: &World, server: SocketAddr) -> Result<UdpSocket> {
     let any: IpAddr =
         if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = inside(&world.namespace("client"), || {
