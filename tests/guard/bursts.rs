@@ -62,13 +62,13 @@ pub const BURSTS: [StandardBurst; 6] = [
 /// Settled flows, between which packets are spread at random.
 const FLOWS: u16 = 1000;
 /// The first client port.
-const FIRST_PORT: u16 = 20_000;
+pub const FIRST_PORT: u16 = 20_000;
 /// Turns of settled flows and of first packets.
 const TURNS: usize = 64;
 /// Rounds of connections: three turns each, those of the packets that the standby is told of.
 const ROUNDS: u16 = 16;
 /// From one turn to the next.
-const TURN: Duration = Duration::from_micros(10);
+pub const TURN: Duration = Duration::from_micros(10);
 /// The same where frames are to leave in each: longer than a frame waits to become full.
 const FRAME_TURN: Duration = Duration::from_micros(200);
 
@@ -87,13 +87,13 @@ fn standard_burst(
 }
 
 /// A world that does next to nothing: buffers come from a store and go into another.
-struct Kept {
+pub struct Kept {
     spare: Vec<PlainBuffer>,
     sent: Vec<(PortId, PlainBuffer)>,
 }
 
 impl Kept {
-    fn new() -> Kept {
+    pub fn new() -> Kept {
         Kept { spare: Vec::new(), sent: Vec::with_capacity(8 * BURST_MAX) }
     }
 
@@ -141,14 +141,19 @@ impl Io for Kept {
 }
 
 /// As a port gives it: an Ethernet frame is never shorter than 60 bytes (IEEE 802.3 section 3.2.8).
-fn received(port: PortId, packet: &Packet) -> PlainBuffer {
+pub fn received(port: PortId, packet: &Packet) -> PlainBuffer {
     let mut frame = packet.bytes();
     frame.resize(frame.len().max(60), 0);
     frame_received(port, &frame)
 }
 
 /// Does a turn, and gives back what left, as it is on the wire.
-fn turn(bench: &mut Bench, io: &mut Kept, after: Duration, sources: &mut [Vec<PlainBuffer>]) -> Vec<Sent> {
+pub fn turn(
+    bench: &mut Bench,
+    io: &mut Kept,
+    after: Duration,
+    sources: &mut [Vec<PlainBuffer>],
+) -> Vec<Sent> {
     io.refill();
     bench.now += after;
     standard_burst(&mut bench.worker, bench.now, sources, io);

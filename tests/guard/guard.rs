@@ -1,4 +1,5 @@
-//! `perf/guard`: instructions per packet of six standard bursts, counted by callgrind, against a stored budget.
+//! `perf/guard`: instructions per packet of six standard bursts, counted by callgrind, against a stored budget; and of
+//! appliances with one to four workers, against each other.
 //! It times nothing, so it says the same on a crowded machine as on a quiet one.
 
 #[path = "../packets/bench.rs"]
@@ -7,6 +8,7 @@ mod bench;
 mod budget;
 mod bursts;
 mod callgrind;
+mod cores;
 #[path = "../packets/pair.rs"]
 mod pair;
 
@@ -17,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 use budget::{Budget, Comparison, Made, Measured};
 use bursts::BURSTS;
+use cores::{Part, Scaling, WORKERS};
 
 /// Counts the instructions per packet of six standard bursts and compares them with a stored budget.
 #[derive(Parser)]
@@ -63,8 +66,10 @@ fn main() -> ExitCode {
 }
 
 fn run_one(name: &str) -> Result<(), String> {
-    let burst = BURSTS.iter().find(|burst| burst.name == name).ok_or(format!("no burst {name}"))?;
-    println!("{}", callgrind::said(burst.run(), &callgrind::cpu_features()));
+    let burst = BURSTS.iter().find(|burst| burst.name == name);
+    let packets =
+        burst.map(|burst| burst.run()).or_else(|| cores::run(name)).ok_or(format!("no burst {name}"))?;
+    println!("{}", callgrind::said(packets, &callgrind::cpu_features()));
     Ok(())
 }
 
@@ -82,13 +87,35 @@ fn compare(path: &PathBuf, rustc: &str, update: bool) -> Result<bool, String> {
     }
     let comparison = Comparison::new(&budget, &made, &measured);
     println!("{comparison}");
+    let scales = scaling()?;
     if !update {
-        return Ok(comparison.passed());
+        return Ok(comparison.passed() && scales);
     }
     budget.store(made, &measured);
     std::fs::write(path, budget.to_toml()).map_err(|error| format!("{}: {error}", path.display()))?;
     println!("stored in {}", path.display());
-    Ok(true)
+    Ok(scales)
+}
+
+/// Whether a packet costs the same with any number of workers.
+fn scaling() -> Result<bool, String> {
+    println!("\ninstructions per packet by number of workers; at most {} % apart", cores::DIFFERENCE_MAX);
+    let mut passed = true;
+    for part in Part::ALL {
+        let mut per_packet = [0.0; WORKERS.len()];
+        for (cost, workers) in per_packet.iter_mut().zip(WORKERS) {
+            let counted = callgrind::count(&cores::name(part, workers))?;
+            *cost = counted.instructions as f64 / counted.packets as f64;
+        }
+        let scaling = Scaling { part, per_packet };
+        println!("{scaling}");
+        passed &= scaling.passed();
+    }
+    println!(
+        "{}",
+        if passed { "passed" } else { "FAILED: a packet costs more or less where there are more workers" }
+    );
+    Ok(passed)
 }
 
 #[cfg(test)]
