@@ -3,7 +3,8 @@
 //!
 //! A ring device has queues that lead back to themselves: what is sent on its queue `q` is
 //! received on its queue `q`. The appliance receives on queue 0 and sends on queue 1; the
-//! harness holds the other ends. Queues 2 and 3 are alike, for the reference.
+//! harness holds the other ends. Queues 2 and 3 are alike, for the reference. Queue 4 leads to a distributor, where there
+//! is one.
 
 use std::sync::Arc;
 
@@ -15,14 +16,17 @@ use baton::base::limits::BURST_MAX;
 use baton::base::time::{Duration, Instant};
 use baton::config::checked::{Checked, Idle};
 use baton::config::snapshot::Snapshot;
+use baton::distributor::spread::{Distributor, DistributorSetup};
 use baton::driver::clock::Clock;
 use baton::driver::dpdk_io::{DpdkIo, DpdkIoSetup};
 use baton::driver::idle::Idler;
+use baton::driver::intake::Intake;
 use baton::driver::lcore::Lcore;
 use baton::driver::lease::{Lease, Turns};
 use baton::driver::mbuf::{Packet, TxAbilities};
 use baton::driver::outbox::Outbox;
 use baton::driver::rings::{self, LivenessEnds, MasterEnds};
+use baton::driver::spreading::SpreadingLcore;
 use baton::driver::{eal, ports};
 use baton::failover::WorkerReport;
 use baton::flow::aging::LastSeen;
@@ -87,6 +91,7 @@ struct Opened {
     wire: Wire,
     swap: (RxQueue, TxQueue),
     swap_wire: Wire,
+    spread: (RxQueue, TxQueue),
 }
 
 /// A pair of ports that are not the appliance's, for the reference.
@@ -147,6 +152,8 @@ pub struct Devices {
 /// The appliance's part of a port.
 struct Parts {
     own: (RxQueue, TxQueue),
+    /// What a distributor receives from, and what the harness sends to it by.
+    spread: (RxQueue, TxQueue),
     abilities: TxAbilities,
     wire: Wire,
 }
@@ -161,13 +168,13 @@ impl Devices {
         let (mut opened, mut held) = (Vec::new(), Vec::new());
         let (mut swap_ports, mut swap_wires) = (Vec::new(), Vec::new());
         for (config, number) in checked.ports.iter().zip(0..) {
-            let open = ports::open(eal, PortId(number), config, ports::Queues::both(4), &pool)?;
+            let open = ports::open(eal, PortId(number), config, ports::Queues::both(5), &pool)?;
             let one = split(open).with_context(|| format!("port {}", config.name))?;
             if number != MIRROR.0 {
                 swap_ports.push(one.swap);
                 swap_wires.push(one.swap_wire);
             }
-            opened.push(Parts { own: one.own, abilities: one.abilities, wire: one.wire });
+            opened.push(Parts { own: one.own, spread: one.spread, abilities: one.abilities, wire: one.wire });
             held.push(one.port);
         }
         let swap = Swap { ports: swap_ports, wires: swap_wires };
@@ -196,10 +203,12 @@ fn clear(pool: &Mempool) -> Result<()> {
 }
 
 fn split(open: ports::OpenPort) -> Result<Opened> {
-    let few = |_| anyhow!("a ring device without four queues");
-    let [rx_own, rx_wire, rx_swap, rx_swap_wire] = <[RxQueue; 4]>::try_from(open.rx).map_err(few)?;
-    let few = |_| anyhow!("a ring device without four queues");
-    let [tx_wire, tx_own, tx_swap_wire, tx_swap] = <[TxQueue; 4]>::try_from(open.tx).map_err(few)?;
+    let few = |_| anyhow!("a ring device without five queues");
+    let [rx_own, rx_wire, rx_swap, rx_swap_wire, rx_spread] =
+        <[RxQueue; 5]>::try_from(open.rx).map_err(few)?;
+    let few = |_| anyhow!("a ring device without five queues");
+    let [tx_wire, tx_own, tx_swap_wire, tx_swap, tx_spread] =
+        <[TxQueue; 5]>::try_from(open.tx).map_err(few)?;
     Ok(Opened {
         port: open.port,
         abilities: open.tx_abilities,
@@ -207,6 +216,7 @@ fn split(open: ports::OpenPort) -> Result<Opened> {
         wire: Wire { tx: tx_wire, rx: rx_wire },
         swap: (rx_swap, tx_swap),
         swap_wire: Wire { tx: tx_swap_wire, rx: rx_swap_wire },
+        spread: (rx_spread, tx_spread),
     })
 }
 
@@ -249,9 +259,24 @@ pub fn neighbours(node: u16) -> Vec<Command> {
     all.map(tell).collect()
 }
 
+/// A distributor with an lcore of its own, and a ring from it to the worker.
+struct Spread {
+    lcore: SpreadingLcore<Intake>,
+    /// What the harness sends to whoever does not receive at the moment, by port.
+    tx: Vec<TxQueue>,
+    /// Whether packets come by the distributor.
+    in_use: bool,
+    counters: Arc<Counters>,
+}
+
 /// The appliance.
 pub struct Appliance {
-    lcore: Lcore<DpdkIo>,
+    /// The worker's; elsewhere while [`Appliance::lend`] has given it away.
+    lcore: Option<Box<Lcore<DpdkIo>>>,
+    /// A distributor beside the worker.
+    spread: Option<Spread>,
+    /// What the worker says of its turns.
+    pub turns: Arc<Turns>,
     /// The harness's ends, by port.
     pub wires: Vec<Wire>,
     /// The clock that it reads.
@@ -267,17 +292,49 @@ pub struct Appliance {
 
 impl Appliance {
     /// Member 1, which leads, alone as yet.
-    pub fn start(eal: &Eal, devices: &mut Devices, checked: Checked, clock: Clock) -> Result<Appliance> {
+    pub fn start(
+        eal: &Eal,
+        devices: &mut Devices,
+        checked: Checked,
+        clock: Clock,
+        distributor: bool,
+    ) -> Result<Appliance> {
         let parts = devices.opened.take().context("the ports have an appliance already")?;
         let (mut rx, mut outboxes, mut wires) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut spread_rx, mut spread_tx) = (Vec::new(), Vec::new());
         for (part, number) in parts.into_iter().zip(0..) {
             rx.push((PortId(number), part.own.0));
+            spread_rx.push((PortId(number), part.spread.0));
+            spread_tx.push(part.spread.1);
             outboxes.push(Outbox::of_queue(part.own.1, part.abilities));
             wires.push(part.wire);
         }
         let counters = Arc::new(Counters::default());
-        let mut ends = rings::make(eal, 1, 0, false)?;
-        let worker = Worker::<Packet>::new(worker_setup(checked, 1, clock.now(), &counters)?)?;
+        let mut ends = rings::make(eal, 1, u16::from(distributor), false)?;
+        let setup = worker_setup(checked, 1, clock.now(), &counters)?;
+        let spread = match ends.distributors.pop() {
+            Some(ends) => {
+                let counters = Arc::new(Counters::default());
+                let distributor = Distributor::new(DistributorSetup {
+                    snapshot: Arc::clone(&setup.snapshot),
+                    workers: 1,
+                    link_addresses: setup.link_addresses.clone(),
+                    toeplitz: Arc::clone(&setup.toeplitz),
+                    me: WorkerId(1),
+                    hash_seed: setup.hash_seed,
+                    now: setup.now,
+                    counters: Arc::clone(&counters),
+                })?;
+                let pool = devices.pool.clone();
+                let site = Intake::new(spread_rx, ends.passing, pool, clock, Arc::clone(&counters))
+                    .told_by(ends.moves);
+                let idler = Idler::new(Idle::Poll);
+                let lcore = SpreadingLcore::new(distributor, site, idler, Arc::default());
+                Some(Spread { lcore, tx: spread_tx, in_use: false, counters })
+            }
+            None => None,
+        };
+        let worker = Worker::<Packet>::new(setup)?;
         worker.flows().populate();
         let last_seen = vec![(WorkerId(0), worker.flows().last_seen.clone())];
         let lease = Arc::new(Lease::default());
@@ -293,9 +350,12 @@ impl Appliance {
             relays: Vec::new(),
             ends: ends.workers.remove(0),
         });
-        let lcore = Lcore::new(worker, world, Idler::new(Idle::Poll), Arc::new(Turns::default()));
+        let turns = Arc::new(Turns::default());
+        let lcore = Lcore::new(worker, world, Idler::new(Idle::Poll), Arc::clone(&turns));
         let mut appliance = Appliance {
-            lcore,
+            lcore: Some(Box::new(lcore)),
+            spread,
+            turns,
             wires,
             clock,
             last_seen,
@@ -314,11 +374,40 @@ impl Appliance {
         Ok(appliance)
     }
 
-    /// One turn of its loop: what is measured.
+    /// One turn of its loop: what is measured. Where packets come by the distributor, one of its loop, and two of the worker's:
+    /// the distributor takes a burst of each port, the worker a burst from the ring.
     #[inline]
     pub fn turn(&mut self) {
-        // It polls: it never rests.
-        let _ = self.lcore.turn();
+        let mut turns = 1;
+        if let Some(spread) = self.spread.as_mut().filter(|spread| spread.in_use) {
+            let _ = spread.lcore.turn();
+            turns = 2;
+        }
+        if let Some(lcore) = &mut self.lcore {
+            // It polls: it never rests.
+            for _ in 0..turns {
+                let _ = lcore.turn();
+            }
+        }
+    }
+
+    /// From now on packets come by the distributor, if there is one, or to the worker itself.
+    pub fn divide(&mut self, divided: bool) {
+        let Some(spread) = self.spread.as_mut().filter(|spread| spread.in_use != divided) else { return };
+        spread.in_use = divided;
+        for (wire, other) in self.wires.iter_mut().zip(&mut spread.tx) {
+            core::mem::swap(&mut wire.tx, other);
+        }
+    }
+
+    /// Gives the worker's loop away, to run elsewhere; [`Appliance::turn`] is the distributor's alone meanwhile.
+    pub fn lend(&mut self) -> Option<Box<Lcore<DpdkIo>>> {
+        self.lcore.take()
+    }
+
+    /// Takes the worker's loop back.
+    pub fn take_back(&mut self, lcore: Box<Lcore<DpdkIo>>) {
+        self.lcore = Some(lcore);
     }
 
     /// Says something in the master's name.
@@ -373,7 +462,8 @@ impl Appliance {
 
     /// Packets that it dropped or could not send, by reason; none is expected.
     pub fn drops(&self) -> Vec<String> {
-        drops(&self.counters)
+        let spread = self.spread.iter().flat_map(|spread| drops(&spread.counters));
+        drops(&self.counters).into_iter().chain(spread).collect()
     }
 
     /// Agrees on keys with its peer.

@@ -58,7 +58,7 @@ impl Bench {
         // Twice what is in flight: first packets may wait for a round.
         let buffers = (4 * plan.in_flight).next_power_of_two() - 1;
         let mut devices = Devices::open(eal, &checked, buffers as u32)?;
-        let appliance = Appliance::start(eal, &mut devices, checked, clock)?;
+        let appliance = Appliance::start(eal, &mut devices, checked, clock, plan.distributor)?;
         let peer = match plan.mirroring {
             Mirroring::Off => None,
             Mirroring::Async | Mirroring::Hold => {

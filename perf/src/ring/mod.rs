@@ -6,7 +6,8 @@
 //! * [`lines`]: the reference with random lines of memory.
 //! * [`flows`] and [`frames`]: the traffic, and whether what comes out is right.
 //! * [`bench`]: the timed windows. * `script`: [`rounds`] of packets, written beforehand. * `connections`: whole ones.
-//! * `held`: how many flows there can be, and what each takes of memory. * `cases`: the cases.
+//! * `held`: how many flows there can be, and what each takes of memory. * `hop`: what a hop between lcores costs.
+//! * `cases`: the cases.
 
 pub mod appliance;
 pub mod bench;
@@ -16,6 +17,7 @@ mod connections;
 pub mod flows;
 pub mod frames;
 mod held;
+mod hop;
 pub mod lines;
 pub mod member;
 pub mod plan;
@@ -27,5 +29,5 @@ pub use cases::{Wanted, measure};
 
 /// The cases.
 pub fn cases() -> Vec<Case> {
-    cases::cases().into_iter().chain(held::cases()).collect()
+    cases::cases().into_iter().chain([hop::case()]).chain(held::cases()).collect()
 }

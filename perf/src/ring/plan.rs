@@ -98,6 +98,9 @@ pub struct Plan {
     /// The CPU to run on.
     #[arg(long, default_value_t = 1)]
     pub cpu: usize,
+    /// Whether a distributor stands beside the worker, for `hop`.
+    #[arg(skip)]
+    pub distributor: bool,
 }
 
 impl Plan {
@@ -113,6 +116,7 @@ impl Plan {
             warm: 2,
             rounds: 200,
             cpu: 1,
+            distributor: false,
         }
     }
 }

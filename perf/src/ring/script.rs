@@ -23,31 +23,31 @@ use crate::ring::rounds::{Round, Rounds, Usage};
 use crate::traffic::Spread;
 
 /// Rounds that are written at a time: a megabyte of heads.
-const ROUNDS: usize = 16;
+pub(super) const ROUNDS: usize = 16;
 
 /// The bytes of a frame that differ between frames; what is behind them is zeros.
 const HEAD: usize = 64;
 
 /// A frame to be sent.
-struct Written {
+pub(super) struct Written {
     head: [u8; HEAD],
     len: u16,
 }
 
 impl Written {
-    fn packet(&self, devices: &Devices) -> Result<Mbuf> {
+    pub(super) fn packet(&self, devices: &Devices) -> Result<Mbuf> {
         devices.make(usize::from(self.len), |out| out[..HEAD].copy_from_slice(&self.head))
     }
 }
 
 /// A frame that came out.
-struct Came {
+pub(super) struct Came {
     side: Side,
     head: [u8; HEAD],
 }
 
 /// A round's frames, by the side that they come from.
-type Script = [Vec<Written>; 2];
+pub(super) type Script = [Vec<Written>; 2];
 
 impl Bench {
     /// A sample of both: cycles per packet through the appliance, and through the reference.
@@ -121,7 +121,7 @@ impl Bench {
     }
 
     /// Takes what came out by a port.
-    fn copy_out(&mut self, side: Side, came: &mut Vec<Came>) -> Result<()> {
+    pub(super) fn copy_out(&mut self, side: Side, came: &mut Vec<Came>) -> Result<()> {
         loop {
             let burst = self.appliance.wires[side as usize].take();
             if burst.is_empty() {
@@ -139,7 +139,7 @@ impl Bench {
     }
 
     /// Checks what came out of rounds that ended there.
-    fn check(&mut self, came: &[Came], ends: &[usize]) -> Result<()> {
+    pub(super) fn check(&mut self, came: &[Came], ends: &[usize]) -> Result<()> {
         let mut begin = 0;
         for (round, end) in ends.iter().enumerate() {
             for frame in &came[begin..*end] {
@@ -192,7 +192,7 @@ impl Bench {
     }
 
     /// Writes the frames of some rounds. The number in a frame's tag counts through all of them.
-    fn scripts(&mut self, traffic: &Traffic, count: usize) -> Vec<Script> {
+    pub(super) fn scripts(&mut self, traffic: &Traffic, count: usize) -> Vec<Script> {
         self.missing.clear();
         self.missing.resize(count * self.plan.in_flight, [false; 2]);
         (0..count).map(|round| SIDES.map(|side| self.script(traffic, side, round))).collect()
