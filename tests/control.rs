@@ -14,6 +14,7 @@ use baton::base::ids::{NodeId, ShardId, Term, Version, WorkerId};
 use baton::config::checked::Protocol;
 use baton::control::Backend;
 use baton::control::client::{AskError, ask};
+use baton::control::rebalance::{MoveLine, RebalanceReport, Wanted};
 use baton::control::report::*;
 use baton::control::server::{ServeError, Server};
 use baton::failover::role::Role;
@@ -63,6 +64,7 @@ impl Backend for Fake {
                 progressing: true,
                 ..Default::default()
             }],
+            skew: Some(1.25),
             peers: vec![PeerReport {
                 node: NodeId(2),
                 role: Some(Role::Standby),
@@ -151,6 +153,21 @@ impl Backend for Fake {
             pools: vec![PoolLine { name: "web".to_owned(), servers: vec![server] }],
             virtual_servers: Vec::new(),
             source_nat: Vec::new(),
+        }
+    }
+
+    fn rebalance(&self, wanted: &Wanted) -> Result<RebalanceReport, String> {
+        match wanted.one {
+            Some((shard, _)) if shard.0 > 255 => Err("there is no such shard".to_owned()),
+            Some((shard, to)) => {
+                let line = MoveLine { shard, to, flows: 9, ..MoveLine::default() };
+                Ok(RebalanceReport {
+                    dry_run: wanted.dry_run,
+                    moves: vec![line],
+                    ..RebalanceReport::default()
+                })
+            }
+            None => Ok(RebalanceReport { dry_run: wanted.dry_run, ..RebalanceReport::default() }),
         }
     }
 
@@ -272,6 +289,20 @@ fn a_switchover_is_done_or_refused_with_a_sentence() {
     let refused = baton(&["switchover"], &socket);
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&refused.stderr), "baton: this appliance does not lead\n");
+}
+
+#[test]
+fn shards_are_moved_as_they_are_named_or_refused_with_a_sentence() {
+    let scratch = Scratch::new("rebalance");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    assert!(prints(&["rebalance"], &socket).starts_with("no shard is to be moved\n"));
+    let one = prints(&["rebalance", "--shard", "7", "--to", "2", "--dry-run"], &socket);
+    assert!(one.starts_with("shard 7 would go from worker 0 to worker 2, with 9 flows\n"), "{one}");
+    let refused = baton(&["rebalance", "--shard", "256", "--to", "2"], &socket);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&refused.stderr), "baton: there is no such shard\n");
+    assert_eq!(baton(&["rebalance", "--shard", "7"], &socket).status.code(), Some(2));
 }
 
 #[test]

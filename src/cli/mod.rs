@@ -42,6 +42,7 @@ pub fn main() -> ExitCode {
         Word::Events(at) => query::events(&at),
         Word::Ports(at) => query::ports(&at),
         Word::Pools(at) => query::pools(&at),
+        Word::Rebalance(what) => query::rebalance(&what),
         Word::Switchover(at) => query::switchover(&at),
         Word::Keygen { file } => files::keygen(&file),
         Word::Man { directory } => files::man(directory.as_deref()),

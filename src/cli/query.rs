@@ -5,10 +5,12 @@ use std::fmt::Display;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::cli::words::{FlowQuery, Query};
+use crate::base::ids::{ShardId, WorkerId};
+use crate::cli::words::{FlowQuery, Query, Rebalance};
 use crate::cli::{Failure, print};
 use crate::control::client::{AskError, ask};
 use crate::control::paths;
+use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::report::{
     CounterReport, Done, EventReport, FlowFilter, FlowReport, MirrorReport, PoolReport, PortReport,
     StatusReport,
@@ -47,6 +49,12 @@ pub fn ports(at: &Query) -> Result<(), Failure> {
 
 pub fn pools(at: &Query) -> Result<(), Failure> {
     show::<PoolReport>(at, "GET", paths::POOLS)
+}
+
+pub fn rebalance(what: &Rebalance) -> Result<(), Failure> {
+    let one = what.shard.zip(what.to).map(|(shard, to)| (ShardId(shard), WorkerId(to)));
+    let wanted = Wanted { one, dry_run: what.dry_run };
+    show::<RebalanceReport>(&what.query, "POST", &format!("{}?{}", paths::REBALANCE, wanted.to_query()))
 }
 
 pub fn switchover(at: &Query) -> Result<(), Failure> {

@@ -51,6 +51,8 @@ pub enum Word {
     Ports(Query),
     /// Show pools, their servers, virtual servers and source-NAT ports
     Pools(Query),
+    /// Move shards of flows between workers while packets come: one, or as many as even out the load
+    Rebalance(Rebalance),
     /// Hand the lead to a peer that is in sync; nothing is lost
     Switchover(Query),
     /// Write a new key for the members of a group to share
@@ -82,6 +84,23 @@ pub struct Query {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Which shards to move.
+#[derive(Args, Debug)]
+pub struct Rebalance {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub query: Query,
+    /// Move this shard alone
+    #[arg(long, value_name = "SHARD", requires = "to")]
+    pub shard: Option<u16>,
+    /// To this worker
+    #[arg(long, value_name = "WORKER", requires = "shard")]
+    pub to: Option<u16>,
+    /// Say what would be moved, and move nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Which flows to list.

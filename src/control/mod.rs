@@ -12,9 +12,11 @@ pub mod client;
 pub mod http;
 pub mod metrics;
 pub mod print;
+pub mod rebalance;
 pub mod report;
 pub mod server;
 
+use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::report::{
     CounterReport, EventReport, FlowFilter, FlowReport, MirrorReport, PoolReport, PortReport, StatusReport,
 };
@@ -36,6 +38,8 @@ pub trait Backend: Send + Sync + 'static {
     fn ports(&self) -> PortReport;
     /// Pools, servers, virtual servers and source-NAT ports.
     fn pools(&self) -> PoolReport;
+    /// Moves shards between workers, and says what became of each; or why none moves.
+    fn rebalance(&self, wanted: &Wanted) -> Result<RebalanceReport, String>;
     /// Hands the lead to a peer: a sentence that says to whom, or why not.
     fn switchover(&self) -> Result<String, String>;
 }
@@ -56,6 +60,8 @@ pub mod paths {
     pub const PORTS: &str = "/v1/ports";
     /// GET: [`super::report::PoolReport`].
     pub const POOLS: &str = "/v1/pools";
+    /// POST: [`super::rebalance::RebalanceReport`]; see [`super::rebalance::Wanted`] for the query.
+    pub const REBALANCE: &str = "/v1/rebalance";
     /// POST: [`super::report::Done`].
     pub const SWITCHOVER: &str = "/v1/switchover";
     /// GET: Prometheus' text format; on the metrics address too.

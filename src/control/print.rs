@@ -92,15 +92,27 @@ impl Display for StatusReport {
         )?;
         writeln!(f, "ports       {} at rest after their flow's end", flows.ports_resting)?;
         writeln!(f, "buffers     {} of {} in use", buffers.in_use, buffers.total)?;
-        let mut workers =
-            Table::new(&["worker", "cpu", "roles", "shards", "flows", "load %", "cycles/packet", "moving"]);
+        let mut workers = Table::new(&[
+            "worker",
+            "cpu",
+            "roles",
+            "shards",
+            "moved",
+            "flows",
+            "load %",
+            "cycles/packet",
+            "moving",
+        ]);
         for w in &self.workers {
             let (load, cycles) = (tenths_or_dash(w.load_percent), tenths_or_dash(w.cycles_per_packet));
             let roles = joined(w.roles.iter().map(|role| role.text()));
             let moving = yes_no(w.progressing);
-            workers.row(&[&w.worker, &w.cpu, &roles, &w.shards, &w.flows, &load, &cycles, &moving]);
+            workers.row(&[&w.worker, &w.cpu, &roles, &w.shards, &w.moved, &w.flows, &load, &cycles, &moving]);
         }
         write!(f, "\n{workers}")?;
+        if let Some(skew) = self.skew {
+            writeln!(f, "skew: the busiest has {skew:.2} times the flows of the mean")?;
+        }
         if self.peers.is_empty() {
             return writeln!(f, "\nno peers");
         }

@@ -45,6 +45,8 @@ pub struct StatusReport {
     pub in_sync: Vec<NodeId>,
     /// Its workers: traffic managers, and behind them lcores that only distribute.
     pub workers: Vec<WorkerReport>,
+    /// The flows of the traffic manager that has most against the mean; `None`: there are no flows.
+    pub skew: Option<f64>,
     /// The other members.
     pub peers: Vec<PeerReport>,
     /// Its flows.
@@ -78,6 +80,8 @@ pub struct WorkerReport {
     pub roles: Vec<LcoreRole>,
     /// Shards it owns.
     pub shards: u32,
+    /// Those of them that were moved to it from where they are at first.
+    pub moved: u32,
     /// Flows in them.
     pub flows: u64,
     /// Of the last second, the part in which it had something to do, in percent: its polls that found something

@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use serde::Serialize;
 
 use crate::control::http::{Request, RequestError, Response, read_request, write_response};
+use crate::control::rebalance::Wanted;
 use crate::control::report::{Done, FlowFilter, Refusal};
 use crate::control::{Backend, metrics, paths};
 
@@ -193,7 +194,7 @@ fn serve_one<S: Read + Write>(stream: &mut S, answer: &impl Fn(&Request) -> Resp
 
 fn answer(request: &Request, backend: &dyn Backend) -> Response {
     let known = match request.path.as_str() {
-        paths::SWITCHOVER => "POST",
+        paths::SWITCHOVER | paths::REBALANCE => "POST",
         paths::STATUS
         | paths::FLOWS
         | paths::COUNTERS
@@ -218,6 +219,13 @@ fn answer(request: &Request, backend: &dyn Backend) -> Response {
         paths::EVENTS => json(200, &backend.events()),
         paths::PORTS => json(200, &backend.ports()),
         paths::POOLS => json(200, &backend.pools()),
+        paths::REBALANCE => match Wanted::from_query(&request.query) {
+            Ok(wanted) => match backend.rebalance(&wanted) {
+                Ok(report) => json(200, &report),
+                Err(why) => refusal(409, why),
+            },
+            Err(why) => refusal(400, why),
+        },
         paths::SWITCHOVER => match backend.switchover() {
             Ok(message) => json(200, &Done { message }),
             Err(why) => refusal(409, why),

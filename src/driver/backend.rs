@@ -10,12 +10,13 @@ use dpdk::Mempool;
 use parking_lot::Mutex;
 
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::{NodeId, Term, WorkerId};
+use crate::base::ids::{NodeId, ShardId, Term, WorkerId};
 use crate::base::limits::SHARDS;
 use crate::base::time::Duration;
 use crate::config::checked::Protocol;
 use crate::config::snapshot::Snapshot;
 use crate::control::Backend;
+use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::report::{
     Bucket, BufferTotals, CounterReport, EventReport, FlowFilter, FlowLine, FlowReport, FlowTotals,
     Histogram, HoldReport, MirrorPeerReport, MirrorReport, MirrorState, PeerReport, PoolLine, PoolReport,
@@ -27,11 +28,13 @@ use crate::driver::events::EventLog;
 use crate::driver::liveness::{Board, Request};
 use crate::driver::load::Loads;
 use crate::driver::master::{Question, mac_text};
+use crate::driver::rebalancing::{self, shard_flows};
 use crate::failover::{FailoverStatus, Operator, Role};
 use crate::flow::key::TCP;
 use crate::flow::shard::owner_of;
 use crate::flow::toeplitz::Toeplitz;
 use crate::flow::{Flow, TcpState};
+use crate::master::rebalance::skew;
 use crate::worker::message::WorkerStatus;
 
 /// How long an answer of other threads may take.
@@ -83,11 +86,11 @@ impl Appliance {
         answered.recv_timeout(ANSWER_TIMEOUT).ok()
     }
 
-    fn workers(&self) -> Vec<WorkerStatus> {
+    pub(super) fn workers(&self) -> Vec<WorkerStatus> {
         self.ask(Question::Status).unwrap_or_default()
     }
 
-    fn failover(&self) -> Option<FailoverStatus> {
+    pub(super) fn failover(&self) -> Option<FailoverStatus> {
         self.board.status.lock().clone()
     }
 
@@ -95,10 +98,9 @@ impl Appliance {
         self.counters.iter().map(|(_, counters)| counters.value(counter)).sum()
     }
 
-    fn flow_line(&self, flow: &Flow, idle: Duration, protected: bool) -> FlowLine {
+    fn flow_line(&self, worker: WorkerId, flow: &Flow, idle: Duration, protected: bool) -> FlowLine {
         let config = &self.snapshot.checked;
         let (client, server) = (&flow.client, &flow.server);
-        let shard = self.toeplitz.shard_of(client.src, client.src_port);
         let name = config.virtual_servers.iter().find(|server| server.id == flow.virtual_server);
         FlowLine {
             protocol: if client.protocol == TCP { Protocol::Tcp } else { Protocol::Udp },
@@ -109,8 +111,8 @@ impl Appliance {
             server: SocketAddr::new(server.src.ip(), server.src_port),
             state: state_text(flow.tcp).to_owned(),
             idle_ms: idle.millis(),
-            shard,
-            worker: owner_of(shard, config.lcores.managers()),
+            shard: flow.shard,
+            worker,
             version: flow.changed.version,
             protected,
         }
@@ -188,15 +190,17 @@ impl Backend for Appliance {
         let seen = core::mem::replace(&mut *self.turns_seen.lock(), counts.clone());
         let worker_reports = config.lcores.workers.iter().enumerate().map(|(number, lcore)| {
             let worker = WorkerId(number as u16);
-            let owned =
-                |shard: &u16| owner_of(crate::base::ids::ShardId(*shard), config.lcores.managers()) == worker;
+            let owned = || workers.get(number).into_iter().flat_map(|status| &status.by_shard);
+            let is_moved =
+                |(shard, _): &&(ShardId, u64)| owner_of(*shard, config.lcores.managers()) != worker;
             let spent = spent.get(number).copied().unwrap_or_default();
             let load = loads.get(number).copied().unwrap_or_default();
             WorkerReport {
                 worker,
                 cpu: lcore.cpu,
                 roles: lcore.roles.clone(),
-                shards: (0..SHARDS as u16).filter(owned).count() as u32,
+                shards: owned().count() as u32,
+                moved: owned().filter(is_moved).count() as u32,
                 flows: workers.get(number).map_or(0, |status| status.flows),
                 load_percent: load.percent,
                 cycles_per_packet: load.cycles_per_packet,
@@ -228,6 +232,7 @@ impl Backend for Appliance {
             lease_ms: (lease_left > 0).then_some(lease_left / 1000),
             in_sync,
             workers: worker_reports.collect(),
+            skew: skew(&shard_flows(&workers)),
             peers: failover
                 .iter()
                 .flat_map(|status| &status.peers)
@@ -252,9 +257,9 @@ impl Backend for Appliance {
             return report;
         }
         // The master drops its sender behind the last slice.
-        while let Ok((_, slice)) = slices.recv_timeout(ANSWER_TIMEOUT) {
+        while let Ok((worker, slice)) = slices.recv_timeout(ANSWER_TIMEOUT) {
             for (flow, idle, protected) in &slice.flows {
-                let line = self.flow_line(flow, *idle, *protected);
+                let line = self.flow_line(worker, flow, *idle, *protected);
                 let wanted = filter.virtual_server.as_ref().is_none_or(|name| *name == line.virtual_server)
                     && filter.client.is_none_or(|client| client == line.client.ip())
                     && filter.server.is_none_or(|server| server == line.server.ip())
@@ -373,6 +378,10 @@ impl Backend for Appliance {
             virtual_servers: virtual_servers.collect(),
             source_nat: Vec::new(),
         }
+    }
+
+    fn rebalance(&self, wanted: &Wanted) -> Result<RebalanceReport, String> {
+        rebalancing::rebalance(self, wanted)
     }
 
     fn switchover(&self) -> Result<String, String> {

@@ -51,6 +51,8 @@ pub mod ports;
 #[cfg(feature = "dpdk")]
 pub mod priority;
 #[cfg(feature = "dpdk")]
+mod rebalancing;
+#[cfg(feature = "dpdk")]
 pub mod rings;
 #[cfg(feature = "dpdk")]
 pub mod run;
