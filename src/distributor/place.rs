@@ -41,8 +41,11 @@ pub enum Place {
     Natural,
     /// That of its hash, and no choice is to be made.
     Ignored,
-    /// This one, where it may begin a flow: it was chosen or expected, or a less specific key says so.
+    /// This one, where it may begin a flow: it was expected, or a less specific key says so.
     Fresh(ShardId),
+    /// This one, at the home of its key, and elsewhere as if nothing was known: it was chosen, and its flow is not there yet.
+    /// Whatever takes another way could come before the packet that begins it.
+    Chosen(ShardId),
     /// This one, where its flow is.
     Known(ShardId),
 }
@@ -186,6 +189,7 @@ impl Placer {
             Found::Ignored => Place::Ignored,
             Found::Flow(shard) => Place::Known(shard),
             Found::Shard(shard) => Place::Fresh(shard),
+            Found::Chosen(shard) => Place::Chosen(shard),
             Found::Learned { shard, signals } => {
                 counters.bump(Counter::KeysLearned);
                 memory.waiting.extend(signals.map(Told::Signal));

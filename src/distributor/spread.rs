@@ -203,7 +203,7 @@ impl Distributor {
         out: &mut P,
     ) {
         let (shard, handed) = match self.placer.look_up(now, key, true, &self.counters) {
-            Place::Natural => (natural, Handed::Plain),
+            Place::Natural | Place::Chosen(_) => (natural, Handed::Plain),
             Place::Ignored => (natural, Handed::Shard(natural)),
             Place::Fresh(shard) => (shard, Handed::Shard(shard)),
             Place::Known(shard) => (shard, Handed::Known(shard)),

@@ -132,6 +132,8 @@ pub enum Found {
     Shard(ShardId),
     /// It belongs to this shard: a traffic manager said that it has a flow of this very key.
     Flow(ShardId),
+    /// It belongs to this shard: a distributor chose it, and the traffic manager has not spoken yet.
+    Chosen(ShardId),
     /// Its hash decides, and no choice is to be made.
     Ignored,
     /// It was expected and belongs to this shard. The full key has taken the expected one's place.
@@ -284,8 +286,16 @@ impl Store {
             let Some(place) = self.find(tick, shape, &shape.of(key)) else { continue };
             let entry = &mut self.entries[place as usize];
             let shard = ShardId(entry.shard);
-            let is_flow = shape == Shape::Full && matches!(entry.state, State::Held | State::Closing);
-            let found = if is_flow { Found::Flow(shard) } else { Found::Shard(shard) };
+            let found = match entry.state {
+                State::Chosen => Found::Chosen(shard),
+                State::Held | State::Closing if shape == Shape::Full => Found::Flow(shard),
+                State::Absent
+                | State::Held
+                | State::Idle
+                | State::Expected
+                | State::Closing
+                | State::Ignored => Found::Shard(shard),
+            };
             return match (entry.state.on_packet().1, refreshes) {
                 (Use::Nothing, _) => continue,
                 (Use::PassOver, _) => Found::Ignored,

@@ -40,7 +40,9 @@ impl<B: Buffer> Worker<B> {
             return self.counters.bump(Counter::DropNotIp);
         };
         let (src, dst) = (Address::from(src), Address::from(dst));
-        if designated != self.id {
+        // One that another worker knows to be elsewhere has been here: its ports are written, and its flow may be here.
+        let was_here = self.origin == Origin::Worker && packet.handed() != Handed::Plain;
+        if designated != self.id || was_here {
             return match self.origin {
                 Origin::Port | Origin::Distributor => self.pass_on(designated, packet, Handed::Plain, io),
                 Origin::Worker => self.handle_noted(now, packet, parsed, (src, dst), io),

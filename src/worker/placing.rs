@@ -142,10 +142,12 @@ impl<B: Buffer> Worker<B> {
         }
         let is_mine = |shard| self.owners.of(shard) == self.id;
         match place {
+            Place::Chosen(_) if !is_mine(natural) => Way::To(natural, Handed::Plain),
             Place::Fresh(shard) if is_mine(shard) => {
                 Way::Here(self.placer.spread(key, natural, shard, &self.owners))
             }
-            Place::Fresh(shard) => Way::To(shard, Handed::Shard(shard)),
+            Place::Chosen(shard) if is_mine(shard) => Way::Here(shard),
+            Place::Fresh(shard) | Place::Chosen(shard) => Way::To(shard, Handed::Shard(shard)),
             Place::Known(shard) if !is_mine(shard) => Way::To(shard, Handed::Known(shard)),
             // Of a flow that is not here any more, though nobody said so: a shard that is moving. As if nothing was known.
             Place::Known(_) | Place::Natural if is_mine(natural) => {

@@ -13,15 +13,18 @@ use baton::base::io::{Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::rng::Rng;
 use baton::base::time::Instant;
+use baton::config::checked::{ChosenMethod, HashMethod, Method};
+use baton::config::snapshot::Snapshot;
 use baton::distributor::spread::{Distributor, DistributorSetup};
+use baton::distributor::tell::Told;
 use baton::driver::memory::PlainBuffer;
 use baton::wire::fragment::Fragment;
-use baton::wire::ipv4;
 use baton::wire::parse::parse;
 use baton::worker::Origin;
 use baton::worker::message::{Command, Event, Role};
 
 use crate::bench::*;
+use crate::conversations::*;
 use crate::moves::Moves;
 use crate::pieces::{Host, pieces};
 
@@ -67,6 +70,10 @@ struct Appliance {
     rx: Vec<VecDeque<PlainBuffer>>,
     /// From every lcore to every worker.
     rings: Vec<Vec<VecDeque<PlainBuffer>>>,
+    /// What every lcore was told by each other one, and has not heard.
+    told: Vec<Vec<VecDeque<Told>>>,
+    /// Workers choose traffic managers.
+    chooses: bool,
     /// Shards that move at any time, if they do.
     moves: Option<Moves>,
     sent: Vec<Sent>,
@@ -75,9 +82,21 @@ struct Appliance {
 
 impl Appliance {
     fn new(division: Division, role: Role, seed: u64) -> Appliance {
+        Appliance::selecting(division, role, seed, Method::Hash(HashMethod::Source))
+    }
+
+    fn selecting(division: Division, role: Role, seed: u64, select: Method) -> Appliance {
         let count = division.workers();
+        let mut checked = snapshot(1).checked.clone();
+        checked.lcores.workers = vec![checked.lcores.workers[0].clone(); usize::from(count)];
+        checked.virtual_servers.iter_mut().for_each(|server| server.select = select);
+        checked.distributor.max_keys = 4096;
+        checked.distributor.remembers = !select.is_hash();
+        checked.distributor.ratio = (1..=u32::from(count)).collect();
+        let snapshot = Arc::new(Snapshot { generation: 1, checked });
         let worker = |id| {
-            let mut bench = Bench::new(1, id, count);
+            let mut bench = Bench::of(Arc::clone(&snapshot), id, count);
+            bench.worker.set_serves(true);
             bench.know_neighbours();
             bench.command(Command::Role { epoch: 1, role, term: TERM });
             bench
@@ -85,7 +104,7 @@ impl Appliance {
         let distributor = |number| {
             let counters = Arc::new(Counters::default());
             let setup = DistributorSetup {
-                snapshot: snapshot(1),
+                snapshot: Arc::clone(&snapshot),
                 workers: count,
                 link_addresses: OWN_MACS.to_vec(),
                 toeplitz: toeplitz(),
@@ -103,6 +122,10 @@ impl Appliance {
             distributors: (count..count + division.distributors).map(distributor).collect(),
             rx: (0..division.lcores()).map(|_| VecDeque::new()).collect(),
             rings: (0..division.lcores()).map(rings).collect(),
+            told: (0..division.lcores())
+                .map(|_| (0..division.lcores()).map(|_| VecDeque::new()).collect())
+                .collect(),
+            chooses: !select.is_hash(),
             moves: None,
             sent: Vec::new(),
             rng: Rng::with_seed(seed),
@@ -151,10 +174,12 @@ impl Appliance {
         };
         let mut received = take(&mut self.rx[lcore]);
         let first_distributor = self.workers.len();
-        let handed = if let Some(bench) = self.workers.get_mut(lcore) {
+        let heard: Vec<Told> = self.told[lcore].iter_mut().flat_map(|ring| ring.drain(..)).collect();
+        let (handed, told) = if let Some(bench) = self.workers.get_mut(lcore) {
             for command in self.moves.iter_mut().flat_map(|moves| moves.commands[lcore].drain(..)) {
                 bench.worker.handle_command(bench.now, Command::Move(command), &mut bench.io);
             }
+            heard.iter().for_each(|told| bench.worker.hear(bench.now, told));
             bench.worker.set_origin(Origin::Port);
             bench.worker.handle_burst(bench.now, &mut received, &mut bench.io);
             for from in 0..self.rings.len() {
@@ -171,7 +196,7 @@ impl Appliance {
             }
             let sent = bench.take_sent().into_iter().filter(|sent| sent.class == TxClass::Service);
             self.sent.extend(sent);
-            std::mem::take(&mut bench.io.handed)
+            (std::mem::take(&mut bench.io.handed), std::mem::take(&mut bench.io.told))
         } else {
             let (distributor, io, _) = &mut self.distributors[lcore - first_distributor];
             if let Some(moves) = &mut self.moves
@@ -179,12 +204,18 @@ impl Appliance {
             {
                 distributor.redirect(these, io);
             }
+            heard.iter().for_each(|told| distributor.hear(Instant::ZERO, told));
             distributor.handle_burst(Instant::ZERO, &mut received, io);
+            distributor.poll(Instant::ZERO, io);
             assert!(io.sent.is_empty(), "it sends nothing itself");
-            std::mem::take(&mut io.handed)
+            (std::mem::take(&mut io.handed), std::mem::take(&mut io.told))
         };
+        for (_, rings) in self.told.iter_mut().enumerate().filter(|(other, _)| *other != lcore) {
+            rings[lcore].extend(&told);
+        }
         for (WorkerId(to), packet) in handed {
-            if self.division.fused == 0 && lcore < first_distributor && self.moves.is_none() {
+            if self.division.fused == 0 && lcore < first_distributor && self.moves.is_none() && !self.chooses
+            {
                 let bytes = packet.to_bytes();
                 let fragment = Fragment::of(&bytes, &parse(&bytes).expect("a sound packet"));
                 assert!(fragment.is_some(), "a distributor knew whose packet it is");
@@ -207,6 +238,9 @@ impl Appliance {
             Counter::Parked,
             Counter::ShardsMoved,
             Counter::FlowsMoved,
+            Counter::KeysChosen,
+            // All segments of a conversation have the same number here.
+            Counter::FinsOutside,
         ];
         let told = Counter::ALL.iter().filter(|counter| !within.contains(counter));
         told.map(|counter| (counter.name(), self.count(*counter))).collect()
@@ -224,132 +258,6 @@ impl Appliance {
     }
 }
 
-/// What an end of a flow saw, in order: who sent it, flags, hops and payload.
-type Seen = Vec<((std::net::IpAddr, u16), Option<u8>, u8, Vec<u8>)>;
-
-/// A conversation: which client port, with which virtual server, and what both ends have seen.
-struct Conversation {
-    port: u16,
-    to: &'static str,
-    to_port: u16,
-    is_tcp: bool,
-    large: bool,
-    /// A packet as the server saw it, to be answered.
-    asked: Option<Packet>,
-    at_server: Seen,
-    at_client: Seen,
-}
-
-const SERVERS: [(&str, u16, bool); 6] = [
-    ("10.1.0.100", 80, true),
-    ("10.1.0.101", 80, true),
-    ("fd01::100", 80, true),
-    ("fd01::101", 80, true),
-    ("10.1.0.102", 53, false),
-    ("fd01::102", 53, false),
-];
-
-fn conversations(seed: u64, count: u16) -> Vec<Conversation> {
-    let mut rng = Rng::with_seed(seed);
-    let one = |n: u16| {
-        let (to, to_port, is_tcp) = SERVERS[rng.usize(0..SERVERS.len())];
-        Conversation {
-            port: 1024 + n * 61,
-            to,
-            to_port,
-            is_tcp,
-            large: !is_tcp && rng.bool(),
-            asked: None,
-            at_server: Vec::new(),
-            at_client: Vec::new(),
-        }
-    };
-    (0..count).map(one).collect()
-}
-
-/// A stamp that tells the order of packets, and the flow that they are of.
-fn payload(conversation: &Conversation, stamp: u8, len: usize) -> Vec<u8> {
-    let [high, low] = conversation.port.to_be_bytes();
-    [&[high, low, stamp][..], &vec![stamp; len]].concat()
-}
-
-impl Conversation {
-    /// What the client sends in one of the rounds.
-    fn asks(&self, round: usize) -> Vec<Packet> {
-        let one = |flags, stamp: u8, len| Packet {
-            payload: payload(self, stamp, len),
-            ..from_client(self.port, self.to, self.to_port, flags)
-        };
-        match (self.is_tcp, round) {
-            (true, 0) => vec![one(Some(SYN), 0, 0)],
-            (true, 1..=3) => (0..6).map(|n| one(Some(ACK), n, 40)).collect(),
-            (true, _) => vec![one(Some(FIN_ACK), 0, 0)],
-            (false, _) => (0..4).map(|n| one(None, n, if self.large { 2500 } else { 40 })).collect(),
-        }
-    }
-
-    /// What the server answers.
-    fn answers(&self, round: usize) -> Vec<Packet> {
-        let Some(asked) = &self.asked else { return Vec::new() };
-        let one =
-            |flags, stamp: u8, len| Packet { payload: payload(self, stamp, len), ..asked.answer(flags) };
-        match (self.is_tcp, round) {
-            (true, 0) => vec![one(Some(SYN_ACK), 0, 0)],
-            (true, 1..=3) => (0..7).map(|n| one(Some(ACK), n, 300)).collect(),
-            (true, _) => vec![one(Some(FIN_ACK), 0, 0)],
-            (false, _) => (0..3).map(|n| one(None, n, if self.large { 3000 } else { 60 })).collect(),
-        }
-    }
-}
-
-const ROUNDS: usize = 5;
-/// More than an Ethernet frame carries.
-const WHOLE_MAX: usize = 1600;
-
-/// What nobody converses by: for the master, for the liveness thread, for nobody.
-fn noise(rng: &mut Rng) -> Vec<(PortId, Vec<u8>)> {
-    let mut all = Vec::new();
-    let sound = from_client(9, "10.1.0.100", 80, Some(SYN)).bytes();
-    let sound6 = from_client(9, "fd01::100", 80, Some(SYN)).bytes();
-    for whole in [&sound, &sound6] {
-        for _ in 0..60 {
-            let mut frame = whole.clone();
-            // Anything at all in one place of the headers but the ports, which would make it a flow of its own.
-            let at = rng.usize(0..34);
-            frame[at] ^= 1 << rng.u32(0..8);
-            all.push((PortId(rng.u16(0..3)), frame));
-            all.push((CLIENT_PORT, whole[..rng.usize(0..whole.len())].to_vec()));
-        }
-    }
-    let mut arp = vec![0xff; 6];
-    arp.extend(CLIENT_MAC);
-    arp.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    arp.extend(CLIENT_MAC);
-    arp.extend([10, 1, 0, 50, 0, 0, 0, 0, 0, 0, 10, 1, 0, 100]);
-    all.push((CLIENT_PORT, arp));
-    let mut heartbeat = [&[0xff; 6][..], &CLIENT_MAC, &[0x88, 0xb5]].concat();
-    heartbeat.resize(80, 7);
-    all.push((CLIENT_PORT, heartbeat));
-    let mut echo = sound.clone();
-    echo[23] = 1;
-    ipv4::Packet::new_unchecked(&mut echo[14..34]).fill_checksum();
-    all.push((CLIENT_PORT, echo));
-    // To an own address; where nobody listens; mirror frames that are none; to a server past the services.
-    for (to, to_port, port, mac) in [
-        ("10.1.0.21", 80, CLIENT_PORT, OWN_MACS[0]),
-        ("10.1.0.100", 81, CLIENT_PORT, VIRTUAL_MAC),
-        ("10.9.0.1", 6081, PortId(2), OWN_MACS[2]),
-        ("10.2.0.10", 8080, CLIENT_PORT, VIRTUAL_MAC),
-        ("10.2.0.100", 40_000, SERVER_PORT, VIRTUAL_MAC),
-    ] {
-        for flags in [None, Some(ACK)] {
-            let packet = Packet { to_mac: mac, ..from_client(77, to, to_port, flags) };
-            all.push((port, packet.bytes()));
-        }
-    }
-    all
-}
-
 /// What became of it all.
 #[derive(Debug, PartialEq)]
 struct Outcome {
@@ -362,7 +270,11 @@ struct Outcome {
 }
 
 fn converse(division: Division, seed: u64, moves: bool) -> Outcome {
-    let mut appliance = Appliance::new(division, Role::Active, seed ^ 0x5eed);
+    converse_selecting(division, seed, moves, Method::Hash(HashMethod::Source))
+}
+
+fn converse_selecting(division: Division, seed: u64, moves: bool, select: Method) -> Outcome {
+    let mut appliance = Appliance::selecting(division, Role::Active, seed ^ 0x5eed, select);
     let mut all = conversations(seed, 60);
     if moves {
         let client = |one: &Conversation| from_client(one.port, one.to, one.to_port, None).from;
@@ -431,11 +343,14 @@ fn converse(division: Division, seed: u64, moves: bool) -> Outcome {
             }
         }
     }
-    assert_eq!((server.waiting(), client.waiting()), (0, 0));
+    let drops: Vec<_> = appliance.counted().into_iter().filter(|(_, count)| *count > 0).collect();
+    let told = format!("{division:?}, seed {seed}, moves: {moves}, {select:?}: {drops:?}");
+    assert_eq!((server.waiting(), client.waiting()), (0, 0), "{told}");
     let sort = |one: Conversation| {
         let (mut at_server, mut at_client) = (one.at_server, one.at_client);
-        if one.large {
-            // Of datagrams in fragments nothing is promised but that they come.
+        if one.large || (!select.is_hash() && !one.is_tcp) {
+            // Of datagrams in fragments nothing is promised but that they come; nor of those that come before others have
+            // heard which traffic manager was chosen.
             at_server.sort();
             at_client.sort();
         }
@@ -465,6 +380,40 @@ fn what_becomes_of_a_flow_does_not_depend_on_how_roles_are_divided() {
             assert_eq!(divided, fused, "{division:?}, seed {seed}");
         }
     }
+}
+
+/// The same, where traffic managers are chosen, and shards move meanwhile or do not.
+#[test]
+fn what_becomes_of_a_flow_does_not_depend_on_which_traffic_manager_was_chosen() {
+    let methods = [ChosenMethod::RoundRobin, ChosenMethod::LeastConnections, ChosenMethod::StaticRatio];
+    let mut moved = [0; 3];
+    for (seed, method) in (20..29).zip(methods.iter().cycle()) {
+        let fused = converse(FUSED, seed, false);
+        for division in DIVIDED {
+            for moves in [false, true] {
+                if moves && division.workers() == 1 {
+                    continue;
+                }
+                let chosen = converse_selecting(division, seed, moves, Method::Chosen(*method));
+                moved.iter_mut().zip(chosen.moved).for_each(|(sum, count)| *sum += count);
+                let told = format!("{method:?}, {division:?}, seed {seed}, moves: {moves}");
+                assert_eq!(chosen.counted, fused.counted, "{told}");
+                let sorted = conversations(seed, 60).into_iter().zip(fused.flows.iter().cloned());
+                let fused_flows: Vec<(Seen, Seen)> = sorted
+                    .map(|(one, (mut server, mut client))| {
+                        if !one.is_tcp {
+                            server.sort();
+                            client.sort();
+                        }
+                        (server, client)
+                    })
+                    .collect();
+                assert_eq!(chosen.flows, fused_flows, "{told}");
+                assert_eq!(chosen.flows_held, fused.flows_held, "{told}");
+            }
+        }
+    }
+    assert!(moved.iter().all(|count| *count > 80), "moves, flows in them, and parked packets: {moved:?}");
 }
 
 /// Shards with flows go from one worker to another one at any time, while packets come: nothing that an end of a flow sees is

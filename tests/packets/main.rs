@@ -2,6 +2,7 @@
 
 mod bench;
 mod bursts;
+mod conversations;
 mod divided;
 mod ends;
 mod first;

@@ -154,7 +154,9 @@ fn it_does_as_the_model_does() {
                 let found = match store.look_up(now, &key, refreshes) {
                     Found::Nothing => None,
                     Found::Ignored => Some((None, false)),
-                    Found::Shard(shard) | Found::Flow(shard) => Some((Some(shard.0), false)),
+                    Found::Shard(shard) | Found::Flow(shard) | Found::Chosen(shard) => {
+                        Some((Some(shard.0), false))
+                    }
                     Found::Learned { shard, .. } => Some((Some(shard.0), true)),
                 };
                 let expected = expected.map(|m| {

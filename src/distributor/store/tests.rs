@@ -72,7 +72,7 @@ fn shown(store: &Store, now: Instant) -> Vec<(Shape, Key, ShardId, State)> {
 /// What was found, whether or not it is of a flow that a traffic manager said it has.
 fn shard_of(found: Found) -> Found {
     match found {
-        Found::Flow(shard) => Found::Shard(shard),
+        Found::Flow(shard) | Found::Chosen(shard) => Found::Shard(shard),
         Found::Nothing | Found::Shard(_) | Found::Ignored | Found::Learned { .. } => found,
     }
 }
@@ -86,7 +86,11 @@ fn only_a_full_key_that_a_traffic_manager_holds_is_of_a_flow() {
             let mut store = store(64);
             assert_eq!(store.take(START, &signal(what, shape)).outcome, Outcome::Done);
             let is_flow = is_flow && shape == Shape::Full;
-            let expected = if is_flow { Found::Flow(SHARD) } else { Found::Shard(SHARD) };
+            let expected = match what {
+                _ if is_flow => Found::Flow(SHARD),
+                CHOSEN => Found::Chosen(SHARD),
+                _ => Found::Shard(SHARD),
+            };
             assert_eq!(store.look_up(START, &KEY, true), expected, "{what:?} {shape}");
             // While it closes, its flow is still there.
             assert_eq!(store.take(START, &signal(What::Age, shape)).outcome, Outcome::Done);
