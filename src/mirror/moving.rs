@@ -251,8 +251,11 @@ impl Mirror {
     }
 
     /// Whether a leader has said that this flow ended, not before this state of it.
-    pub fn buries(&self, client: &Key, stamp: Stamp) -> bool {
-        self.peers.iter().flat_map(|peer| &peer.streams).any(|stream| stream.received.buries(client, stamp))
+    pub fn buries(&self, shard: ShardId, client: &Key, stamp: Stamp) -> bool {
+        self.peers
+            .iter()
+            .flat_map(|peer| &peer.streams)
+            .any(|stream| stream.received.buries(shard, client, stamp))
     }
 
     /// Whether the leader has named all that it has of this shard since this appliance last led.

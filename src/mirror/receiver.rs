@@ -97,8 +97,8 @@ impl Received {
     }
 
     /// Whether the sender has said that a flow ended, not before this state of it.
-    pub fn buries(&self, client: &Key, stamp: Stamp) -> bool {
-        self.graves.buries(client, stamp)
+    pub fn buries(&self, shard: ShardId, client: &Key, stamp: Stamp) -> bool {
+        self.graves.buries(shard, client, stamp)
     }
 
     /// Graves kept.
@@ -137,7 +137,7 @@ impl Received {
                     Some(home) => home.saw_version(stamp.version),
                     None => return Applied::Refused(Refusal::Inconsistent),
                 }
-                self.delete(flows, *stamp, client, newest, effects)
+                self.delete(flows, *shard, *stamp, client, newest, effects)
             }
             Record::WalkEnd { shards } => self.walk_end(flows, shards, mark, effects),
             Record::Refused { .. } => Applied::Done, // For the sender's side.
@@ -152,7 +152,7 @@ impl Received {
         mark: u8,
         effects: &mut impl Effects,
     ) -> Applied {
-        if self.graves.buries(&state.client, state.stamp) {
+        if self.graves.buries(shard, &state.client, state.stamp) {
             return Applied::Stale;
         }
         if let Some((index, _)) = flows.table.lookup(&state.client) {
@@ -198,7 +198,12 @@ impl Received {
         if let Some((index, _)) = flows.table.lookup(&state.server)
             && let Some(changed) = flows.table.changed(index)
         {
-            if self.is_named(index, mark) && changed >= state.stamp {
+            let is_named = self.is_named(index, mark);
+            if is_named && flows.table.hot(index).is_some_and(|hot| hot.shard() != shard) {
+                // Which of them is the newer one, versions of two shards do not tell.
+                return Applied::Refused(Refusal::Inconsistent);
+            }
+            if is_named && changed >= state.stamp {
                 return Applied::Stale;
             }
             remove(flows, index, effects);
@@ -217,6 +222,7 @@ impl Received {
     fn delete(
         &mut self,
         flows: &mut Flows,
+        shard: ShardId,
         stamp: Stamp,
         client: &Key,
         newest: u64,
@@ -226,12 +232,15 @@ impl Received {
             return Applied::Refused(Refusal::TableFull);
         }
         if self.keeps_graves {
-            self.graves.dig(*client, stamp, newest);
+            self.graves.dig(shard, *client, stamp, newest);
         }
         match flows.table.lookup(client) {
             Some((index, _)) => {
                 let known = flows.table.get(index);
-                if known.is_none_or(|known| known.changed >= stamp || known.client != *client) {
+                // In another shard the key is a newer flow's, whose versions say nothing of this one.
+                let ends =
+                    |known: &Flow| known.shard == shard && known.changed < stamp && known.client == *client;
+                if !known.as_ref().is_some_and(ends) {
                     return Applied::Stale;
                 }
                 remove(flows, index, effects);

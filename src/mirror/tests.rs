@@ -264,7 +264,7 @@ impl World {
         let holding = mirror.holding(shard, &bonds) & holding;
         for (flow, known) in moved.iter().zip(known) {
             let is_late = !mirror.standing().leads
-                && (mirror.is_told(shard) || mirror.buries(&flow.client, flow.changed));
+                && (mirror.is_told(shard) || mirror.buries(shard, &flow.client, flow.changed));
             let is_known = || flows.table.lookup(&flow.client).or(flows.table.lookup(&flow.server)).is_some();
             if !is_late
                 && !is_known()

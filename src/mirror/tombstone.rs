@@ -189,8 +189,8 @@ impl Tombstones {
 /// The receiver's graves for one stream.
 #[derive(Default)]
 pub struct Graves {
-    by_key: HashMap<Key, (Stamp, u64)>,
-    order: VecDeque<(Key, u64)>,
+    by_flow: HashMap<(ShardId, Key), (Stamp, u64)>,
+    order: VecDeque<(ShardId, Key, u64)>,
 }
 
 impl Graves {
@@ -199,47 +199,48 @@ impl Graves {
         self.order.len() < GRAVES_MAX
     }
 
-    /// Remembers that the flow of `client` ended at `stamp`; `newest` is the
-    /// newest sequence received so far, which an older state may still be below.
-    pub fn dig(&mut self, client: Key, stamp: Stamp, newest: u64) {
-        let grave = self.by_key.entry(client).or_insert((stamp, newest));
+    /// Remembers that the flow of `client` in this shard ended at `stamp`; `newest` is the
+    /// newest sequence received so far, which an older state may still be below. A key that comes
+    /// again in another shard is another flow: versions of shards do not compare.
+    pub fn dig(&mut self, shard: ShardId, client: Key, stamp: Stamp, newest: u64) {
+        let grave = self.by_flow.entry((shard, client)).or_insert((stamp, newest));
         grave.0 = grave.0.max(stamp);
         grave.1 = newest;
-        self.order.push_back((client, newest));
+        self.order.push_back((shard, client, newest));
     }
 
-    /// Whether a state of `client` with `stamp` is older than its end.
-    pub fn buries(&self, client: &Key, stamp: Stamp) -> bool {
-        self.by_key.get(client).is_some_and(|grave| stamp <= grave.0)
+    /// Whether a state of `client` in this shard with `stamp` is older than its end.
+    pub fn buries(&self, shard: ShardId, client: &Key, stamp: Stamp) -> bool {
+        self.by_flow.get(&(shard, *client)).is_some_and(|grave| stamp <= grave.0)
     }
 
     /// Frames below `floor` can never be accepted any more.
     pub fn pass(&mut self, floor: u64) {
-        while let Some((key, newest)) = self.order.front().copied() {
+        while let Some((shard, client, newest)) = self.order.front().copied() {
             if newest >= floor {
                 break;
             }
             self.order.pop_front();
-            if self.by_key.get(&key).is_some_and(|grave| grave.1 == newest) {
-                self.by_key.remove(&key);
+            if self.by_flow.get(&(shard, client)).is_some_and(|grave| grave.1 == newest) {
+                self.by_flow.remove(&(shard, client));
             }
         }
     }
 
     /// Forgets all: a new session, whose frames are all newer.
     pub fn clear(&mut self) {
-        self.by_key.clear();
+        self.by_flow.clear();
         self.order.clear();
     }
 
     /// How many graves there are.
     pub fn len(&self) -> usize {
-        self.by_key.len()
+        self.by_flow.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty()
+        self.by_flow.is_empty()
     }
 }
 
@@ -249,6 +250,8 @@ mod tests {
     use crate::base::ids::{NodeId, Term, Version};
     use crate::flow::image::Imager;
     use crate::flow::key::Address;
+
+    const HERE: ShardId = ShardId(1);
 
     fn departed(shard: u16, waiting: u8) -> Departed {
         let shard = ShardId(shard);
@@ -327,22 +330,23 @@ mod tests {
     #[test]
     fn a_grave_buries_older_states_until_no_frame_can_carry_one() {
         let mut graves = Graves::default();
-        graves.dig(client(1), stamp(5), 10);
-        assert!(graves.buries(&client(1), stamp(5)) && graves.buries(&client(1), stamp(4)));
-        assert!(!graves.buries(&client(1), stamp(6)) && !graves.buries(&client(2), stamp(4)));
+        graves.dig(HERE, client(1), stamp(5), 10);
+        assert!(graves.buries(HERE, &client(1), stamp(5)) && graves.buries(HERE, &client(1), stamp(4)));
+        assert!(!graves.buries(HERE, &client(1), stamp(6)) && !graves.buries(HERE, &client(2), stamp(4)));
+        assert!(!graves.buries(ShardId(2), &client(1), stamp(4)), "the key came again in another shard");
         graves.pass(10);
-        assert!(graves.buries(&client(1), stamp(5)), "frame 10 may still come");
+        assert!(graves.buries(HERE, &client(1), stamp(5)), "frame 10 may still come");
         graves.pass(11);
-        assert!(!graves.buries(&client(1), stamp(5)) && graves.is_empty());
+        assert!(!graves.buries(HERE, &client(1), stamp(5)) && graves.is_empty());
     }
 
     #[test]
     fn a_grave_dug_again_stays_for_the_later_frame_and_for_the_newest_end() {
         let mut graves = Graves::default();
-        graves.dig(client(1), stamp(9), 10);
-        graves.dig(client(1), stamp(5), 20);
+        graves.dig(HERE, client(1), stamp(9), 10);
+        graves.dig(HERE, client(1), stamp(5), 20);
         graves.pass(15);
-        assert!(graves.buries(&client(1), stamp(9)));
+        assert!(graves.buries(HERE, &client(1), stamp(9)));
         graves.pass(21);
         assert_eq!(graves.len(), 0);
     }
@@ -352,7 +356,7 @@ mod tests {
         let mut graves = Graves::default();
         for n in 0..GRAVES_MAX {
             assert!(graves.has_room());
-            graves.dig(client(n as u16), stamp(1), n as u64);
+            graves.dig(HERE, client(n as u16), stamp(1), n as u64);
         }
         assert!(!graves.has_room());
         graves.pass(1);

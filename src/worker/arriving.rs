@@ -169,7 +169,9 @@ impl<B: Buffer> Worker<B> {
     fn take_in(&mut self, now: Instant, moved: &MovedFlow, holding: u8) -> bool {
         let flow = &moved.flow;
         let stands_by = self.role == Role::Standby;
-        if stands_by && (self.mirror.is_told(flow.shard) || self.mirror.buries(&flow.client, flow.changed)) {
+        if stands_by
+            && (self.mirror.is_told(flow.shard) || self.mirror.buries(flow.shard, &flow.client, flow.changed))
+        {
             return false;
         }
         for key in [&flow.client, &flow.server] {
