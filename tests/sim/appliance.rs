@@ -284,7 +284,8 @@ impl Appliance {
             self.lcores[number].turn_at = 0;
             return self.wake(number, until, agenda);
         }
-        let outside = self.lcores[number].turn(agenda.instant());
+        let (now, room) = (agenda.instant(), self.room_to_tell(number));
+        let outside = self.lcores[number].turn(now, now < self.lease, room);
         self.take_outside(number, outside, agenda);
         let work = agenda.span(2 * US, 20 * US);
         let next = self.lcores[number].next_turn(agenda.now, work);
@@ -292,10 +293,16 @@ impl Appliance {
     }
 
     fn take_outside(&mut self, number: usize, outside: Outside, agenda: &mut Agenda) {
-        let Outside { mut sent, punted, handed, events } = outside;
-        for departure in sent.iter_mut().filter(|departure| departure.class == TxClass::Service) {
-            departure.came_as =
-                Sight::of(&departure.frame).map(|sight| flows::sent_by(&self.lcores, number, sight));
+        let Outside { mut sent, punted, handed, events, told, .. } = outside;
+        for (_, other) in self.lcores.iter_mut().enumerate().filter(|(other, _)| *other != number) {
+            other.be_told(number, told.iter().copied());
+        }
+        let of_services = sent.iter_mut().filter(|departure| departure.class == TxClass::Service);
+        let seen = of_services.filter_map(|departure| Some((Sight::of(&departure.frame)?, departure)));
+        let seen: Vec<(Sight, &mut Departure)> = seen.collect();
+        let resets = seen.iter().any(|(sight, _)| sight.resets);
+        for (sight, departure) in seen {
+            departure.came_as = flows::sent_by(&self.lcores, number, sight, resets);
         }
         let lcore = &mut self.lcores[number];
         lcore.outbox.extend(sent);
@@ -336,6 +343,11 @@ impl Appliance {
                 },
             }
         }
+    }
+
+    fn room_to_tell(&self, from: usize) -> usize {
+        let others = self.lcores.iter().enumerate().filter(|(other, _)| *other != from);
+        others.map(|(_, lcore)| lcore.room_to_be_told(from)).min().unwrap_or(usize::MAX)
     }
 
     /// The worker that gets what an lcore hands over to `to`.
@@ -567,7 +579,7 @@ impl Appliance {
 
     /// Asks a worker between two turns; what it says besides goes its usual way.
     fn ask(&mut self, worker: usize, command: Command, agenda: &mut Agenda) -> Vec<Event> {
-        let mut outside = Outside::default();
+        let mut outside = Outside { room_to_tell: self.room_to_tell(worker), ..Outside::default() };
         let Some(asked) = self.lcores[worker].worker_mut() else { return Vec::new() };
         asked.handle_command(agenda.instant(), command, &mut outside);
         let events = std::iter::from_fn(|| asked.poll_event());

@@ -15,7 +15,27 @@ pub struct Options {
     pub udp_timeout_s: u32,
     pub quarantine_s: u32,
     pub walk_rate: u32,
+    /// How the traffic manager of a new connection is chosen, of each virtual server.
+    pub select: [&'static str; SERVICES.len()],
 }
+
+/// Ways to choose it, first those that give each connection a shard of its own, and so enough source-NAT ports to many.
+pub const SELECT: [&str; 11] = [
+    "source",
+    "key",
+    "round-robin",
+    "least-connections",
+    "static-ratio",
+    "dynamic-ratio",
+    "packet-rate",
+    "completion-rate",
+    "topology",
+    "source-address",
+    "destination",
+];
+
+/// How many of them any virtual server may have.
+pub const SELECT_EVENLY: usize = 9;
 
 /// A virtual server, as clients and checkers know it.
 #[derive(Clone, Copy, Debug)]
@@ -84,10 +104,14 @@ name = "v4"
 balance = "round-robin"
 server = [ { address = "10.2.0.10:8080" }, { address = "10.2.0.11:8080" } ]
 [[pool]]
+name = "v4-async"
+balance = "round-robin"
+server = [ { address = "10.2.0.10:8081" }, { address = "10.2.0.11:8081" } ]
+[[pool]]
 name = "v6"
 balance = "maglev"
 server = [ { address = "[fd02::10]:8080" }, { address = "[fd02::11]:8080" } ]
-[flows]
+DISTRIBUTOR[flows]
 max = 2048
 tcp_closing_timeout_s = CLOSING
 udp_timeout_s = DATAGRAM
@@ -106,10 +130,24 @@ state_dir = "s"
 socket = "a.sock"
 "#;
 
+fn distributor(options: &Options, division: Division) -> String {
+    if options.select.iter().all(|select| *select == "source") {
+        return String::new();
+    }
+    let ratio: Vec<String> = (0..division.workers()).map(|worker| (worker % 3 + 1).to_string()).collect();
+    let ratio = if options.select.contains(&"static-ratio") {
+        format!("ratio = [{}]\n", ratio.join(", "))
+    } else {
+        String::new()
+    };
+    format!("[distributor]\nmax_keys = 8192\n{ratio}")
+}
+
 /// The configuration of one node.
 pub fn snapshot(node: u16, options: &Options, division: Division) -> Arc<Snapshot> {
     let mut text = HEAD
         .replace("WORKERS", &division.config())
+        .replace("DISTRIBUTOR", &distributor(options, division))
         .replace("NODE", &node.to_string())
         .replace("PEER", &(3 - node).to_string())
         .replace("PRIORITY", &(250 - node * 50).to_string())
@@ -117,10 +155,16 @@ pub fn snapshot(node: u16, options: &Options, division: Division) -> Arc<Snapsho
         .replace("DATAGRAM", &options.udp_timeout_s.to_string())
         .replace("QUARANTINE", &options.quarantine_s.to_string())
         .replace("WALK", &options.walk_rate.to_string());
-    for service in SERVICES {
+    for (service, select) in SERVICES.iter().zip(options.select) {
         let v6 = service.address().is_ipv6();
         let protocol = if service.udp { "udp" } else { "tcp" };
-        let pool = if v6 { "v6" } else { "v4" };
+        // Two virtual servers that keep their clients' addresses, and share servers, are to be selected for alike: a client's
+        // connections from one port to both look the same to a server.
+        let pool = match (v6, service.full_nat || service.hold) {
+            (true, _) => "v6",
+            (false, true) => "v4",
+            (false, false) => "v4-async",
+        };
         let forwarding = match (service.full_nat, v6) {
             (false, _) => "forwarding = \"nat\"",
             (true, false) => "forwarding = \"full-nat\"\nsnat_addresses = [\"10.2.0.100\"]",
@@ -129,7 +173,7 @@ pub fn snapshot(node: u16, options: &Options, division: Division) -> Arc<Snapsho
         let commit = if service.hold { "hold" } else { "async" };
         text += &format!(
             "[[virtual_server]]\nname = \"{}\"\naddress = \"{}\"\nprotocol = \"{protocol}\"\npool = \"{pool}\"\n\
-             {forwarding}\nmirror = {{ mode = \"checkpoint\", commit = \"{commit}\" }}\n",
+             select = \"{select}\"\n{forwarding}\nmirror = {{ mode = \"checkpoint\", commit = \"{commit}\" }}\n",
             service.name, service.address
         );
     }

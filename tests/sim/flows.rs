@@ -10,6 +10,7 @@ use baton::flow::table::Table;
 use baton::flow::{Address, Direction, Key};
 
 use crate::lcore::Lcore;
+use crate::packet::RST;
 
 /// A TCP segment or datagram, as far as it is the same before and after an appliance.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +18,8 @@ pub struct Sight {
     pub key: Key,
     /// Of what is not translated.
     pub hash: u64,
+    /// It resets its connection.
+    pub resets: bool,
 }
 
 impl Sight {
@@ -42,13 +45,19 @@ impl Sight {
         let mut hasher = DefaultHasher::new();
         rest.into_iter().for_each(|part| hasher.write(part));
         let key = Key { src, dst, src_port: be16(l4)?, dst_port: be16(l4 + 2)?, vlan: 0, protocol };
-        Some(Sight { key, hash: hasher.finish() })
+        let resets = protocol == TCP && frame.get(l4 + 13)? & RST != 0;
+        Some(Sight { key, hash: hasher.finish(), resets })
     }
 }
 
 /// What a packet that leaves was when it came, as the worker's table has it; an error: another worker knows the flow, or
-/// none does.
-pub fn sent_by(lcores: &[Lcore], worker: usize, mut sight: Sight) -> Result<Sight, String> {
+/// none does. `None`: none does any more, and one that was reset in this turn, as `resets` says, may be its flow.
+pub fn sent_by(
+    lcores: &[Lcore],
+    worker: usize,
+    mut sight: Sight,
+    resets: bool,
+) -> Option<Result<Sight, String>> {
     let answer = sight.key.reversed();
     let others = || lcores.iter().enumerate().filter(|(other, _)| *other != worker);
     let known = table_of(&lcores[worker]).and_then(|table| {
@@ -61,17 +70,21 @@ pub fn sent_by(lcores: &[Lcore], worker: usize, mut sight: Sight) -> Result<Sigh
     for (other, lcore) in others() {
         if table_of(lcore).is_some_and(|table| keys.iter().any(|key| table.lookup(key).is_some())) {
             let also = if known.is_some() { "also " } else { "" };
-            return Err(format!("worker {worker} sends {}, whose flow is {also}worker {other}'s", sight.key));
+            return Some(Err(format!(
+                "worker {worker} sends {}, whose flow is {also}worker {other}'s",
+                sight.key
+            )));
         }
     }
     let Some((flow, direction)) = known else {
-        return Err(format!("worker {worker} sends {}, which is of no flow", sight.key));
+        let complaint = || Err(format!("worker {worker} sends {}, which is of no flow", sight.key));
+        return (!resets).then(complaint);
     };
     sight.key = match direction {
         Direction::FromServer => flow.client,
         Direction::FromClient => flow.server,
     };
-    Ok(sight)
+    Some(Ok(sight))
 }
 
 fn table_of(lcore: &Lcore) -> Option<&Table> {
@@ -132,7 +145,7 @@ mod tests {
     use super::*;
 
     fn sight(hash: u64) -> Sight {
-        Sight { key: Key::default(), hash }
+        Sight { key: Key::default(), hash, resets: false }
     }
 
     #[test]

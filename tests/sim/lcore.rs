@@ -10,7 +10,7 @@ use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
 use baton::base::time::{Duration, Instant};
 use baton::distributor::spread::Distributor;
-use baton::distributor::tell::Tell;
+use baton::distributor::tell::{Tell, Told};
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
 use baton::flow::shard::Move;
 use baton::worker::message::{Command, Event};
@@ -23,6 +23,8 @@ use crate::flows::Sight;
 const RX_MAX: usize = 256;
 /// Packets that wait in the ring from one lcore to another.
 const HANDED_MAX: usize = 256;
+/// What one lcore has told another and it has not heard.
+const TOLD_MAX: usize = 256;
 /// An idle lcore sleeps so long at most.
 const IDLE: Duration = Duration::from_micros(700);
 
@@ -42,6 +44,9 @@ pub struct Outside {
     pub punted: Vec<(Punt, PortId, Vec<u8>)>,
     pub handed: Vec<(WorkerId, PlainBuffer)>,
     pub events: Vec<Event>,
+    pub told: Vec<Told>,
+    /// How much others have room for.
+    pub room_to_tell: usize,
 }
 
 impl PassOn for Outside {
@@ -63,7 +68,19 @@ impl PassOn for Outside {
     }
 }
 
-impl Tell for Outside {}
+impl Tell for Outside {
+    fn room_to_tell(&self) -> usize {
+        self.room_to_tell - self.told.len()
+    }
+
+    fn tell_others(&mut self, told: &Told) -> bool {
+        let has_room = self.room_to_tell() > 0;
+        if has_room {
+            self.told.push(*told);
+        }
+        has_room
+    }
+}
 
 impl Io for Outside {
     type Shared = SharedPlainBuffer;
@@ -129,6 +146,8 @@ pub struct Lcore {
     pub rx_dropped: u64,
     /// The rings from every lcore, and where those packets are from.
     rings: Vec<(VecDeque<PlainBuffer>, Origin)>,
+    /// What every lcore has told this one.
+    told: Vec<VecDeque<Told>>,
     pub commands: Delayed<Command>,
     pub injects: Delayed<Departure>,
     /// Shards that move, of which a distributor is told.
@@ -156,6 +175,7 @@ impl Lcore {
             rx: VecDeque::new(),
             rx_dropped: 0,
             rings: origins.map(|origin| (VecDeque::new(), origin)).collect(),
+            told: vec![VecDeque::new(); workers + distributors],
             commands: Delayed::default(),
             injects: Delayed::default(),
             moves: Delayed::default(),
@@ -202,9 +222,18 @@ impl Lcore {
         has_room
     }
 
-    /// One turn of the loop.
-    pub fn turn(&mut self, now: Instant) -> Outside {
-        let mut outside = Outside::default();
+    /// How much more another lcore may tell this one.
+    pub fn room_to_be_told(&self, from: usize) -> usize {
+        TOLD_MAX - self.told[from].len()
+    }
+
+    pub fn be_told(&mut self, from: usize, told: impl Iterator<Item = Told>) {
+        self.told[from].extend(told);
+    }
+
+    /// One turn of the loop. `serves`: the lease covers it; `room_to_tell`: what all others have room for.
+    pub fn turn(&mut self, now: Instant, serves: bool, room_to_tell: usize) -> Outside {
+        let mut outside = Outside { room_to_tell, ..Outside::default() };
         self.moved = true;
         let count = self.rx.len().min(BURST_MAX);
         let received = |(port, frame): (PortId, Vec<u8>)| {
@@ -217,10 +246,21 @@ impl Lcore {
                 if let Some(these) = self.moves.pop(now.nanos()) {
                     distributor.redirect(these, &mut outside);
                 }
+                for told in self.told.iter_mut().flat_map(|ring| ring.drain(..)) {
+                    distributor.hear(now, &told);
+                }
                 distributor.handle_burst(now, &mut burst, &mut outside);
+                distributor.poll(now, &mut outside);
                 return outside;
             }
         };
+        if worker.remembers() {
+            worker.set_serves(serves);
+            worker.set_busy((count * 1000 / BURST_MAX) as u16);
+            for told in self.told.iter_mut().flat_map(|ring| ring.drain(..)) {
+                worker.hear(now, &told);
+            }
+        }
         while let Some(command) = self.commands.pop(now.nanos()) {
             worker.handle_command(now, command, &mut outside);
         }

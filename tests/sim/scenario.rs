@@ -8,7 +8,7 @@ use baton::failover::Operator;
 
 use crate::agenda::{Happening, MS, Nanos, US};
 use crate::checks;
-use crate::config::Options;
+use crate::config::{Options, SELECT, SELECT_EVENLY, SERVICES};
 use crate::division::{Division, Steering};
 use crate::link::{CLIENTS, MIRROR, SERVERS, STRAGGLE_MAX, Weather};
 use crate::world::{ALL, World};
@@ -202,7 +202,11 @@ impl Scenario {
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Scenario { kind, rate, divisions: [a, b], steering, .. } = self;
-        write!(f, "{kind:?}, {rate}/s, lcores {a} and {b}, {steering:?}")
+        write!(f, "{kind:?}, {rate}/s, lcores {a} and {b}, {steering:?}")?;
+        let mut select: Vec<&str> = self.options.select.into();
+        select.sort_unstable();
+        select.dedup();
+        if select == ["source"] { Ok(()) } else { write!(f, ", by {}", select.join(", ")) }
     }
 }
 
@@ -232,8 +236,9 @@ pub fn of_seed(seed: u64) -> (Scenario, Script) {
         udp_timeout_s: rng.u32(1..4),
         quarantine_s: rng.u32(0..3),
         walk_rate: [500, 5_000, 100_000][rng.usize(0..3)],
+        select: ["source"; SERVICES.len()],
     };
-    let scenario = Scenario {
+    let mut scenario = Scenario {
         kind,
         options,
         weather,
@@ -242,6 +247,12 @@ pub fn of_seed(seed: u64) -> (Scenario, Script) {
         divisions: Division::of_pair(&mut rng),
         steering: [Steering::Alike, Steering::ByDirection, Steering::Spraying][rng.usize(..3)],
     };
+    if rng.bool() {
+        for (select, service) in scenario.options.select.iter_mut().zip(SERVICES) {
+            let ways = if service.full_nat { SELECT_EVENLY } else { SELECT.len() };
+            *select = SELECT[rng.usize(..ways)];
+        }
+    }
     (scenario, Script { steps: steps(kind, &mut rng), since: None, victim: 0, over: false })
 }
 
