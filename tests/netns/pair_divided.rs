@@ -100,3 +100,36 @@ fn packets_come_to_the_distributor_and_leave_by_the_traffic_manager() -> Result<
         Ok(())
     })
 }
+
+/// Three workers that do everything, on two CPUs; the other appliance has one.
+#[test]
+fn downloads_survive_shards_that_move_and_then_the_loss_of_the_active() -> Result<()> {
+    let _one = one_at_a_time();
+    let three = Lcores { workers: 3, managers: 0, distributors: 0 };
+    let settings = Settings { lcores: [three, Lcores::FUSED], ..Settings::default() };
+    on_stage(&settings, |stage| {
+        let active = stage.active()?;
+        ensure!(active == 0, "the one with three workers is not the active");
+        let killed = kills::round_after(stage, Load { downloads: 24, rate: "80k" }, Plan::Active, |stage| {
+            let mut moved = 0;
+            for shard in 0..16_u16 {
+                let to = ((shard % 3) + 1) % 3;
+                let words = ["rebalance", "--shard", &shard.to_string(), "--to", &to.to_string()];
+                let said = stage.pair[active].command(&words)?;
+                ensure!(said.contains(" went from worker "), "{said}");
+                moved += 1;
+            }
+            stage.pair[active].command(&["rebalance"])?;
+            let status = stage.pair[active].ask("status")?;
+            let of = |worker: usize| status["workers"][worker]["moved"].as_u64().unwrap_or(0);
+            ensure!(of(0) + of(1) + of(2) + 8 >= moved, "few shards have moved: {status}");
+            ensure!(status["skew"].as_f64().is_some_and(|skew| skew < 3.0), "{}", status["skew"]);
+            let counters = stage.pair[active].ask("counters")?;
+            ensure!(counter(&counters, "flows_moved")? > 0, "no flow moved");
+            ensure!(counter(&counters, "drop_parked_full")? == 0, "packets were dropped while shards moved");
+            Ok(())
+        })?;
+        assert_eq!((killed.at_kills.len(), killed.whole()), (1, 24));
+        killed.violations.judge()
+    })
+}

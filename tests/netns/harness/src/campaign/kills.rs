@@ -69,6 +69,16 @@ impl Round {
 
 /// One round; both appliances run afterwards, the standby synchronized.
 pub fn round(stage: &mut Stage, load: Load, plan: Plan) -> Result<Round> {
+    round_after(stage, load, plan, |_| Ok(()))
+}
+
+/// As [`round`], after something is done while every download is under way.
+pub fn round_after(
+    stage: &mut Stage,
+    load: Load,
+    plan: Plan,
+    first: impl FnOnce(&mut Stage) -> Result<()>,
+) -> Result<Round> {
     let active = stage.active()?;
     let captures = captures(stage)?;
     let requests = through_virtual_servers(&stage.web, FILE.0, load.rate, load.downloads)?;
@@ -76,6 +86,7 @@ pub fn round(stage: &mut Stage, load: Load, plan: Plan) -> Result<Round> {
     wait_until("every download to be under way", TRANSFER_LIMIT, || {
         Ok(downloads.progress_range().0 >= BEGIN)
     })?;
+    first(stage)?;
 
     let mut round = Round {
         outcomes: Vec::new(),
