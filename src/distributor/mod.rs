@@ -6,9 +6,8 @@
 //! [`fragment::Reassembly`], of their designated worker, and come out with their datagram's ports (REQ D4).
 //!
 //! Keys whose shard is another than the hash says are held by a [`store::Store`], which [`signal::Signal`]s change and
-//! [`shape::Shape`]s order (REQ D1, D3, D6, D7).
-//!
-//! Not yet: a distributor that asks the connection store.
+//! [`shape::Shape`]s order (REQ D1, D3, D6, D7). A [`place::Placer`] asks it for both, and chooses where nothing is known
+//! (REQ D2).
 
 pub mod classify;
 pub mod doors;

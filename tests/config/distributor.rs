@@ -250,3 +250,26 @@ fn what_has_no_effect_is_told() {
     assert_eq!(warnings_for(&with("route_to_servers = true"), "distributor"), []);
     assert_eq!(warnings_for(&with("select = \"static-ratio\"\nratio = [1, 2]"), "distributor.ratio"), []);
 }
+
+#[test]
+fn virtual_servers_that_share_a_real_server_by_nat_have_one_traffic_manager_for_both() {
+    let second = |select: &str| {
+        let more = format!(
+            "[[virtual_server]]\nname = \"other\"\naddress = \"10.1.0.177:80\"\nprotocol = \"tcp\"\npool = \"POOL\"\n\
+             forwarding = \"nat\"\n{select}\n\n[[virtual_server]]\nname = \"another\"\naddress = \"10.1.0.178:80\"\n\
+             protocol = \"tcp\"\npool = \"POOL\"\nforwarding = \"nat\"\n\n[mirror]"
+        );
+        let pool = accepted(GOOD).pools[0].name.clone();
+        GOOD.replacen("[mirror]", &more.replace("POOL", &pool), 1)
+    };
+    accepted(&second(""));
+    accepted(&second("select = \"source\""));
+    for select in ["key", "round-robin", "source-address", "destination"] {
+        let errors = errors_of(&second(&format!("select = \"{select}\"")));
+        assert_eq!(errors.len(), 1, "{}", told(&errors));
+        assert!(told(&errors).contains("answers could belong to either"), "{}", told(&errors));
+    }
+    let by_address =
+        second("").replacen("[mirror]", "[distributor]\nselect = \"source-address\"\n\n[mirror]", 1);
+    accepted(&by_address);
+}

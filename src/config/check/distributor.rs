@@ -7,8 +7,9 @@ use crate::base::limits::NAMED_MAX;
 use crate::config::checked::{
     ChosenMethod, Class, Distributor, HashMethod, LcoreRole, Managers, Method, NamedKey, Protocol,
 };
-use crate::config::file::{ClassFile, DistributorFile, File, KeyFile, WorkerFile};
+use crate::config::file::{ClassFile, DistributorFile, File, KeyFile, PoolFile, WorkerFile};
 use crate::config::report::{Place, Report};
+use crate::config::value::ForwardingKind;
 
 /// Places of a connection store that no virtual server's choices fill.
 const KEYS_WITHOUT_CHOICES: u32 = 65_536;
@@ -21,6 +22,7 @@ pub fn check(file: &File, report: &mut Report) -> Option<Distributor> {
     classes(distributor, managers.as_deref(), report);
     zones(file, managers.as_deref(), report);
     named(file, distributor, managers.as_deref(), report);
+    answers(file, report);
     let max_keys = match distributor.max_keys.optional()? {
         Some(max_keys) => max_keys.u32(),
         None if methods(file).all(|(_, method)| method.is_hash()) && !names(distributor) => {
@@ -87,6 +89,52 @@ fn methods(file: &File) -> impl Iterator<Item = (&Place, Method)> {
     // A wrong one is reported where it was read.
     let said = servers.filter_map(move |select| if select.is_given() { Some(select) } else { general });
     said.filter_map(|select| Some((&select.place, *select.get()?)))
+}
+
+/// With `nat` a server's answers carry the client's address and port alone: those of connections of one client port through
+/// two virtual servers to one real server are the same packets. So one traffic manager has to have both.
+fn answers(file: &File, report: &mut Report) {
+    let mut seen: Vec<(Protocol, Vec<SocketAddr>, Method, &str)> = Vec::new();
+    for (_, server) in file.virtual_server.elements() {
+        if server.forwarding.get() != Some(&ForwardingKind::Nat) {
+            continue;
+        }
+        let given = server.select.is_given();
+        let Some(select) = (if given {
+            Some(&server.select)
+        } else {
+            file.distributor.get().map(|general| &general.select)
+        }) else {
+            continue;
+        };
+        let (Some(method), Some(protocol), Some(name)) =
+            (select.get(), server.protocol.get(), server.name.get())
+        else {
+            continue;
+        };
+        let Some(pool) = server.pool.get() else { continue };
+        let is_it = |found: &&PoolFile| found.name.get().is_some_and(|name| name.0 == pool.0);
+        let Some(pool) = file.pool.elements().map(|(_, pool)| pool).find(is_it) else { continue };
+        let real: Vec<SocketAddr> =
+            pool.server.elements().filter_map(|(_, real)| Some(real.address.get()?.0)).collect();
+        let shares = seen.iter().find(|(other_protocol, other_real, other_method, _)| {
+            let by_client = matches!(method, Method::Hash(HashMethod::Source | HashMethod::SourceAddress));
+            other_protocol == protocol
+                && !(by_client && other_method == method)
+                && other_real.iter().any(|at| real.contains(at))
+        });
+        if let Some((.., other)) = shares {
+            let place = if given { &server.select.place } else { &server.pool.place };
+            report.refuse(
+                place,
+                format!(
+                    "\"source\" or \"source-address\", the same as of {other:?}: with forwarding = \"nat\" both have a real \
+                     server whose answers could belong to either"
+                ),
+            );
+        }
+        seen.push((*protocol, real, *method, name.0.as_str()));
+    }
 }
 
 /// What a method cannot do without, and what is there for no method. Each is told once.
