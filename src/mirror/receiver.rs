@@ -159,9 +159,18 @@ impl Received {
             let Some(known) = flows.table.get(index) else {
                 return Applied::Refused(Refusal::Inconsistent);
             };
-            if known.client != state.client || known.shard != shard {
+            if known.client != state.client {
                 // The key is another flow's server key: never so between sound peers.
                 return Applied::Refused(Refusal::Inconsistent);
+            }
+            if known.shard != shard {
+                // Its traffic manager was chosen anew. What this leader has not named was this appliance's own choice; of
+                // two that it has named, versions do not tell which is the newer one.
+                if self.is_named(index, mark) {
+                    return Applied::Refused(Refusal::Inconsistent);
+                }
+                remove(flows, index, effects);
+                return self.make(shard, flows, state, mark, effects);
             }
             // Newest wins among what this leader said. What is here from before, and may be
             // newer because this appliance led then, gives way: the leader's word is the truth.
