@@ -275,14 +275,6 @@ impl Placer {
         keys.iter().for_each(|key| memory.say(now, What::Age, key, shard));
     }
 
-    /// Does what a signal wants that came from outside of the packets: of an operator, or of who expects a flow.
-    pub fn signal(&mut self, now: Instant, signal: &Signal) -> Result<(), Counter> {
-        let Some(memory) = &mut self.memory else { return Err(Counter::DropKeysFull) };
-        let took = memory.store.take(now, signal);
-        memory.waiting.extend(took.pass_on.map(Told::Signal));
-        if took.outcome == Outcome::Full { Err(Counter::DropKeysFull) } else { Ok(()) }
-    }
-
     /// Another lcore told this.
     pub fn hear(&mut self, now: Instant, told: &Told, counters: &Counters) {
         let Some(memory) = &mut self.memory else { return };

@@ -229,11 +229,8 @@ impl Distributor {
             }
         };
         let key = Key { src, dst, src_port: port(ports)?, dst_port: port(ports + 2)?, vlan: 0, protocol };
-        Some((key, if self.services.all_by_source() { natural } else { self.shard_of(&key) }))
-    }
-
-    fn shard_of(&self, key: &Key) -> ShardId {
-        shard_of(key, &self.services, &self.toeplitz)
+        let by_source = self.services.all_by_source();
+        Some((key, if by_source { natural } else { shard_of(&key, &self.services, &self.toeplitz) }))
     }
 
     /// Another lcore of this appliance told this.

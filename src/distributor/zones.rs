@@ -1,7 +1,7 @@
 //! Which traffic managers are near to which ports (REQ D2): zones by the names that the configuration has, or else by
 //! NUMA nodes. They are numbered here, so that a packet compares numbers.
 
-use crate::base::ids::{PortId, WorkerId};
+use crate::base::ids::PortId;
 use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
 use crate::config::checked::Checked;
 
@@ -63,11 +63,6 @@ impl Zones {
         &self.managers
     }
 
-    /// That of a traffic manager; `None`: the worker is none.
-    pub fn of_manager(&self, manager: WorkerId) -> Option<u8> {
-        self.managers.get(usize::from(manager.0)).copied()
-    }
-
     /// That of a port; of one that there is not a zone of nobody.
     pub fn of_port(&self, port: PortId) -> u8 {
         self.ports.get(usize::from(port.0)).copied().unwrap_or(NOBODYS)
@@ -98,7 +93,7 @@ mod tests {
         );
         let config = load(Path::new("zones.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
         let zones = Zones::new(&config, nodes);
-        assert_eq!((zones.of_manager(WorkerId(2)), zones.of_port(PortId(3))), (None, u8::MAX));
+        assert_eq!((zones.managers().len(), zones.of_port(PortId(3))), (2, u8::MAX));
         let of_ports = (0..3).map(|number| zones.of_port(PortId(number))).collect();
         (zones.managers().to_vec(), of_ports)
     }
