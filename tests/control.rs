@@ -16,6 +16,7 @@ use baton::control::Backend;
 use baton::control::client::{AskError, ask};
 use baton::control::rebalance::{MoveLine, RebalanceReport, Wanted};
 use baton::control::report::*;
+use baton::control::rss::{RssReport, SpreadBy};
 use baton::control::server::{ServeError, Server};
 use baton::failover::role::Role;
 
@@ -142,8 +143,17 @@ impl Backend for Fake {
     }
 
     fn ports(&self) -> PortReport {
-        let port = PortLine { name: "client".to_owned(), link_up: true, rx_packets: 5, ..Default::default() };
-        PortReport { ports: vec![port] }
+        let rss = |by, why: Option<&str>| RssReport {
+            by,
+            hashes: Some("source of TCP and UDP".to_owned()),
+            queues: 2,
+            buckets: 128,
+            why: why.map(str::to_owned),
+        };
+        let port = |name: &str, rss| PortLine { name: name.to_owned(), rss, ..Default::default() };
+        let client = PortLine { link_up: true, rx_packets: 5, ..port("client", rss(SpreadBy::Port, None)) };
+        let server = port("server", rss(SpreadBy::Software, Some("it offers no RSS")));
+        PortReport { ports: vec![client, server, port("mirror", RssReport::default())] }
     }
 
     fn pools(&self) -> PoolReport {
@@ -246,7 +256,16 @@ fn every_question_is_answered_as_a_table_and_as_json() {
         ("counters", &["rx_packets", "42", "worker1", "Packets received from a port."]),
         ("mirror", &["peer 2: walking, not in sync", "12 of 256 shards", "1 now, 9 released, 0 timed out"]),
         ("events", &["2023-11-14T22:13:20.123Z", "promoted: node 2 was not heard for 50 ms"]),
-        ("ports", &["client", "up"]),
+        (
+            "ports",
+            &[
+                "client",
+                "up",
+                "source of TCP and UDP; 2 queues, 128 buckets",
+                "software: it offers no RSS",
+                "one queue",
+            ],
+        ),
         ("pools", &["web", "10.2.0.10:80"]),
     ] {
         let table = prints(&[word], &socket);
@@ -397,11 +416,14 @@ fn metrics_are_served_on_tcp_and_nothing_else_is() {
         "baton_worker_turns_total{worker=\"0\"} 900",
         "baton_worker_packets_total{worker=\"0\"} 8435000",
         "baton_peer_in_sync{node=\"2\"} 1",
+        "baton_port_rss{port=\"client\"} 1",
+        "baton_port_rss{port=\"server\"} 0",
         "baton_hold_microseconds_bucket{le=\"100\"} 8",
         "baton_hold_microseconds_bucket{le=\"+Inf\"} 9",
     ] {
         assert!(page.lines().any(|l| l.trim_end() == line), "no line {line:?} in\n{page}");
     }
+    assert!(!page.contains("baton_port_rss{port=\"mirror\"}"), "one queue has nothing to spread:\n{page}");
     assert!(get("/v1/status").starts_with("HTTP/1.1 404 "));
     assert!(get("/v1/switchover").starts_with("HTTP/1.1 404 "));
 }

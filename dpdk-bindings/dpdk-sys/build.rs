@@ -58,6 +58,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_mac_addr_remove",
     "rte_eth_dev_default_mac_addr_set",
     "rte_eth_dev_adjust_nb_rx_tx_desc",
+    "rte_eth_dev_rss_.*",
     "rte_eth_dev_rx_offload_name",
     "rte_eth_dev_tx_offload_name",
     "rte_eth_rx_queue_setup",

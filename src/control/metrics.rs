@@ -3,14 +3,22 @@
 
 use std::fmt::{Display, Write};
 
-use crate::control::report::{CounterReport, MirrorReport, StatusReport, WorkerReport, role_text};
+use crate::control::report::{
+    CounterReport, MirrorReport, PortReport, StatusReport, WorkerReport, role_text,
+};
+use crate::control::rss::SpreadBy;
 use crate::failover::role::Role;
 
 /// What a scrape is told that it gets.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// A page of all metrics.
-pub fn text(status: &StatusReport, counters: &CounterReport, mirror: &MirrorReport) -> String {
+pub fn text(
+    status: &StatusReport,
+    counters: &CounterReport,
+    mirror: &MirrorReport,
+    ports: &PortReport,
+) -> String {
     let mut page = Page(String::new());
     page.gauge("info", "Which appliance this is.");
     let labels = format!("name=\"{}\",node=\"{}\",version=\"{}\"", status.name, status.node, status.version);
@@ -53,6 +61,7 @@ pub fn text(status: &StatusReport, counters: &CounterReport, mirror: &MirrorRepo
         page.sample("peer_in_sync", &format!("node=\"{}\"", peer.node), u8::from(peer.in_sync));
     }
     hold_latency(&mut page, mirror);
+    port_rss(&mut page, ports);
     for counter in &counters.counters {
         let name = format!("{}_total", counter.name);
         page.head(&name, &counter.help, "counter");
@@ -91,6 +100,19 @@ fn workers(page: &mut Page, status: &StatusReport) {
         for worker in &status.workers {
             page.sample(name, &label(worker), total(worker));
         }
+    }
+}
+
+/// Of ports that have packets to spread.
+fn port_rss(page: &mut Page, ports: &PortReport) {
+    page.gauge("port_rss", "1 when the port spreads packets by RSS as asked, 0 when lcores hand them over.");
+    for port in &ports.ports {
+        let by_port = match port.rss.by {
+            SpreadBy::OneQueue => continue,
+            SpreadBy::Port => 1,
+            SpreadBy::Software => 0,
+        };
+        page.sample("port_rss", &format!("port=\"{}\"", port.name), by_port);
     }
 }
 

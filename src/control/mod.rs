@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod print;
 pub mod rebalance;
 pub mod report;
+pub mod rss;
 pub mod server;
 
 use crate::control::rebalance::{RebalanceReport, Wanted};

@@ -255,6 +255,7 @@ impl Display for PortReport {
             "tx packets",
             "tx bytes",
             "tx errors",
+            "rss",
             "device",
         ]);
         for p in &self.ports {
@@ -273,6 +274,7 @@ impl Display for PortReport {
                 &p.tx_packets,
                 &p.tx_bytes,
                 &p.tx_errors,
+                &p.rss,
                 &p.device,
             ]);
         }

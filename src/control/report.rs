@@ -9,6 +9,7 @@ use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, PortId, ShardId, Term, Version, WorkerId};
 use crate::base::limits::FLOWS_SHOWN_MAX;
 use crate::config::checked::{LcoreRole, Protocol};
+use crate::control::rss::RssReport;
 use crate::failover::role::Role;
 use crate::failover::status::PeerStatus;
 
@@ -477,6 +478,8 @@ pub struct PortLine {
     pub received_by: Vec<WorkerId>,
     /// The workers that own its transmit queues, one each; other traffic managers send by these.
     pub sent_by: Vec<WorkerId>,
+    /// How it spreads packets over its receive queues.
+    pub rss: RssReport,
     /// Packets received.
     pub rx_packets: u64,
     /// Bytes received.

@@ -233,7 +233,8 @@ fn answer(request: &Request, backend: &dyn Backend) -> Response {
         _ => Response {
             status: 200,
             content_type: metrics::CONTENT_TYPE,
-            body: metrics::text(&backend.status(), &backend.counters(), &backend.mirror()).into_bytes(),
+            body: metrics::text(&backend.status(), &backend.counters(), &backend.mirror(), &backend.ports())
+                .into_bytes(),
         },
     }
 }

@@ -23,6 +23,7 @@ use crate::control::report::{
     PortLine, PortReport, ServerLine, StatusReport, StreamReport, VirtualServerLine, WalkReport,
     WorkerReport,
 };
+use crate::control::rss::RssReport;
 use crate::driver::clock::Clock;
 use crate::driver::events::EventLog;
 use crate::driver::liveness::{Board, Request};
@@ -44,13 +45,15 @@ const SWITCHOVER_TIMEOUT: StdDuration = StdDuration::from_secs(3);
 /// Between two looks at its progress.
 const SWITCHOVER_LOOK: StdDuration = StdDuration::from_millis(5);
 
-/// Who owns the queues of a port, in the queues' order.
+/// Who owns the queues of a port, in the queues' order, and how the port fills them.
 #[derive(Clone, Debug, Default)]
 pub struct QueueOwners {
     /// Who receives.
     pub rx: Vec<WorkerId>,
     /// Who sends; other traffic managers send by them.
     pub tx: Vec<WorkerId>,
+    /// How the port spreads packets over those who receive.
+    pub rss: RssReport,
 }
 
 /// What answers are made from.
@@ -338,6 +341,7 @@ impl Backend for Appliance {
                 link_up: state.link_up,
                 received_by: owners.rx,
                 sent_by: owners.tx,
+                rss: owners.rss,
                 rx_packets: state.stats.rx_packets,
                 rx_bytes: state.stats.rx_bytes,
                 rx_missed: state.stats.rx_missed.saturating_add(state.stats.rx_no_buffer),

@@ -54,8 +54,11 @@ pub mod priority;
 mod rebalancing;
 #[cfg(feature = "dpdk")]
 pub mod rings;
+pub mod rss;
 #[cfg(feature = "dpdk")]
 pub mod run;
 pub mod secrets;
 pub mod spreading;
 pub mod state;
+#[cfg(feature = "dpdk")]
+mod steering;

@@ -11,7 +11,10 @@ use dpdk::{Mempool, Port, Running, RxQueue, TxQueue, mempool};
 
 use crate::base::ids::PortId;
 use crate::config::checked::{Eal, Port as PortConfig};
+use crate::control::rss::RssReport;
 use crate::driver::mbuf::TxAbilities;
+use crate::driver::rss::{self, Wish};
+use crate::driver::steering;
 
 /// A started port. Its queues' handles go to their owners; the port itself stays with the master.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct OpenPort {
     pub tx_abilities: TxAbilities,
     /// What came of what was wanted.
     pub configured: Configured,
+    /// How it spreads packets over its receive queues.
+    pub rss: RssReport,
     /// Receive queues, by number; fewer than wanted where the device has fewer.
     pub rx: Vec<RxQueue>,
     /// Transmit queues, by number; fewer than wanted where the device has fewer.
@@ -59,8 +64,13 @@ pub enum Reason {
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "port {:?}: ", self.port)?;
-        match &self.reason {
+        write!(f, "port {:?}: {}", self.port, self.reason)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
             Reason::Dpdk(error) => write!(f, "{error}"),
             Reason::Mtu { wanted, possible } => {
                 write!(f, "mtu = {wanted} is wanted, the device carries at most {possible}")
@@ -157,12 +167,14 @@ impl Queues {
 }
 
 /// Opens and starts a port with as many queues each way as are wanted and possible.
-/// It receives whatever comes, since virtual MAC addresses come and go with the role.
+/// It receives whatever comes, since virtual MAC addresses come and go with the role. How it spreads that over its queues is
+/// asked for by `wish`, and what came of it is said once in the log.
 pub fn open(
     running: &Running,
     id: PortId,
     config: &PortConfig,
     queues: Queues,
+    wish: Wish<'_>,
     pool: &Mempool,
 ) -> Result<OpenPort, OpenError> {
     let fail = |reason| OpenError { port: config.name.clone(), reason };
@@ -175,17 +187,48 @@ pub fn open(
         offloads: wanted_offloads(),
         ..Config::default()
     };
-    let configured = match port.configure(&wanted, pool) {
+    let up =
+        steering::bring_up(&mut port, &wanted, &wish, |port, wanted| bring_up(port, config, wanted, pool));
+    let ((configured, receives_all, started), accepted) = up.map_err(fail)?;
+    let mac = port.mac().map_err(dpdk)?;
+    log::info!(
+        "port {} ({}): {} of {} receive and {} of {} transmit queues; does {}; does not {}",
+        config.name,
+        port.name(),
+        configured.rx_queues,
+        queues.rx,
+        configured.tx_queues,
+        queues.tx,
+        configured.offloads,
+        configured.refused,
+    );
+    let rss = steering::settle(&mut port, accepted, &wish, (queues.rx, configured.rx_queues));
+    if let Some((level, text)) = rss::said(&config.name, &wish, &rss) {
+        log::log!(level, "{text}");
+    }
+    let tx_abilities = TxAbilities::of(configured.offloads);
+    let (rx, tx) = (started.rx, started.tx);
+    Ok(OpenPort { id, port, mac, receives_all, tx_abilities, configured, rss, rx, tx })
+}
+
+/// Configures and starts a port; also whether it receives everything.
+fn bring_up(
+    port: &mut Port,
+    config: &PortConfig,
+    wanted: &Config,
+    pool: &Mempool,
+) -> Result<(Configured, bool, dpdk::port::Queues), Reason> {
+    let configured = match port.configure(wanted, pool) {
         // Some devices, af_xdp among them, have their queues in pairs. No queue may receive that nobody asks.
-        Err(error) if queues.rx != queues.tx => {
+        Err(error) if wanted.rx_queues != wanted.tx_queues => {
             log::info!("port {}: {error}; trying as many queues for sending as for receiving", config.name);
-            port.configure(&Config { tx_queues: queues.rx, ..wanted }, pool)
+            port.configure(&Config { tx_queues: wanted.rx_queues, ..wanted.clone() }, pool)
         }
         outcome => outcome,
     }
-    .map_err(dpdk)?;
+    .map_err(Reason::Dpdk)?;
     if configured.mtu < config.mtu {
-        return Err(fail(Reason::Mtu { wanted: config.mtu, possible: configured.mtu }));
+        return Err(Reason::Mtu { wanted: config.mtu, possible: configured.mtu });
     }
     let mut receives_all = true;
     for (what, outcome) in
@@ -202,19 +245,6 @@ pub fn open(
             }
         }
     }
-    let mac = port.mac().map_err(dpdk)?;
-    let started = port.start().map_err(dpdk)?;
-    log::info!(
-        "port {} ({}): {} of {} receive and {} of {} transmit queues; does {}; does not {}",
-        config.name,
-        port.name(),
-        configured.rx_queues,
-        queues.rx,
-        configured.tx_queues,
-        queues.tx,
-        configured.offloads,
-        configured.refused,
-    );
-    let tx_abilities = TxAbilities::of(configured.offloads);
-    Ok(OpenPort { id, port, mac, receives_all, tx_abilities, configured, rx: started.rx, tx: started.tx })
+    let started = port.start().map_err(Reason::Dpdk)?;
+    Ok((configured, receives_all, started))
 }

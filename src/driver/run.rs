@@ -43,6 +43,7 @@ use crate::driver::outbox::{Outbox, Relay};
 use crate::driver::ports::{self, OpenPort, Queues};
 use crate::driver::priority;
 use crate::driver::rings;
+use crate::driver::rss;
 use crate::driver::secrets::Secrets;
 use crate::driver::spreading::SpreadingLcore;
 use crate::driver::state::{self, TermWriter};
@@ -246,7 +247,7 @@ struct Owned {
     queues: Vec<QueueOwners>,
 }
 
-fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool) -> Result<Owned, String> {
+fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool, rss_key: &[u8]) -> Result<Owned, String> {
     let lcores = &checked.lcores;
     let distributors: Vec<WorkerId> = lcores.distributors().collect();
     let managers = usize::from(lcores.managers());
@@ -261,9 +262,10 @@ fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool) -> Result<Owned, Stri
         queues: Vec::new(),
     };
     let memory = ports::SharedMemory::of(eal, &checked.ports);
-    for (config, number) in checked.ports.iter().zip(0..) {
-        let open = ports::open(eal, PortId(number), config, wanted, pool).map_err(sentence)?;
-        let OpenPort { id, mut port, mac, receives_all, tx_abilities, configured, rx, tx } = open;
+    for ((config, number), ends) in checked.ports.iter().zip(0..).zip(rss::ends(checked)) {
+        let wish = rss::Wish { ends, key: rss_key };
+        let open = ports::open(eal, PortId(number), config, wanted, wish, pool).map_err(sentence)?;
+        let OpenPort { id, mut port, mac, receives_all, tx_abilities, configured, rss, rx, tx } = open;
         if !receives_all {
             add_macs(&mut port, &config.name, checked.failover.virtual_router_id);
         }
@@ -279,6 +281,7 @@ fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool) -> Result<Owned, Stri
         owned.queues.push(QueueOwners {
             rx: distributors.iter().copied().take(rx.len()).collect(),
             tx: (0..owners as u16).map(WorkerId).collect(),
+            rss,
         });
         for (queue, worker) in rx.into_iter().zip(&distributors) {
             owned.rx[usize::from(worker.0)].push((id, queue));
@@ -334,7 +337,7 @@ fn assemble(
     let now = shared.clock.now();
     let pool =
         Mempool::new(eal, "packets", &ports::pool_config(&checked.eal, &checked.ports)).map_err(sentence)?;
-    let owned = share_out(eal, checked, &pool)?;
+    let owned = share_out(eal, checked, &pool, secrets.toeplitz.key())?;
     let ends = rings::make(eal, workers, lcore_count as u16 - workers, checked.distributor.remembers)
         .map_err(sentence)?;
     let turns: Vec<Arc<Turns>> = (0..lcore_count).map(|_| Arc::default()).collect();

@@ -5,6 +5,7 @@ mod common;
 mod lcore;
 mod lines;
 mod outbox;
+mod rss;
 mod spreading;
 mod wires;
 
@@ -14,7 +15,9 @@ use baton::base::ids::PortId;
 use baton::config::checked::{Eal, Idle, LcoreRole, Lcores, Port, WorkerLcore};
 use baton::driver::checksum::{Capabilities, Unsendable};
 use baton::driver::mbuf::{Packet, TxAbilities};
+use baton::driver::rss::{Ends, Wish};
 use baton::driver::{eal, ports};
+use baton::flow::toeplitz::MICROSOFT_KEY;
 use common::{file_prefix, in_own_process, with_eal};
 use dpdk::mbuf::Outgoing;
 use dpdk::{Burst, Mempool, mempool};
@@ -30,6 +33,9 @@ const TCP_V4: &str = "02000000000202000000000108004900003d00010000400657140a0100
     00000000000000000000009c400050000000000000000050182000143a0000474554202f";
 
 const SOFTWARE: TxAbilities = TxAbilities { checksums: Capabilities::NONE, segments: true };
+
+/// Rings have queues and no hash, so nothing comes of it.
+const WISH: Wish<'static> = Wish { ends: Ends::Both, key: &MICROSOFT_KEY };
 
 fn bytes(hex: &str) -> Vec<u8> {
     let digits: Vec<char> = hex.chars().filter(char::is_ascii_hexdigit).collect();
@@ -85,7 +91,7 @@ fn a_configuration_starts_the_eal_that_it_describes() {
         let eal = dpdk::Eal::init(&args).unwrap();
         let workers: Vec<u32> = eal.worker_lcores().into_iter().map(|lcore| lcore.0).collect();
         assert_eq!((eal.main_lcore().0, workers), (eal::MASTER_LCORE, vec![1, 2]));
-        let opened = ports::open(&eal, PortId(3), &port, ports::Queues::both(2), &pool(&eal)).unwrap();
+        let opened = ports::open(&eal, PortId(3), &port, ports::Queues::both(2), WISH, &pool(&eal)).unwrap();
         assert_eq!((opened.id, opened.rx.len()), (PortId(3), usize::from(opened.configured.rx_queues)));
         assert!(!opened.tx_abilities.checksums.tcp, "net_ring computes no checksum");
     });
@@ -95,7 +101,7 @@ fn a_configuration_starts_the_eal_that_it_describes() {
 fn a_port_that_cannot_be_opened_is_named_as_in_the_configuration() {
     with_eal("a_port_that_cannot_be_opened_is_named_as_in_the_configuration", RING, |eal| {
         let open = |device, mtu| {
-            ports::open(&eal, PortId(0), &port_config(device, mtu), ports::Queues::both(1), &pool(&eal))
+            ports::open(&eal, PortId(0), &port_config(device, mtu), ports::Queues::both(1), WISH, &pool(&eal))
                 .unwrap_err()
                 .to_string()
         };
@@ -132,9 +138,15 @@ fn a_packet_is_a_buffer_like_any_other() {
 fn what_is_received_says_by_which_port_of_the_configuration() {
     with_eal("what_is_received_says_by_which_port_of_the_configuration", RING, |eal| {
         let pool = pool(&eal);
-        let mut port =
-            ports::open(&eal, PortId(5), &port_config("net_ring0", 1500), ports::Queues::both(1), &pool)
-                .unwrap();
+        let mut port = ports::open(
+            &eal,
+            PortId(5),
+            &port_config("net_ring0", 1500),
+            ports::Queues::both(1),
+            WISH,
+            &pool,
+        )
+        .unwrap();
         let sent = packet(&pool, &bytes(TCP_V4)).finish(&SOFTWARE).unwrap();
         let received = loop_back(&mut port, vec![sent]);
         let unknown = ChecksumStatus::Unknown;
@@ -147,9 +159,15 @@ fn what_is_received_says_by_which_port_of_the_configuration() {
 fn software_completes_checksums_on_their_way_to_a_port_that_computes_none() {
     with_eal("software_completes_checksums_on_their_way_to_a_port_that_computes_none", RING, |eal| {
         let pool = pool(&eal);
-        let mut port =
-            ports::open(&eal, PortId(0), &port_config("net_ring0", 1500), ports::Queues::both(1), &pool)
-                .unwrap();
+        let mut port = ports::open(
+            &eal,
+            PortId(0),
+            &port_config("net_ring0", 1500),
+            ports::Queues::both(1),
+            WISH,
+            &pool,
+        )
+        .unwrap();
         let sent = [(TCP_V4, 36, vec![24, 66]), (UDP_V6, 64, vec![84])].map(|(hex, l3_len, checksums)| {
             let mut packet = packet(&pool, &bytes(hex));
             for at in checksums {
@@ -167,9 +185,15 @@ fn software_completes_checksums_on_their_way_to_a_port_that_computes_none() {
 fn a_shared_packet_keeps_its_bytes_while_the_other_is_rewritten() {
     with_eal("a_shared_packet_keeps_its_bytes_while_the_other_is_rewritten", RING, |eal| {
         let pool = pool(&eal);
-        let mut port =
-            ports::open(&eal, PortId(0), &port_config("net_ring0", 1500), ports::Queues::both(1), &pool)
-                .unwrap();
+        let mut port = ports::open(
+            &eal,
+            PortId(0),
+            &port_config("net_ring0", 1500),
+            ports::Queues::both(1),
+            WISH,
+            &pool,
+        )
+        .unwrap();
         let mut original = packet(&pool, &bytes(TCP_V4));
         let shared = original.share(&pool).unwrap();
         original.head_mut().fill(0);
@@ -198,9 +222,15 @@ fn a_request_that_does_not_fit_gives_the_buffer_back() {
 fn segments_are_summed_and_joined_for_a_port_that_sends_one() {
     with_eal("segments_are_summed_and_joined_for_a_port_that_sends_one", RING, |eal| {
         let pool = pool(&eal);
-        let mut port =
-            ports::open(&eal, PortId(0), &port_config("net_ring0", 1500), ports::Queues::both(1), &pool)
-                .unwrap();
+        let mut port = ports::open(
+            &eal,
+            PortId(0),
+            &port_config("net_ring0", 1500),
+            ports::Queues::both(1),
+            WISH,
+            &pool,
+        )
+        .unwrap();
         let whole = bytes(TCP_V4);
         let sent = [true, false].map(|segments| {
             let part = |bytes: &[u8]| {

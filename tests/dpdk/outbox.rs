@@ -13,13 +13,13 @@ use baton::driver::ports::{self, OpenPort};
 use dpdk::{Burst, Mempool, Running, RxQueue};
 
 use crate::common::with_eal;
-use crate::{RING, packet, pool, port_config};
+use crate::{RING, WISH, packet, pool, port_config};
 
 /// The pool, the port (to be kept), its abilities, its receive queue, and an outbox by its transmit queue.
 fn set_up(running: &Running) -> (Mempool, OpenPort, TxAbilities, RxQueue, Outbox) {
     let pool = pool(running);
     let mut port =
-        ports::open(running, PortId(0), &port_config("net_ring0", 1500), ports::Queues::both(1), &pool)
+        ports::open(running, PortId(0), &port_config("net_ring0", 1500), ports::Queues::both(1), WISH, &pool)
             .unwrap();
     let (rx, tx) = (port.rx.remove(0), port.tx.remove(0));
     let abilities = port.tx_abilities;

@@ -20,7 +20,7 @@ use baton::worker::message::{Command, Role};
 use baton::worker::{Worker, WorkerSetup};
 use dpdk::{Burst, Eal, Mempool, RxQueue, TxQueue};
 
-use crate::{SOFTWARE, packet};
+use crate::{SOFTWARE, WISH, packet};
 
 pub const RINGS: &[&str] = &["--lcores=0@0", "--vdev=net_ring0", "--vdev=net_ring1"];
 
@@ -109,7 +109,7 @@ impl Wires {
         near.outboxes.resize_with(senders, Vec::new);
         for (config, number) in snapshot.checked.ports.iter().zip(0..) {
             let queues = Queues::both((receivers + senders) as u16);
-            let mut open = ports::open(eal, PortId(number), config, queues, &wires.pool).unwrap();
+            let mut open = ports::open(eal, PortId(number), config, queues, WISH, &wires.pool).unwrap();
             let (rx_wire, tx_own) = (open.rx.split_off(receivers), open.tx.split_off(receivers));
             for (queue, own) in open.rx.into_iter().zip(&mut near.rx) {
                 own.push((open.id, queue));

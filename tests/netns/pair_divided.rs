@@ -81,6 +81,7 @@ fn packets_come_to_the_distributor_and_leave_by_the_traffic_manager() -> Result<
         for port in ports["ports"].as_array().context("no ports")? {
             let queues = [&port["received_by"], &port["sent_by"]].map(ToString::to_string);
             ensure!(queues == ["[1]", "[0]"], "{port}");
+            ensure!(port["rss"]["by"] == "one-queue", "one distributor has nothing to spread: {port}");
         }
 
         let (manager, distributor) = ("worker0", "distributor1");
@@ -110,6 +111,11 @@ fn downloads_survive_shards_that_move_and_then_the_loss_of_the_active() -> Resul
     on_stage(&settings, |stage| {
         let active = stage.active()?;
         ensure!(active == 0, "the one with three workers is not the active");
+        let ports = stage.pair[active].ask("ports")?;
+        for port in ports["ports"].as_array().context("no ports")? {
+            let (by, why) = (&port["rss"]["by"], &port["rss"]["why"]);
+            ensure!(by == "software" && why == "it has one receive queue", "{port}");
+        }
         let killed = kills::round_after(stage, Load { downloads: 24, rate: "80k" }, Plan::Active, |stage| {
             let mut moved = 0;
             for shard in 0..16_u16 {

@@ -80,7 +80,15 @@ static const uint64_t DPDK_ETH_TX_OFFLOAD_UDP_CKSUM = RTE_ETH_TX_OFFLOAD_UDP_CKS
 static const uint64_t DPDK_ETH_TX_OFFLOAD_MULTI_SEGS = RTE_ETH_TX_OFFLOAD_MULTI_SEGS;
 static const uint64_t DPDK_ETH_TX_OFFLOAD_MBUF_FAST_FREE = RTE_ETH_TX_OFFLOAD_MBUF_FAST_FREE;
 
-static const uint64_t DPDK_ETH_RSS_IP_TCP_UDP = RTE_ETH_RSS_IP | RTE_ETH_RSS_TCP | RTE_ETH_RSS_UDP;
+/* RTE_ETH_RSS_IP leaves TCP and UDP out. */
+static const uint64_t DPDK_ETH_RSS_OTHER_IP = RTE_ETH_RSS_IP;
+static const uint64_t DPDK_ETH_RSS_TCP_V4 = RTE_ETH_RSS_NONFRAG_IPV4_TCP;
+static const uint64_t DPDK_ETH_RSS_UDP_V4 = RTE_ETH_RSS_NONFRAG_IPV4_UDP;
+static const uint64_t DPDK_ETH_RSS_TCP_V6 = RTE_ETH_RSS_NONFRAG_IPV6_TCP;
+static const uint64_t DPDK_ETH_RSS_UDP_V6 = RTE_ETH_RSS_NONFRAG_IPV6_UDP;
+/* The upper 32 bits; the lower ones are zero. bindgen takes no constant of which bit 63 is set. */
+static const uint64_t DPDK_ETH_RSS_SOURCE_ONLY_UPPER = (RTE_ETH_RSS_L3_SRC_ONLY | RTE_ETH_RSS_L4_SRC_ONLY) >> 32;
+static const uint64_t DPDK_ETH_RSS_DESTINATION_ONLY_UPPER = (RTE_ETH_RSS_L3_DST_ONLY | RTE_ETH_RSS_L4_DST_ONLY) >> 32;
 
 static const uint32_t DPDK_RING_F_SPSC = RING_F_SP_ENQ | RING_F_SC_DEQ;
 static const uint32_t DPDK_RING_F_EXACT_SZ = RING_F_EXACT_SZ;

@@ -54,7 +54,7 @@ pub(crate) const EBUSY: i32 = 16;
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const EINVAL: i32 = 22;
 const ENOSYS: i32 = 38;
-const ENOTSUP: i32 = 95;
+pub(crate) const ENOTSUP: i32 = 95;
 
 /// `rte_errno` of this thread.
 fn last_errno() -> i32 {

@@ -33,6 +33,7 @@ pub mod mempool;
 mod offload;
 pub mod port;
 pub mod ring;
+pub mod rss;
 mod unique;
 
 pub use eal::{Eal, Running};

@@ -21,6 +21,7 @@ use crate::mbuf::{Mbuf, Transmit};
 use crate::mempool::Mempool;
 pub use crate::offload::{Offload, Offloads};
 use crate::ring::forget_front;
+use crate::rss::{Abilities, Fields, Hashing, KeptKey};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -40,8 +41,8 @@ pub struct Config {
     pub mtu: Option<u16>,
     /// What the device should do.
     pub offloads: Offloads,
-    /// The Toeplitz key by which packets are spread over receive queues; `None`: the device's own.
-    pub rss_key: Option<Vec<u8>>,
+    /// How several receive queues share the packets; `None`: as the device does by itself.
+    pub rss: Option<Hashing>,
 }
 
 impl Default for Config {
@@ -53,7 +54,7 @@ impl Default for Config {
             tx_descriptors: 1024,
             mtu: None,
             offloads: Offloads::NONE,
-            rss_key: None,
+            rss: None,
         }
     }
 }
@@ -75,8 +76,8 @@ pub struct Configured {
     pub offloads: Offloads,
     /// What was wanted and the device does not do.
     pub refused: Offloads,
-    /// Whether the device spreads packets by the wanted key.
-    pub rss_key_used: bool,
+    /// What the device was asked to spread packets by: what it offers of what was wanted.
+    pub rss: Fields,
 }
 
 /// What a device is.
@@ -98,6 +99,8 @@ pub struct Info {
     pub mtu_max: u16,
     /// What it can do.
     pub offloads: Offloads,
+    /// How it can spread packets over receive queues.
+    pub rss: Abilities,
     /// The NUMA socket that it is attached to; `None`: it is not told.
     pub socket: Option<u32>,
 }
@@ -150,6 +153,8 @@ struct Shared {
     started: AtomicBool,
     /// The pool that the device's receive queues take buffers from: dropped after the device is closed.
     pool: Option<Mempool>,
+    /// What the device may have a pointer to.
+    rss_key: KeptKey,
     _running: Running,
 }
 
@@ -193,8 +198,8 @@ impl Port {
         if OWNED[usize::from(id)].swap(true, Ordering::SeqCst) {
             return Err(Error::own(what, EBUSY, "it is open already"));
         }
-        let shared =
-            Shared { id, name, started: AtomicBool::new(false), pool: None, _running: running.clone() };
+        let (started, rss_key) = (AtomicBool::new(false), KeptKey::new());
+        let shared = Shared { id, name, started, pool: None, rss_key, _running: running.clone() };
         Ok(Port { shared: Arc::new(shared), configured: None, not_sync: PhantomData })
     }
 
@@ -208,7 +213,7 @@ impl Port {
         &self.shared.name
     }
 
-    fn what(&self, what: &str) -> String {
+    pub(crate) fn what(&self, what: &str) -> String {
         format!("{what} port {}", self.shared.name)
     }
 
@@ -232,11 +237,16 @@ impl Port {
             macs_max: raw.max_mac_addrs,
             mtu_max: raw.max_mtu,
             offloads: Offloads::from_dpdk(raw.rx_offload_capa, raw.tx_offload_capa),
+            rss: Abilities::of(&raw),
             socket: u32::try_from(socket).ok(),
         })
     }
 
-    fn raw_info(&self) -> Result<sys::rte_eth_dev_info, Error> {
+    pub(crate) fn kept_key(&self) -> &KeptKey {
+        &self.shared.rss_key
+    }
+
+    pub(crate) fn raw_info(&self) -> Result<sys::rte_eth_dev_info, Error> {
         let mut raw = MaybeUninit::zeroed();
         // SAFETY: the port is open; the struct is zeroed, which is a value of it, and is filled in.
         check(&self.what("ask about"), unsafe { sys::rte_eth_dev_info_get(self.id(), raw.as_mut_ptr()) })?;
@@ -284,17 +294,12 @@ impl Port {
         let (rx_offloads, tx_offloads) = offloads.to_dpdk();
         conf.rxmode.offloads = rx_offloads;
         conf.txmode.offloads = tx_offloads;
-        let mut rss_key = wanted.rss_key.clone().filter(|key| key.len() == usize::from(raw.hash_key_size));
-        if rx_queues > 1 {
-            conf.rxmode.mq_mode = sys::RTE_ETH_MQ_RX_RSS;
-            conf.rx_adv_conf.rss_conf.rss_hf = sys::DPDK_ETH_RSS_IP_TCP_UDP & raw.flow_type_rss_offloads;
-            if let Some(key) = &mut rss_key {
-                conf.rx_adv_conf.rss_conf.rss_key = key.as_mut_ptr();
-                conf.rx_adv_conf.rss_conf.rss_key_len = raw.hash_key_size;
-            }
-        }
+        let rss = match &wanted.rss {
+            Some(wanted) if rx_queues > 1 => self.kept_key().ask(&mut conf, wanted, &raw),
+            _ => Fields::NONE,
+        };
         clear_errno();
-        // SAFETY: the port is open and stopped; the configuration and its key are copied.
+        // SAFETY: the port is open and stopped; the configuration is copied, its key is kept.
         check(&what, unsafe { sys::rte_eth_dev_configure(self.id(), rx_queues, tx_queues, &conf) })?;
 
         let (mut rx_descriptors, mut tx_descriptors) = (wanted.rx_descriptors, wanted.tx_descriptors);
@@ -333,7 +338,7 @@ impl Port {
             mtu,
             offloads,
             refused: wanted.offloads - offloads,
-            rss_key_used: rx_queues > 1 && rss_key.is_some(),
+            rss,
         };
         self.configured = Some(configured.clone());
         Ok(configured)

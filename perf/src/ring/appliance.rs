@@ -26,6 +26,7 @@ use baton::driver::lease::{Lease, Turns};
 use baton::driver::mbuf::{Packet, TxAbilities};
 use baton::driver::outbox::Outbox;
 use baton::driver::rings::{self, LivenessEnds, MasterEnds};
+use baton::driver::rss::{Ends, Wish};
 use baton::driver::spreading::SpreadingLcore;
 use baton::driver::{eal, ports};
 use baton::failover::WorkerReport;
@@ -167,8 +168,10 @@ impl Devices {
         clear(&frames)?;
         let (mut opened, mut held) = (Vec::new(), Vec::new());
         let (mut swap_ports, mut swap_wires) = (Vec::new(), Vec::new());
+        // A ring has queues and no hash.
+        let wish = Wish { ends: Ends::Both, key: &MICROSOFT_KEY };
         for (config, number) in checked.ports.iter().zip(0..) {
-            let open = ports::open(eal, PortId(number), config, ports::Queues::both(5), &pool)?;
+            let open = ports::open(eal, PortId(number), config, ports::Queues::both(5), wish, &pool)?;
             let one = split(open).with_context(|| format!("port {}", config.name))?;
             if number != MIRROR.0 {
                 swap_ports.push(one.swap);
