@@ -262,7 +262,7 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "client",
                 "up",
                 "source of TCP and UDP; 2 queues, 128 buckets",
-                "software: it offers no RSS",
+                "rss of server: software: it offers no RSS",
                 "one queue",
             ],
         ),

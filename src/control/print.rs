@@ -274,11 +274,17 @@ impl Display for PortReport {
                 &p.tx_packets,
                 &p.tx_bytes,
                 &p.tx_errors,
-                &p.rss,
+                &p.rss.short(),
                 &p.device,
             ]);
         }
-        write!(f, "{table}")
+        write!(f, "{table}")?;
+        for port in &self.ports {
+            if let Some(why) = &port.rss.why {
+                writeln!(f, "rss of {}: {}: {why}", port.name, port.rss.short())?;
+            }
+        }
+        Ok(())
     }
 }
 

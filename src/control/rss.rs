@@ -33,18 +33,22 @@ pub struct RssReport {
     pub why: Option<String>,
 }
 
+impl RssReport {
+    /// Without the reasons.
+    pub fn short(&self) -> String {
+        let hashes = self.hashes.as_deref().unwrap_or("-");
+        match self.by {
+            SpreadBy::OneQueue => "one queue".to_owned(),
+            SpreadBy::Port => format!("{hashes}; {} queues, {} buckets", self.queues, self.buckets),
+            SpreadBy::Software => "software".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for RssReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let RssReport { by, hashes, queues, buckets, why } = self;
-        match by {
-            SpreadBy::OneQueue => return f.write_str("one queue"),
-            SpreadBy::Port => {
-                let hashes = hashes.as_deref().unwrap_or("-");
-                write!(f, "{hashes}; {queues} queues, {buckets} buckets")?;
-            }
-            SpreadBy::Software => f.write_str("software")?,
-        }
-        why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
+        f.write_str(&self.short())?;
+        self.why.as_ref().map_or(Ok(()), |why| write!(f, ": {why}"))
     }
 }
 

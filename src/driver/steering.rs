@@ -39,25 +39,30 @@ pub fn settle(port: &mut Port, accepted: Accepted, wish: &Wish<'_>, queues: (u16
 }
 
 fn settle_hash(port: &mut Port, asked: &Hash, refused: &mut Vec<String>) -> Result<Hash, String> {
-    let read =
-        |port: &Port| port.rss_hash().map(|hashing| hash_of(&hashing)).map_err(|error| error.to_string());
+    let read = |port: &Port| {
+        port.rss_hash().map(|does| hash_of(&does)).map_err(|error| cannot("what it hashes", "read", &error))
+    };
     let does = read(port);
     // A port that refused the group's key is not given it by another way.
     if asked.key.is_empty() || does.as_ref().is_ok_and(|does| does == asked) {
         return does;
     }
     if let Err(error) = port.set_rss_hash(&hashing(asked)) {
-        refused.push(error.to_string());
+        refused.push(cannot("what it hashes", "set", &error));
     }
     read(port)
 }
 
 fn settle_table(port: &mut Port, queues: u16) -> Result<Vec<u16>, String> {
     // A driver may size its table by the queues that it was configured with.
-    let buckets = port.info().map_err(|error| error.to_string())?.rss.buckets;
-    port.set_rss_table(&table(buckets, queues))
-        .and_then(|()| port.rss_table())
-        .map_err(|error| error.to_string())
+    let buckets = port.info().map_err(|error| cannot("its RSS", "read", &error))?.rss.buckets;
+    port.set_rss_table(&table(buckets, queues)).map_err(|error| cannot("its table", "set", &error))?;
+    port.rss_table().map_err(|error| cannot("its table", "read", &error))
+}
+
+/// As a part of a sentence that names the port.
+fn cannot(what: &str, how: &str, error: &dpdk::Error) -> String {
+    format!("{what} cannot be {how} ({})", error.reason)
 }
 
 fn abilities(has: rss::Abilities) -> Abilities {

@@ -156,3 +156,27 @@ fn a_hash_and_a_table_that_do_not_fit_are_refused_and_change_nothing() {
         assert_eq!(port.rss_hash().unwrap().key.0, wish.key);
     });
 }
+
+#[test]
+fn a_port_that_accepts_a_key_and_keeps_its_own_is_found_out() {
+    // In DPDK 22.11 a bond has a key as long as its members say that theirs are, and `net_null` does not say.
+    let bond = "--vdev=net_bonding0,mode=0,slave=net_null0,slave=net_null1";
+    let devices = ["--lcores=0@0", "--vdev=net_null0", "--vdev=net_null1", bond];
+    with_eal("rss::a_port_that_accepts_a_key_and_keeps_its_own_is_found_out", &devices, |eal| {
+        listen();
+        let pool = pool(&eal);
+        let secrets = Secrets::gather(None).unwrap();
+        let key = secrets.toeplitz.key();
+        let port = open(&eal, "net_bonding0", 2, Wish { ends: Ends::Both, key }, &pool);
+        assert_eq!(port.port.rss_table().unwrap(), table(128, 2));
+        let (report, warned) = if port.port.info().unwrap().rss.key_bytes == 0 {
+            assert!(port.port.rss_hash().unwrap().key.0 != key);
+            ("software: its key is not the group's", 1)
+        } else {
+            assert!(port.port.rss_hash().unwrap().key.0 == key);
+            ("source and destination of TCP and UDP; 2 queues, 128 buckets", 0)
+        };
+        assert_eq!(port.rss.to_string(), report);
+        assert_eq!(said("software distribution").len(), warned);
+    });
+}
