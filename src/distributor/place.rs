@@ -91,8 +91,10 @@ struct Memory {
 pub struct Work {
     /// Flows that it holds now.
     pub flows: u32,
-    /// Packets that came to it since it began.
+    /// Packets that it had to forward since it began: [`Load::received`].
     pub received: u64,
+    /// Packets that it sent: [`Load::completed`].
+    pub completed: u64,
     /// The part of its time that it worked lately, of 1,000.
     pub busy_per_mille: u16,
 }
@@ -101,8 +103,8 @@ pub struct Work {
 #[derive(Clone, Copy, Default)]
 struct Measured {
     received: u64,
-    dropped: u64,
-    packets_per_s: f32,
+    completed: u64,
+    received_per_s: f32,
     completed_per_s: f32,
     at: Instant,
 }
@@ -315,14 +317,14 @@ impl Placer {
     }
 
     /// Reports this worker's load to all that choose, every 10 ms.
-    pub fn report(&mut self, now: Instant, of: Work, counters: &Counters) {
+    pub fn report(&mut self, now: Instant, of: Work) {
         let me = self.me;
         let Some(memory) = &mut self.memory else { return };
         if now < memory.report_at {
             return;
         }
         memory.report_at = now + LOAD_INTERVAL;
-        let load = memory.measured.report(now, of, counters);
+        let load = memory.measured.report(now, of);
         memory.selector.report(now, me, load);
         if memory.waiting.len() < TOLD_WAITING_MAX / 2 {
             memory.waiting.push_back(Told::Load { of: me, load });
@@ -368,23 +370,16 @@ fn signal_of(what: What, key: &Key, shard: ShardId) -> Signal {
 
 impl Measured {
     /// Rates are over about the last second: each report counts for its part of it.
-    fn report(&mut self, now: Instant, of: Work, counters: &Counters) -> Load {
-        let Work { flows, received, busy_per_mille } = of;
-        let drops = Counter::ALL.iter().filter(|counter| counter.is_drop());
-        let dropped = drops.map(|counter| counters.value(*counter)).sum();
+    fn report(&mut self, now: Instant, of: Work) -> Load {
+        let Work { flows, received, completed, busy_per_mille } = of;
         let span = ((now - self.at).micros() as f32 / 1e6).max(1e-6);
         let part = span.min(1.0);
         let of_received = (received - self.received) as f32 / span;
-        let of_dropped = (dropped - self.dropped) as f32 / span;
-        self.packets_per_s += (of_received - self.packets_per_s) * part;
-        self.completed_per_s += ((of_received - of_dropped).max(0.0) - self.completed_per_s) * part;
-        (self.received, self.dropped, self.at) = (received, dropped, now);
-        Load {
-            flows,
-            packets_per_s: self.packets_per_s as u32,
-            received: self.packets_per_s as u32,
-            completed: self.completed_per_s as u32,
-            busy_per_mille,
-        }
+        let of_completed = (completed - self.completed) as f32 / span;
+        self.received_per_s += (of_received - self.received_per_s) * part;
+        self.completed_per_s += (of_completed - self.completed_per_s) * part;
+        (self.received, self.completed, self.at) = (received, completed, now);
+        let (received, completed) = (self.received_per_s as u32, self.completed_per_s as u32);
+        Load { flows, received, completed, busy_per_mille }
     }
 }

@@ -35,11 +35,10 @@ const RATE_PERIOD: Duration = Duration::from_secs(1);
 pub struct Load {
     /// Flows that it holds.
     pub flows: u32,
-    /// Packets that it received in the last second.
-    pub packets_per_s: u32,
-    /// Packets of services that it received in the last second.
+    /// Packets of its flows, and such as would begin one of its flows, that came to it in the last second. What its lcore
+    /// merely hands over to other traffic managers is theirs.
     pub received: u32,
-    /// Of these, those that it forwarded.
+    /// Packets of them that it sent.
     pub completed: u32,
     /// The part of its time that it worked, lately: 0 to 1,000.
     pub busy_per_mille: u16,
@@ -252,7 +251,7 @@ impl Selector {
     /// How many packets per second a connection has.
     fn measure_flows(&mut self, now: Instant) {
         let heard = || self.seats[..usize::from(self.managers)].iter().filter(|seat| seat.is_heard_of(now));
-        let packets: u64 = heard().map(|seat| u64::from(seat.load.packets_per_s)).sum();
+        let packets: u64 = heard().map(|seat| u64::from(seat.load.received)).sum();
         let flows: u64 = heard().map(|seat| u64::from(seat.load.flows)).sum();
         self.packets_per_flow = (packets / flows.max(1)).max(1);
     }
@@ -269,7 +268,7 @@ impl Seat {
 
     /// Times [`ONE`], with what its connections that are too young for its rate will have.
     fn packet_rate(&self, packets_per_flow: u64) -> u64 {
-        u64::from(self.load.packets_per_s) * ONE + self.unseen.saturating_mul(packets_per_flow)
+        u64::from(self.load.received) * ONE + self.unseen.saturating_mul(packets_per_flow)
     }
 
     fn share(&mut self, by: By) -> &mut Share {

@@ -205,7 +205,6 @@ fn note_head<B: Buffer>(
 impl<B: Buffer> Worker<B> {
     /// Handles packets of one queue, or ones that another lcore handed over. Empties `packets`.
     pub fn handle_burst<I: Io<Buf = B> + Tell>(&mut self, now: Instant, packets: &mut Vec<B>, io: &mut I) {
-        self.received += packets.len() as u64;
         if self.origin == Origin::Port {
             self.counters.add(Counter::RxPackets, packets.len() as u64);
         }
@@ -222,7 +221,7 @@ impl<B: Buffer> Worker<B> {
             let count = packets.len().min(BURST_MAX);
             let mut leaving = packets.drain(..count);
             let mut any_wide = false;
-            let mut decided = 0;
+            let (mut decided, mut unusual) = (0, 0);
             // Each stage is a block behind the one before: so what waits for memory is spread over the burst.
             for block in 0..count.div_ceil(BLOCK) + 2 {
                 let gone = count - leaving.len();
@@ -254,6 +253,7 @@ impl<B: Buffer> Worker<B> {
                     for note in block_of(&mut notes, block - 2, count) {
                         let Some(packet) = leaving.next() else { break };
                         if let Some(packet) = self.forward_noted(&turn, note, packet, io) {
+                            unusual += 1;
                             self.handle_unusual(&turn, note, packet, io);
                         }
                     }
@@ -263,8 +263,15 @@ impl<B: Buffer> Worker<B> {
                 }
             }
             self.coming.clear();
+            self.note_forwarded(count - unusual);
         }
         self.notes = notes;
+    }
+
+    /// So many packets came and were sent.
+    fn note_forwarded(&mut self, count: usize) {
+        self.received += count as u64;
+        self.completed += count as u64;
     }
 
     /// Takes note of a packet that no flow is known for, if it may begin one.
@@ -287,9 +294,14 @@ impl<B: Buffer> Worker<B> {
         let packet = match self.make_noted(turn.now, note.coming) {
             Some(Ok(flow)) => {
                 let note = Note { candidate: Candidate::new(flow, Direction::FromClient), ..*note };
-                self.forward_noted(turn, &note, packet, io)
+                let rest = self.forward_noted(turn, &note, packet, io);
+                self.note_forwarded(usize::from(rest.is_none()));
+                rest
             }
-            Some(Err(counter)) => return self.counters.bump(counter),
+            Some(Err(counter)) => {
+                self.received += 1;
+                return self.counters.bump(counter);
+            }
             None => Some(packet),
         };
         if let Some(packet) = packet {

@@ -125,8 +125,10 @@ pub struct Worker<B: Buffer> {
     /// Sequence numbers of connections whose keys are remembered.
     watched: Watched,
     busy_per_mille: u16,
-    /// Packets that came so far.
+    /// Packets that this worker had to forward so far, as a traffic manager.
     received: u64,
+    /// Packets of services that it sent.
+    completed: u64,
     /// A role that was taken and not said, since others have to hear of keys first.
     uninstalled: Option<u64>,
     /// What packets are compared with, made of the link addresses.
@@ -222,6 +224,7 @@ impl<B: Buffer> Worker<B> {
             placer,
             busy_per_mille: 0,
             received: 0,
+            completed: 0,
             uninstalled: None,
             origin: Origin::Port,
             reassembly: Reassembly::new(
@@ -296,10 +299,11 @@ impl<B: Buffer> Worker<B> {
                 self.flushed = false;
             }
             Command::Neighbour { hop, link } => {
-                let counters = &self.counters;
-                self.adjacencies.learn(hop, link, |WaitingPacket { mut packet, class }| match link {
+                let Worker { counters, completed, adjacencies, .. } = self;
+                adjacencies.learn(hop, link, |WaitingPacket { mut packet, class }| match link {
                     Some(link) => {
                         packet.head_mut()[..6].copy_from_slice(&link);
+                        *completed += u64::from(class == TxClass::Service);
                         io.send(hop.port, packet, class);
                     }
                     None => counters.bump(Counter::DropNeighbour),
@@ -353,9 +357,9 @@ impl<B: Buffer> Worker<B> {
             self.report_sync(now);
         }
         self.report_flushed();
-        let (flows, received) = (self.flows.table.len() as u32, self.received);
-        let work = Work { flows, received, busy_per_mille: self.busy_per_mille };
-        self.placer.report(now, work, &self.counters);
+        let Worker { received, completed, busy_per_mille, .. } = *self;
+        let flows = self.flows.table.len() as u32;
+        self.placer.report(now, Work { flows, received, completed, busy_per_mille });
         let all_told = self.placer.poll(now, io);
         self.say_installed(all_told);
     }
@@ -428,6 +432,7 @@ impl<B: Buffer> Worker<B> {
         match self.adjacencies.resolve(now, adjacency) {
             Resolution::Known(link) => {
                 packet.head_mut()[..6].copy_from_slice(&link);
+                self.completed += u64::from(class == TxClass::Service);
                 io.send(hop.port, packet, class);
             }
             Resolution::Unknown { ask } => {

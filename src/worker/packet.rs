@@ -86,6 +86,7 @@ impl<B: Buffer> Worker<B> {
         shard: ShardId,
         io: &mut I,
     ) {
+        self.received += 1;
         // A later fragment has its ports from the first one, and nothing else: it neither changes a flow's state nor
         // begins a flow.
         let is_later = parsed.notes.has(Notes::FRAGMENT_LATER);

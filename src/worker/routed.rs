@@ -32,6 +32,7 @@ impl<B: Buffer> Worker<B> {
         // It need not go with a shard that moves: nothing is known of it there.
         let owner = owner_of(shard, self.workers);
         if owner == self.id {
+            self.received += 1;
             self.route(now, packet, parsed, io);
         } else {
             self.pass_on(owner, packet, Handed::Plain, io);

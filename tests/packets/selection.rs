@@ -137,6 +137,47 @@ fn completion_rate_prefers_who_drops_least() {
     assert_eq!(gained[2], 0, "{gained:?}");
 }
 
+/// A connection of each worker, with packets that come in by one port of which one worker alone has the queue: it hands over
+/// what the others' are.
+fn one_receives(workers: &mut Workers, receiver: usize, rounds: usize, each: &[(u16, usize, usize)]) {
+    for _ in 0..rounds {
+        for (port, sound, strays) in each {
+            for _ in 0..*sound {
+                let packet = from_client(*port, HASHED, 80, Some(ACK));
+                assert_eq!(workers.handle_at(receiver, CLIENT_PORT, &packet.bytes()).len(), 1);
+            }
+            for _ in 0..*strays {
+                let stray = from_client(*port, HASHED, 81, Some(ACK));
+                assert_eq!(workers.handle_at(receiver, CLIENT_PORT, &stray.bytes()).len(), 0);
+            }
+        }
+        workers.pass(10);
+    }
+}
+
+#[test]
+fn packets_that_a_worker_hands_over_do_not_count_for_its_packet_rate() {
+    let mut workers = Workers::new(3, chosen(ChosenMethod::PacketRate), |_| {});
+    let ports: Vec<_> = workers.fill(1, 10).into_iter().map(|port| (port, 1, 0)).collect();
+    one_receives(&mut workers, 0, 100, &ports);
+    let before = workers.flows();
+    workers.open_many(FULL_NAT, 2000..2012);
+    let gained = workers.gained(&before);
+    assert_eq!(gained[1], 0, "{gained:?}");
+    about(&gained, &[6, 0, 6], 4);
+}
+
+#[test]
+fn packets_that_a_worker_hands_over_do_not_count_for_its_completion_rate() {
+    let mut workers = Workers::new(3, chosen(ChosenMethod::CompletionRate), |_| {});
+    let ports = [0, 1, 2].map(|worker| workers.fill(worker, 1)[0]);
+    // The last one drops all of its own, which are few of those that come in by it; the second one the smallest part.
+    one_receives(&mut workers, 2, 100, &[(ports[0], 10, 5), (ports[1], 20, 5), (ports[2], 0, 5)]);
+    let before = workers.flows();
+    workers.open_many(FULL_NAT, 2000..2040);
+    assert_eq!(workers.gained(&before), [0, 40, 0]);
+}
+
 /// With this DSCP.
 fn marked(packet: &Packet, dscp: u8) -> Vec<u8> {
     let mut frame = packet.bytes();

@@ -75,8 +75,8 @@ fn busy(busy_per_mille: u16) -> Load {
     Load { busy_per_mille, ..Load::default() }
 }
 
-fn packets(flows: u32, packets_per_s: u32) -> Load {
-    Load { flows, packets_per_s, ..Load::default() }
+fn packets(flows: u32, received: u32) -> Load {
+    Load { flows, received, ..Load::default() }
 }
 
 fn completed(received: u32, completed: u32) -> Load {
@@ -92,10 +92,7 @@ fn counts(chosen: &[u16], managers: usize) -> Vec<usize> {
 fn round_robin_takes_turns_whatever_is_reported() {
     let mut case = Case::plain(3);
     assert_eq!(case.times(4, ChosenMethod::RoundRobin), [0, 1, 2, 0]);
-    case.report(
-        1,
-        Load { flows: 1000, packets_per_s: 1000, received: 9, completed: 0, busy_per_mille: 1000 },
-    );
+    case.report(1, Load { flows: 1000, received: 1000, completed: 0, busy_per_mille: 1000 });
     case.now = at(5000);
     assert_eq!(case.times(4, ChosenMethod::RoundRobin), [1, 2, 0, 1]);
     // Other methods' turns are their own.
@@ -225,10 +222,7 @@ fn equals_are_chosen_in_turn() {
         for round in 1..=100 {
             case.now = at(round * 10);
             for manager in 0..4 {
-                case.report(
-                    manager,
-                    Load { flows: 5, packets_per_s: 10, received: 4, completed: 3, busy_per_mille: 7 },
-                );
+                case.report(manager, Load { flows: 5, received: 10, completed: 8, busy_per_mille: 7 });
             }
             let mut four = case.times(4, method);
             four.sort_unstable();
@@ -360,8 +354,7 @@ fn who_has_not_reported_for_a_second_is_passed_over() {
         let mut case = Case::plain(3);
         case.report(0, flows(0));
         case.now = at(999);
-        let worse =
-            Load { flows: 9000, packets_per_s: 9000, received: 9, completed: 0, busy_per_mille: 1000 };
+        let worse = Load { flows: 9000, received: 9000, completed: 0, busy_per_mille: 1000 };
         case.report(1, worse);
         case.report(2, worse);
         assert!(case.times(3000, method).contains(&0), "{method:?}: it counts for a second");
@@ -404,9 +397,8 @@ fn whatever_is_reported_the_answer_is_a_manager_that_serves_the_packet() {
                     let mut any = |max| if rng.u8(..8) == 0 { u32::MAX } else { rng.u32(..max) };
                     let load = Load {
                         flows: any(1000),
-                        packets_per_s: any(100_000),
-                        received: any(1000),
-                        completed: any(1000),
+                        received: any(100_000),
+                        completed: any(100_000),
                         busy_per_mille: any(1001) as u16,
                     };
                     case.report(rng.u16(..managers as u16), load);
