@@ -114,7 +114,8 @@ pub const KEYS_SWEPT_MAX: u32 = 32;
 pub const NAMED_MAX: usize = 128;
 
 /// What an lcore has to tell the others and could not yet. Of what packets lead to nothing waits: they are dropped and
-/// counted. When it is full, ends of flows and records of peers wait.
+/// counted. When it is full, ends of flows wait, and frames of peers are dropped and counted, and come again. Only what
+/// cannot wait goes beyond it, and takes memory: ends of flows that came with a shard and are not taken in.
 pub const TOLD_WAITING_MAX: usize = 8192;
 
 /// Handshake messages of one port that are looked at in a second. More are dropped and counted.

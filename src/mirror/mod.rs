@@ -127,7 +127,7 @@ pub enum Frame {
     Taken,
     /// It was opened, but its sender may not lead: its records were not applied.
     WrongTerm,
-    /// It was refused, and counted.
+    /// It was refused, or a part of it was applied and the rest has to come again: to be counted.
     Dropped(Counter),
 }
 
@@ -486,6 +486,10 @@ impl Mirror {
                 Parsed::Refused(reason) => Applied::Refused(reason),
             };
             stream.statistics.records_received += 1;
+            if applied == Applied::Later {
+                // The frame is not acknowledged, so it is said again.
+                return Frame::Dropped(Counter::DropTellFull);
+            }
             if let Applied::Refused(why) = applied {
                 counters.bump(refusal_counter(why));
                 if refused == 0 {

@@ -26,6 +26,8 @@ pub trait Effects {
     fn changed(&mut self, flows: &mut Flows, flow: FlowIndex);
     /// A flow was removed from this place.
     fn removed(&mut self, flows: &mut Flows, place: FlowIndex, flow: &Flow);
+    /// Whether one more flow can be removed now. Asked where a record removes any number of them.
+    fn may_remove(&self) -> bool;
 }
 
 /// What became of a record.
@@ -37,6 +39,8 @@ pub enum Applied {
     Stale,
     /// It could not be applied.
     Refused(Refusal),
+    /// A part of it was applied; the rest when it comes again.
+    Later,
 }
 
 /// Which flows the current walk has named, and which have ended lately.
@@ -274,6 +278,9 @@ impl Received {
             if !self.is_named(index, mark)
                 && flows.table.hot(index).is_some_and(|hot| shards.has(hot.shard()))
             {
+                if !effects.may_remove() {
+                    return Applied::Later;
+                }
                 remove(flows, index, effects);
             }
         }
@@ -311,3 +318,7 @@ fn made_from(shard: ShardId, state: &FlowState) -> Flow {
         ..Flow::new(state.client, state.server, state.tcp)
     }
 }
+
+#[cfg(test)]
+#[path = "receiver_tests.rs"]
+mod tests;

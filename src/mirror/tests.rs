@@ -37,6 +37,9 @@ impl Effects for Anything {
     fn made(&mut self, _: &mut Flows, _: FlowIndex) {}
     fn changed(&mut self, _: &mut Flows, _: FlowIndex) {}
     fn removed(&mut self, _: &mut Flows, _: FlowIndex, _: &Flow) {}
+    fn may_remove(&self) -> bool {
+        true
+    }
 }
 
 struct Worker {

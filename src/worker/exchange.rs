@@ -20,6 +20,9 @@ use crate::worker::state::Applier;
 /// Frames that a worker writes in one turn; more wait for the next.
 const FRAMES_PER_TURN: usize = 32;
 
+/// Flows that begin or end by one record: it makes one, whose keys two others may have had.
+const FLOWS_PER_RECORD_MAX: usize = 3;
+
 const UDP_HEADER_LEN: usize = 8;
 
 impl<B: Buffer> Worker<B> {
@@ -31,7 +34,7 @@ impl<B: Buffer> Worker<B> {
         io: &mut I,
     ) {
         // Its sender takes it for lost, and says the newest again: by then others will have heard of these keys.
-        if !self.placer.can_wait(RECORDS_PER_FRAME_MAX) {
+        if !self.placer.can_wait(FLOWS_PER_RECORD_MAX * RECORDS_PER_FRAME_MAX) {
             return self.counters.bump(Counter::DropTellFull);
         }
         let (from, to) = (parsed.payload_offset(), parsed.end());

@@ -246,4 +246,8 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
             flows.rest(self.now, flow.shard, &flow.server);
         }
     }
+
+    fn may_remove(&self) -> bool {
+        self.placer.can_wait(1)
+    }
 }

@@ -43,11 +43,25 @@ impl Moves {
         self.master.ask(&[(shard, WorkerId(rng.u16(0..self.workers)))]).is_ok()
     }
 
+    /// A shard is wanted at this worker.
+    pub fn ask(&mut self, shard: ShardId, to: WorkerId) {
+        self.master.ask(&[(shard, to)]).expect("it can be moved");
+    }
+
+    /// The appliance leads, or does so no more.
+    pub fn take_role(&mut self, leads: bool) {
+        self.master.handle_role(leads);
+    }
+
     /// The master's turn, perhaps.
     pub fn turn(&mut self, rng: &mut Rng) {
         if rng.bool() {
-            return;
+            self.turn_now();
         }
+    }
+
+    /// The master's turn.
+    pub fn turn_now(&mut self) {
         for (worker, event) in self.said.drain(..) {
             self.master.handle_event(worker, event);
         }

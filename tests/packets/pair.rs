@@ -13,7 +13,7 @@ use crate::bench::*;
 
 pub const MIRROR_PORT: PortId = PortId(2);
 
-fn member(node: u16) -> MemberInfo {
+fn member(node: u16, workers: u16) -> MemberInfo {
     MemberInfo {
         group: GroupId(0),
         node: NodeId(node),
@@ -21,7 +21,7 @@ fn member(node: u16) -> MemberInfo {
         version_min: 1,
         version_max: 1,
         capabilities: 0,
-        workers: 1,
+        workers,
         shards: 256,
         hash_keys: 0,
         udp_port: 0,
@@ -31,9 +31,14 @@ fn member(node: u16) -> MemberInfo {
 
 /// One session, as each side sees it.
 pub fn sessions() -> (Arc<Session>, Arc<Session>) {
+    sessions_of([1, 1])
+}
+
+/// The same between members with so many workers.
+pub fn sessions_of(workers: [u16; 2]) -> (Arc<Session>, Arc<Session>) {
     let key = Key::generate().expect("entropy");
-    let mut a = Handshake::new(&key, member(1), NodeId(2));
-    let mut b = Handshake::new(&key, member(2), NodeId(1));
+    let mut a = Handshake::new(&key, member(1, workers[0]), NodeId(2));
+    let mut b = Handshake::new(&key, member(2, workers[1]), NodeId(1));
     let hello = a.poll(Instant::ZERO, true).expect("a hello");
     let Handled::Reply(answer) = b.handle_hello(Instant::ZERO, &hello) else { panic!("an answer") };
     let Handled::Completed(ours) = a.handle_answer(&answer) else { panic!("a session") };

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use baton::base::counters::Counter;
-use baton::base::ids::PortId;
+use baton::base::ids::{PortId, ShardId, WorkerId};
 use baton::base::io::TxClass;
 use baton::base::rng::Rng;
 use baton::config::checked::{Checked, Method};
@@ -14,9 +14,10 @@ use baton::distributor::tell::Told;
 use baton::driver::memory::PlainBuffer;
 use baton::flow::Key;
 use baton::worker::Origin;
-use baton::worker::message::{Command, Role};
+use baton::worker::message::{Command, Event, Role};
 
 use crate::bench::*;
+use crate::moves::Moves;
 
 /// A virtual server whose sources are translated, and one whose are not; neither waits for a peer.
 pub const FULL_NAT: &str = "10.1.0.101";
@@ -31,12 +32,24 @@ pub struct Workers {
     told: Vec<VecDeque<Told>>,
     sent: Vec<Sent>,
     rng: Rng,
+    /// Shards that move, as tests say.
+    pub moves: Moves,
+    /// What each has said of other things.
+    pub said: Vec<(usize, Event)>,
 }
 
 impl Workers {
     /// So many, that all lead, where all virtual servers but the hashed one select by this.
     pub fn new(count: u16, method: Method, edit: impl FnOnce(&mut Checked)) -> Workers {
-        let mut checked = snapshot(1).checked.clone();
+        let mut workers = Workers::of_node(1, count, method, edit);
+        workers.command(&Command::Role { epoch: 1, role: Role::Active, term: TERM });
+        workers.benches.iter_mut().for_each(|bench| bench.worker.set_serves(true));
+        workers
+    }
+
+    /// The same of a node that has no role yet.
+    pub fn of_node(node: u16, count: u16, method: Method, edit: impl FnOnce(&mut Checked)) -> Workers {
+        let mut checked = snapshot(node).checked.clone();
         checked.lcores.workers = vec![checked.lcores.workers[0].clone(); usize::from(count)];
         for server in &mut checked.virtual_servers {
             server.select = if server.name == "alone" { server.select } else { method };
@@ -48,8 +61,6 @@ impl Workers {
         let bench = |id| {
             let mut bench = Bench::of(Arc::clone(&snapshot), id, count);
             bench.know_neighbours();
-            bench.command(Command::Role { epoch: 1, role: Role::Active, term: TERM });
-            bench.worker.set_serves(true);
             bench
         };
         Workers {
@@ -58,14 +69,58 @@ impl Workers {
             told: (0..count).map(|_| VecDeque::new()).collect(),
             sent: Vec::new(),
             rng: Rng::with_seed(3),
+            moves: Moves::new(count, 0, Vec::new()),
+            said: Vec::new(),
         }
+    }
+
+    /// All of them hear this.
+    pub fn command(&mut self, command: &Command) {
+        self.benches.iter_mut().for_each(|bench| bench.command(command.clone()));
+    }
+
+    /// A shard goes to another worker, while between any two steps of it something else happens.
+    pub fn move_shard(&mut self, shard: ShardId, to: u16, mut meanwhile: impl FnMut(&mut Workers)) {
+        self.moves.ask(shard, WorkerId(to));
+        self.settle_moves(&mut meanwhile);
+    }
+
+    /// Until no shard is on its way.
+    pub fn settle_moves(&mut self, mut meanwhile: impl FnMut(&mut Workers)) {
+        for _ in 0..1000 {
+            if !self.moves.is_busy() {
+                return;
+            }
+            self.moves.turn_now();
+            for number in 0..self.benches.len() {
+                self.turn(number, Origin::Worker, Vec::new());
+            }
+            self.settle();
+            meanwhile(self);
+        }
+        panic!("a shard does not come to its new owner");
     }
 
     /// A frame comes in by this worker, and all is done that follows. What leaves for the ends.
     pub fn handle_at(&mut self, receiver: usize, port: PortId, frame: &[u8]) -> Vec<Sent> {
         self.turn(receiver, Origin::Port, vec![frame_received(port, frame)]);
         self.settle();
-        self.sent.drain(..).filter(|sent| sent.class == TxClass::Service).collect()
+        self.take_sent(TxClass::Service)
+    }
+
+    /// The same, but what leaves waits to be taken.
+    pub fn receive(&mut self, port: PortId, frame: &[u8]) {
+        let receiver = self.rng.usize(0..self.benches.len());
+        self.turn(receiver, Origin::Port, vec![frame_received(port, frame)]);
+        self.settle();
+    }
+
+    /// What was sent in this name.
+    pub fn take_sent(&mut self, class: TxClass) -> Vec<Sent> {
+        let sent = std::mem::take(&mut self.sent);
+        let (of_class, others) = sent.into_iter().partition(|sent| sent.class == class);
+        self.sent = others;
+        of_class
     }
 
     /// Which worker has a flow of this key; it has to be one at most.
@@ -74,6 +129,11 @@ impl Workers {
         let holders: Vec<usize> = (0..self.benches.len()).filter(|n| has(&self.benches[*n])).collect();
         assert!(holders.len() <= 1, "{key} is with {holders:?}");
         holders.first().copied()
+    }
+
+    /// What this worker was told and has not heard: for tests to keep back.
+    pub fn unheard(&mut self, number: usize) -> &mut VecDeque<Told> {
+        &mut self.told[number]
     }
 
     /// Every lcore hears this.
@@ -103,9 +163,18 @@ impl Workers {
         for told in self.told[number].drain(..) {
             bench.worker.hear(bench.now, &told);
         }
+        for command in self.moves.commands[number].drain(..) {
+            bench.command(Command::Move(command));
+        }
         bench.worker.set_origin(origin);
         bench.worker.handle_burst(bench.now, &mut packets, &mut bench.io);
         bench.worker.poll(bench.now, &mut bench.io);
+        for event in bench.events() {
+            match event {
+                Event::Move(event) => self.moves.said.push_back((WorkerId(number as u16), event)),
+                event => self.said.push((number, event)),
+            }
+        }
         self.sent.extend(bench.take_sent());
         for told in std::mem::take(&mut bench.io.told) {
             for (_, ring) in self.told.iter_mut().enumerate().filter(|(other, _)| *other != number) {
