@@ -39,6 +39,11 @@ impl Named {
         })
     }
 
+    /// Whether one of them may lead a packet to another shard than this.
+    pub fn may_lead_past(&self, key: &Key, shard: ShardId) -> bool {
+        self.0.iter().any(|of| of.shard != shard && of.shape.of(key) == of.key)
+    }
+
     /// Whether it is one of them that leads a packet to this shard.
     pub fn leads(&self, key: &Key, shard: ShardId) -> bool {
         self.0.iter().any(|of| of.shard == shard && of.shape.of(key) == of.key)

@@ -236,6 +236,12 @@ impl Placer {
         if is_named { of_worker().unwrap_or(shard) } else { shard }
     }
 
+    /// Whether packets of a flow of this shard may find it only if this key is remembered: its hash, which leads to `natural`, or a
+    /// configured key may lead elsewhere.
+    pub fn has_to_remember(&self, key: &Key, natural: ShardId, shard: ShardId) -> bool {
+        natural != shard || self.memory.as_ref().is_some_and(|memory| memory.named.may_lead_past(key, shard))
+    }
+
     /// Whether a packet's signals can all be told at once.
     pub fn has_room(&self, io: &impl Tell) -> bool {
         let Some(memory) = &self.memory else { return true };

@@ -172,12 +172,14 @@ impl<B: Buffer> Worker<B> {
         if stands_by
             && (self.mirror.is_told(flow.shard) || self.mirror.buries(flow.shard, &flow.client, flow.changed))
         {
+            self.forget_keys_of_none(now, flow);
             return false;
         }
         for key in [&flow.client, &flow.server] {
             let Some((place, _)) = self.flows.table.lookup(key) else { continue };
             let known = self.flows.table.changed(place).unwrap_or_default();
             if stands_by || known >= flow.changed {
+                self.forget_keys_of_none(now, flow);
                 return false;
             }
             self.mirror.flow_left(now, flow.shard, place);
@@ -191,7 +193,7 @@ impl<B: Buffer> Worker<B> {
         let flags = flow.flags.without(FlowFlags::HELD).with(FlowFlags::MOVING);
         let Insert::Done(place) = self.flows.table.insert(&Flow { flags, ..*flow }) else {
             self.counters.bump(Counter::FlowsNotMoved);
-            self.forget_keys(now, flow);
+            self.forget_keys_of_none(now, flow);
             return false;
         };
         let Worker { flows, tables, toeplitz, placer, counters, adjacencies, counts, events, .. } = self;
@@ -214,6 +216,15 @@ impl<B: Buffer> Worker<B> {
         }
         self.mirror.flow_came(now, flow.shard, place, flags, moved.known, holding);
         true
+    }
+
+    /// A flow that came is not taken in: its keys are forgotten, but for those that a flow has that is here.
+    fn forget_keys_of_none(&mut self, now: Instant, flow: &Flow) {
+        if flow.flags.contains(FlowFlags::REMEMBERED) {
+            let mut keys = self.keys_elsewhere(flow);
+            keys.retain(|key| self.flows.table.lookup(key).is_none());
+            self.placer.forget(now, &keys, flow.shard);
+        }
     }
 
     fn take_rest(&mut self, now: Instant, rest: &Rest) {

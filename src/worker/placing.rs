@@ -14,7 +14,7 @@ use crate::base::ids::ShardId;
 use crate::base::io::Io;
 use crate::base::time::Instant;
 use crate::distributor::classify::shard_of;
-use crate::distributor::place::Place;
+use crate::distributor::place::{Place, Placer};
 use crate::distributor::services::Services;
 use crate::distributor::store::Store;
 use crate::distributor::tell::{Tell, Told};
@@ -193,9 +193,10 @@ impl<B: Buffer> Worker<B> {
         }
     }
 
-    /// The keys of a flow that their hashes do not lead to its shard.
+    /// The keys of a flow that neither their hashes nor what is configured leads to its shard for sure.
     pub(super) fn keys_elsewhere(&self, flow: &Flow) -> ArrayVec<Key, 2> {
-        keys_elsewhere(flow.shard, [&flow.client, &flow.server], &self.tables.services, &self.toeplitz)
+        let keys = [&flow.client, &flow.server];
+        keys_elsewhere(&self.placer, flow.shard, keys, &self.tables.services, &self.toeplitz)
     }
 
     /// Remembers a new flow's keys, where that is needed, before its first packet leaves; whether it was. If there is no room
@@ -238,14 +239,16 @@ impl<B: Buffer> Worker<B> {
     }
 }
 
-/// Those keys of a flow that their hashes do not lead to its shard.
+/// Those keys of a flow that neither their hashes nor what is configured leads to its shard for sure.
 pub(super) fn keys_elsewhere(
+    placer: &Placer,
     shard: ShardId,
     keys: [&Key; 2],
     services: &Services,
     toeplitz: &Toeplitz,
 ) -> ArrayVec<Key, 2> {
-    keys.into_iter().copied().filter(|key| shard_of(key, services, toeplitz) != shard).collect()
+    let is_elsewhere = |key: &Key| placer.has_to_remember(key, shard_of(key, services, toeplitz), shard);
+    keys.into_iter().copied().filter(is_elsewhere).collect()
 }
 
 /// The DSCP of an IP packet (RFC 2474): the upper six bits of type of service or traffic class.

@@ -167,14 +167,15 @@ impl<B, F: FnMut(NextHop)> Applier<'_, B, F> {
     }
 
     fn keys_elsewhere(&self, flow: &Flow) -> ArrayVec<Key, 2> {
-        keys_elsewhere(flow.shard, [&flow.client, &flow.server], &self.tables.services, self.toeplitz)
+        let keys = [&flow.client, &flow.server];
+        keys_elsewhere(self.placer, flow.shard, keys, &self.tables.services, self.toeplitz)
     }
 
     /// The packets of both directions of a flow find their way to its shard: by hash or, where keys are remembered, by the
     /// connection store. A source-NAT port is always of its flow's shard.
     fn belongs(&self, shard: ShardId, client: &Key, server: &Key) -> bool {
         let services = &self.tables.services;
-        let elsewhere = keys_elsewhere(shard, [client, server], services, self.toeplitz);
+        let elsewhere = keys_elsewhere(self.placer, shard, [client, server], services, self.toeplitz);
         let is_full_nat = services.whose(&server.dst) == Some(Whose::SourceNat);
         elsewhere.is_empty() || (self.placer.is_in_use() && !(is_full_nat && elsewhere.contains(server)))
     }

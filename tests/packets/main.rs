@@ -9,6 +9,7 @@ mod first;
 mod fragments;
 mod group;
 mod mirrored;
+mod moved;
 mod moves;
 mod named;
 mod pair;

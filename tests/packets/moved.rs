@@ -1,0 +1,175 @@
+//! Shards that went from worker to worker: what becomes of configured keys that lead there, and of all that moved when the
+//! other member takes over (REQ E1, D10, A1).
+
+use baton::base::counters::Counter;
+use baton::base::ids::ShardId;
+use baton::base::io::TxClass;
+use baton::base::time::Duration;
+use baton::config::checked::{Checked, ChosenMethod, HashMethod, Method, NamedKey, Protocol};
+use baton::distributor::shape::Shape;
+use baton::flow::FlowIndex;
+use baton::worker::message::Command;
+
+use crate::bench::*;
+use crate::group::Group;
+use crate::workers::*;
+
+/// A client's port, and its connection's packet as the server got it.
+type Opened = (u16, Packet);
+
+fn opened(workers: &mut Workers, to: &str, ports: std::ops::Range<u16>) -> Vec<Opened> {
+    ports.clone().zip(workers.open_many(to, ports)).collect()
+}
+
+/// Both directions of each connection pass, whichever workers they come by, as they did before.
+#[track_caller]
+fn all_pass(workers: &mut Workers, to: &str, opened: &[Opened]) {
+    for (port, at_server) in opened {
+        let sent = workers.handle(SERVER_PORT, &at_server.answer(Some(ACK)).bytes());
+        assert_eq!(sent.len(), 1, "the answer to {port}");
+        assert_eq!(only(&sent, CLIENT_PORT, TxClass::Service).to.1, *port);
+        let sent = workers.handle(CLIENT_PORT, &from_client(*port, to, 80, Some(ACK)).bytes());
+        assert_eq!(sent.len(), 1, "{port}");
+        assert_eq!(only(&sent, SERVER_PORT, TxClass::Service).from, at_server.from);
+    }
+    assert_eq!(workers.count(Counter::DropNoFlow), 0);
+}
+
+fn naming(checked: &mut Checked) {
+    let address = FULL_NAT.parse().expect("an address");
+    let manager = baton::base::ids::WorkerId(2);
+    checked.distributor.keys = vec![NamedKey { address, port: Some(80), protocol: Protocol::Tcp, manager }];
+}
+
+/// The shard that the configured key leads to.
+fn shard_of_key(workers: &Workers) -> ShardId {
+    let bench = &workers.benches[0];
+    let store = bench.worker.placer_store().expect("a store");
+    let mut known = store.entries(bench.now, 0, store.capacity());
+    known.find(|known| known.shape == Shape::Service).expect("the key").shard
+}
+
+/// The key goes along with its shard: what is new then goes to that shard's new owner. Connections that are there stay, those
+/// of other shards of the worker that was named with it.
+#[test]
+fn a_moved_shard_takes_its_named_key_along_and_nothing_is_lost() {
+    for method in [Method::Hash(HashMethod::Source), Method::Chosen(ChosenMethod::RoundRobin)] {
+        let mut workers = Workers::new(3, method, naming);
+        // So many that some have the shard of their hash.
+        let before = opened(&mut workers, FULL_NAT, 2000..4000);
+        assert_eq!(workers.flows(), [0, 0, 2000]);
+        let shard = shard_of_key(&workers);
+        let (mut came, mut left) = (0, 0);
+        let mut some = before.iter().cycle();
+        workers.move_shard(shard, 0, |workers| {
+            for (port, at_server) in some.by_ref().take(50) {
+                let ack = from_client(*port, FULL_NAT, 80, Some(ACK));
+                left += workers.handle(CLIENT_PORT, &ack.bytes()).len();
+                left += workers.handle(SERVER_PORT, &at_server.answer(Some(ACK)).bytes()).len();
+                came += 2;
+            }
+        });
+        assert_eq!((workers.count(Counter::ShardsMoved), left), (1, came), "{method:?}");
+        all_pass(&mut workers, FULL_NAT, &before);
+        let flows = workers.flows();
+        assert!(flows[0] > 0 && flows[2] > 1900, "{flows:?}");
+        let after = opened(&mut workers, FULL_NAT, 5000..5100);
+        assert_eq!(workers.gained(&flows), [100, 0, 0], "{method:?}");
+        all_pass(&mut workers, FULL_NAT, &after);
+        // And back.
+        workers.move_shard(shard, 2, |_| ());
+        all_pass(&mut workers, FULL_NAT, &before);
+        all_pass(&mut workers, FULL_NAT, &after);
+        let flows = workers.flows();
+        opened(&mut workers, FULL_NAT, 6000..6100);
+        assert_eq!(workers.gained(&flows), [0, 0, 100], "{method:?}");
+    }
+}
+
+/// Shards with flows go to other workers, and then the other member takes over, which has another number of workers.
+#[test]
+fn flows_of_moved_shards_live_on_at_the_member_that_takes_over() {
+    for (method, name, late) in [
+        (Method::Hash(HashMethod::Source), false, false),
+        (Method::Chosen(ChosenMethod::RoundRobin), false, false),
+        (Method::Chosen(ChosenMethod::RoundRobin), false, true),
+        (Method::Chosen(ChosenMethod::LeastConnections), true, true),
+    ] {
+        let edit = move |side: usize, checked: &mut Checked| {
+            checked.distributor.remembers = name || !method.is_hash();
+            checked.flows.tcp_established_timeout = Duration::from_secs(600);
+            if name {
+                naming(checked);
+                // The standby has one worker less.
+                checked.distributor.keys[0].manager.0 -= side as u16;
+            }
+        };
+        let mut group = Group::in_sync([3, 2], method, edit);
+        let mut connections = opened(group.leader(), FULL_NAT, 2000..2600);
+        group.exchange(100);
+        for (port, to) in [(2000, 1), (2100, 0), (2200, 2), (2300, 0), (2400, 1), (2500, 2)] {
+            let leader = group.leader();
+            let shard = shard_with(leader, port);
+            let owner = |bench: &Bench| bench.worker.flows().owned().has(shard);
+            if !owner(&leader.benches[to]) {
+                leader.moves.ask(shard, baton::base::ids::WorkerId(to as u16));
+            }
+            group.settle_moves();
+            let from = 3000 + port - 2000;
+            connections.extend(opened(group.leader(), FULL_NAT, from..from + 20));
+            all_pass(group.leader(), FULL_NAT, &connections);
+            group.exchange(20);
+        }
+        let moved = [Counter::ShardsMoved, Counter::FlowsMoved].map(|counter| group.leader().count(counter));
+        assert!(moved[0] >= 3 && moved[1] >= 3, "{method:?}: {moved:?}");
+        assert_eq!(group.standby().flows().iter().sum::<u64>(), connections.len() as u64);
+        group.change_roles();
+        all_pass(group.leader(), FULL_NAT, &connections);
+        let new = opened(group.leader(), FULL_NAT, 5000..5200);
+        all_pass(group.leader(), FULL_NAT, &new);
+        // The former leader sends the shards home, some of whose flows have ended, and leads again.
+        group.pass_hour();
+        for bench in &mut group.leader().benches {
+            (0..300).for_each(|place| bench.command(Command::Expire { flow: FlowIndex(place) }));
+        }
+        group.exchange_while_masters_rest(1);
+        let leader = group.leader();
+        connections.extend(new);
+        let before = connections.len();
+        connections.retain(|(port, _)| has_flow(leader, *port));
+        assert!(connections.len() < before / 2 && connections.len() > 20, "{}", connections.len());
+        if late {
+            // By then the leader has named all that it has.
+            group.exchange_while_masters_rest(500);
+        }
+        group.settle_moves();
+        group.exchange(500);
+        let left = group.leader().flows().iter().sum::<u64>();
+        assert_eq!((left, group.standby().flows().iter().sum()), (connections.len() as u64, left));
+        let keys = full_keys(group.leader());
+        assert_eq!(full_keys(group.standby()), keys, "{method:?}: none stays of what has ended");
+        group.change_roles();
+        all_pass(group.leader(), FULL_NAT, &connections);
+        assert_eq!(group.leader().count(Counter::KeysRefused), 0);
+    }
+}
+
+fn has_flow(workers: &Workers, port: u16) -> bool {
+    let mut tables = workers.benches.iter().map(|bench| &bench.worker.flows().table);
+    tables.any(|table| table.iter().any(|(_, flow)| flow.client.src_port == port))
+}
+
+/// Full keys that all lcores know, if any are.
+fn full_keys(workers: &Workers) -> Option<u32> {
+    let stores = workers.benches.iter().map(|bench| bench.worker.placer_store());
+    let counts: Vec<_> = stores.map(|store| Some(store?.len_of(Shape::Full))).collect();
+    assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
+    counts[0]
+}
+
+/// The shard of the flow of this client's port.
+fn shard_with(workers: &Workers, port: u16) -> ShardId {
+    let tables = workers.benches.iter().map(|bench| &bench.worker.flows().table);
+    let mut all = tables.flat_map(|table| table.iter());
+    all.find(|(_, flow)| flow.client.src_port == port).expect("the flow").1.shard
+}
