@@ -11,6 +11,8 @@ use baton::distributor::signal::{Lifetime, Sides, Signal, What};
 use baton::distributor::tell::Told;
 use baton::flow::Key;
 use baton::flow::key::{TCP, UDP};
+use baton::worker::Origin;
+use baton::worker::message::Command;
 
 use crate::bench::*;
 use crate::workers::*;
@@ -206,6 +208,42 @@ fn an_expected_packet_from_a_server_teaches_the_port_that_was_missing() {
     let sent = workers.handle_at(third, SERVER_PORT, &next.bytes());
     assert_eq!(only(&sent, CLIENT_PORT, TxClass::Service).to.1, port);
     assert_eq!(workers.count(Counter::DropNoFlow), 0);
+}
+
+/// A connection has ended, and one worker has not heard so: it sends the first packet of the next one with the same ports to the
+/// worker that had it. Meanwhile the packet comes again elsewhere, and another worker is chosen.
+#[test]
+fn a_packet_for_a_connection_that_has_ended_goes_home_and_does_not_begin_a_second_one() {
+    let mut workers = Workers::new(3, Method::Chosen(ChosenMethod::RoundRobin), |_| {});
+    let mut seen = 0;
+    for port in 2000..2060 {
+        let before = open(&mut workers, port);
+        let home = usize::from(natural(port).0 % 3);
+        if before == home {
+            continue;
+        }
+        workers.benches.iter_mut().for_each(|bench| bench.now += Duration::from_secs(3600));
+        let bench = &mut workers.benches[before];
+        let (place, _) = bench.worker.flows().table.lookup(&key_of(&opening(port))).expect("a flow");
+        bench.command(Command::Expire { flow: place });
+        workers.turn(before, Origin::Port, Vec::new());
+        assert_eq!(workers.holder(&key_of(&opening(port))), None);
+        let late = 3 - home - before;
+        let unheard = std::mem::take(workers.unheard(late));
+        assert!(!unheard.is_empty());
+        let syn = || vec![frame_received(CLIENT_PORT, &opening(port).bytes())];
+        workers.turn(late, Origin::Port, syn());
+        workers.turn(home, Origin::Port, syn());
+        *workers.unheard(late) = unheard.into_iter().chain(workers.unheard(late).drain(..)).collect();
+        workers.settle();
+        // There it would be with two.
+        let after = workers.holder(&key_of(&opening(port))).expect("a flow");
+        seen += u32::from(after != before);
+        let sent = workers.take_sent(TxClass::Service);
+        assert_eq!(sent.len(), 2, "once for each time that it came");
+        assert_eq!(Packet::read(&sent[0].bytes).from, Packet::read(&sent[1].bytes).from);
+    }
+    assert!(seen > 10, "{seen}");
 }
 
 #[test]

@@ -38,6 +38,14 @@ fn frame(packet: &Packet, seq: u32, ack: u32) -> Vec<u8> {
 
 impl Connection {
     fn open(to: &str) -> Connection {
+        let mut connection = Connection::before_its_answer(to);
+        connection.server(SYN_ACK, 0, 0, "");
+        connection.client(ACK, 1, 1, "");
+        connection
+    }
+
+    /// The server has got the SYN.
+    fn before_its_answer(to: &str) -> Connection {
         let mut workers = Workers::new(3, Method::Chosen(ChosenMethod::RoundRobin), |checked| {
             checked.flows.tcp_closing_timeout = baton::base::time::Duration::from_secs(5);
         });
@@ -47,10 +55,7 @@ impl Connection {
             let at_server = only(&sent, SERVER_PORT, TxClass::Service);
             let hash = toeplitz().shard_of(syn.from.0.into(), port);
             if workers.holder(&key(&syn)) != Some(usize::from(hash.0 % 3)) {
-                let mut connection = Connection { workers, port, at_server };
-                connection.server(SYN_ACK, 0, 0, "");
-                connection.client(ACK, 1, 1, "");
-                return connection;
+                return Connection { workers, port, at_server };
             }
         }
         panic!("it takes turns");
@@ -117,6 +122,19 @@ fn a_reset_outside_the_window_goes_on_and_changes_nothing() {
         assert_eq!(connection.client(ACK, 1, 1, "more"), 1);
         assert!(connection.lives());
     }
+}
+
+#[test]
+fn a_reset_of_an_end_that_was_not_seen_goes_on_and_changes_nothing() {
+    let mut connection = Connection::before_its_answer(NAT);
+    let keys = connection.keys();
+    // It acknowledges nothing, so it is not the server's answer to the SYN.
+    assert_eq!(connection.server(RST, 5, 0, ""), 1);
+    assert_eq!(connection.workers.count(Counter::ResetsOutside), 1);
+    assert!(connection.lives());
+    assert_eq!(connection.keys(), keys);
+    connection.server(SYN_ACK, 0, 0, "");
+    assert_eq!(connection.client(ACK, 1, 1, "asked"), 1);
 }
 
 #[test]
