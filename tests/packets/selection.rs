@@ -178,6 +178,20 @@ fn packets_that_a_worker_hands_over_do_not_count_for_its_completion_rate() {
     assert_eq!(workers.gained(&before), [0, 40, 0]);
 }
 
+#[test]
+fn first_packets_that_are_sent_count_for_the_completion_rate_as_others_do() {
+    let mut workers = Workers::new(3, chosen(ChosenMethod::CompletionRate), |_| {});
+    // Where keys are remembered, every first packet goes the general way.
+    workers.open_many(FULL_NAT, 2000..2010);
+    let ports = [1, 2].map(|worker| workers.fill(worker, 1)[0]);
+    one_receives(&mut workers, 0, 100, &[(ports[0], 10, 5), (ports[1], 10, 5)]);
+    workers.fill(0, 300);
+    workers.pass(20);
+    let before = workers.flows();
+    workers.open_many(FULL_NAT, 3000..3040);
+    assert_eq!(workers.gained(&before), [40, 0, 0]);
+}
+
 /// With this DSCP.
 fn marked(packet: &Packet, dscp: u8) -> Vec<u8> {
     let mut frame = packet.bytes();
