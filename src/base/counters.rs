@@ -154,6 +154,8 @@ counters! {
     MirrorRefused => "mirror_refused",
     /// Mirror frames whose sender does not lead in this appliance's eyes: not applied, not acknowledged.
     MirrorWrongTerm => "mirror_wrong_term",
+    /// Mirror frames dropped by a standby of which a shard that was moved is not home yet; they come again.
+    MirrorNotHome => "mirror_not_home",
     /// Mirror records refused: the flow table is full.
     MirrorRecordTableFull => "mirror_record_table_full",
     /// Mirror records refused: they contradict themselves, their shard or a known flow.

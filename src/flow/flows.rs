@@ -44,17 +44,17 @@ pub struct Flows {
     pub resting: Resting,
     /// Source-NAT ports for new flows.
     pub ports: PortAllocator,
-    worker: WorkerId,
-    workers: u16,
     /// All that there are: of a shard that another worker owns, peers may speak to this one.
     shards: Vec<Shard>,
     owned: ShardSet,
+    home: ShardSet,
 }
 
 impl Flows {
     /// No flows, and the worker's shards.
     pub fn new(setup: &FlowsSetup) -> Result<Flows, NoMemory> {
         let all = (0..SHARDS as u16).map(ShardId);
+        let home = all.clone().filter(|id| owner_of(*id, setup.workers) == setup.worker).collect();
         let table = Table::new(setup.capacity, setup.hash_seed)?;
         let PortSetup { resting_max, quarantine, .. } = setup.ports;
         Ok(Flows {
@@ -62,9 +62,8 @@ impl Flows {
             table,
             ports: PortAllocator::new(Arc::clone(&setup.toeplitz), &setup.ports),
             last_seen: LastSeen::new(setup.capacity)?,
-            worker: setup.worker,
-            workers: setup.workers,
-            owned: all.clone().filter(|id| owner_of(*id, setup.workers) == setup.worker).collect(),
+            owned: home,
+            home,
             shards: all.map(Shard::new).collect(),
         })
     }
@@ -98,12 +97,17 @@ impl Flows {
 
     /// Whether what peers say of a shard comes to this worker: whoever owns it now.
     pub fn is_home(&self, id: ShardId) -> bool {
-        usize::from(id.0) < SHARDS && owner_of(id, self.workers) == self.worker
+        self.home.has(id)
     }
 
     /// The shards that the worker owns: at first those that it is home to.
     pub fn owned(&self) -> ShardSet {
         self.owned
+    }
+
+    /// Whether the worker owns all shards of which peers speak to it.
+    pub fn has_all_home(&self) -> bool {
+        self.home.is_within(&self.owned)
     }
 
     /// The worker owns a shard from now on, or no longer.

@@ -76,10 +76,9 @@ impl ShardSet {
         }
     }
 
-    /// All of either.
-    #[must_use]
-    pub fn with(&self, other: &ShardSet) -> ShardSet {
-        ShardSet(core::array::from_fn(|at| self.0[at] | other.0[at]))
+    /// Whether the other set has them all.
+    pub fn is_within(&self, other: &ShardSet) -> bool {
+        self.0.iter().zip(other.0).all(|(ours, theirs)| ours & !theirs == 0)
     }
 
     /// How many they are.

@@ -257,6 +257,7 @@ impl Master {
     /// Time passed.
     pub fn poll(&mut self, now: Instant) {
         self.neighbours.poll(now);
+        self.rebalance.poll();
         self.reassembly.expire(now);
         self.count_dropped();
         self.advertiser.poll(now);

@@ -151,8 +151,6 @@ pub struct Rebalance {
     leads: bool,
     /// Shards are to go home.
     homing: bool,
-    /// Ways home that were refused.
-    barred: Vec<(WorkerId, WorkerId)>,
     waiting: VecDeque<Move>,
     under_way: Option<UnderWay>,
     outputs: VecDeque<Output>,
@@ -167,7 +165,6 @@ impl Rebalance {
             owners: Owners::even(workers),
             leads: false,
             homing: false,
-            barred: Vec::new(),
             waiting: VecDeque::new(),
             under_way: None,
             outputs: VecDeque::new(),
@@ -187,13 +184,18 @@ impl Rebalance {
     /// The role changed.
     pub fn handle_role(&mut self, leads: bool) {
         self.leads = leads;
+        // A leader keeps them where they are.
+        self.homing = !leads;
         if !leads {
             for these in core::mem::take(&mut self.waiting) {
                 self.say_done(these, Err(Refusal::Standby));
             }
-            self.homing = true;
-            self.barred.clear();
         }
+        self.go_on();
+    }
+
+    /// Once in a while: a way home that was refused is tried again.
+    pub fn poll(&mut self) {
         self.go_on();
     }
 
@@ -252,10 +254,10 @@ impl Rebalance {
             }
             (Step::Forward, MoveEvent::Cargo(cargo)) => self.tell(these.to, MoveCommand::Take(cargo)),
             (Step::Finish, MoveEvent::Settled { flows }) => self.finish(these, Ok(flows)),
-            (Step::GiveUp, MoveEvent::Refused(why)) => self.finish(these, Err(Refusal::Worker(why))),
+            (Step::GiveUp, MoveEvent::Refused(why)) => self.refused(these, why, home),
             (Step::Cancel, MoveEvent::Refused(why)) => {
                 self.tell(these.from, MoveCommand::Cancel);
-                self.finish(these, Err(Refusal::Worker(why)));
+                self.refused(these, why, home);
             }
             (
                 Step::Stay | Step::Prepare | Step::Forward | Step::Finish | Step::GiveUp | Step::Cancel,
@@ -283,11 +285,16 @@ impl Rebalance {
 
     fn finish(&mut self, these: Move, result: Result<u32, Refusal>) {
         self.under_way = None;
-        if result.is_err() {
-            self.barred.push((these.from, these.to));
-        }
         self.say_done(these, result);
         self.go_on();
+    }
+
+    fn refused(&mut self, these: Move, why: MoveRefusal, home: bool) {
+        if home {
+            self.under_way = None; // The next poll tries again.
+        } else {
+            self.finish(these, Err(Refusal::Worker(why)));
+        }
     }
 
     fn go_on(&mut self) {
@@ -314,8 +321,7 @@ impl Rebalance {
     fn way_home(&self) -> Option<Move> {
         let all = || (0..crate::base::limits::SHARDS as u16).map(ShardId);
         let way = |shard| (self.owners.of(shard), owner_of(shard, self.workers));
-        let (from, to) =
-            all().map(way).find(|(from, to)| from != to && !self.barred.contains(&(*from, *to)))?;
+        let (from, to) = all().map(way).find(|(from, to)| from != to)?;
         let shards: ShardSet = all().filter(|shard| way(*shard) == (from, to)).collect();
         Some(Move { shards, from, to })
     }

@@ -155,14 +155,29 @@ fn shards_go_home_when_the_appliance_no_longer_leads_also_from_a_move_under_way(
 }
 
 #[test]
-fn a_way_home_that_is_refused_is_not_tried_for_ever() {
+fn a_way_home_that_is_refused_is_tried_again_until_the_appliance_leads() {
     let mut rebalance = leading();
     rebalance.ask(&[(ShardId(4), WorkerId(2))]).expect("nothing is against it");
     assert!(carry_out(&mut rebalance).is_some());
     rebalance.handle_role(false);
-    rebalance.handle_event(WorkerId(2), MoveEvent::Gathered { flows: 9 });
-    rebalance.handle_event(WorkerId(1), MoveEvent::Refused(MoveRefusal::NoRoom));
-    assert!(!rebalance.is_busy() && rebalance.owners().of(ShardId(4)) == WorkerId(2));
+    let home = Move { shards: [ShardId(4)].into_iter().collect(), from: WorkerId(2), to: WorkerId(1) };
+    for _ in 0..3 {
+        let gathers = |output: &&Output| {
+            let gather = MoveCommand::Gather { these: home, markers: 4, home: true };
+            format!("{output:?}") == format!("{:?}", Output::Worker { to: WorkerId(2), command: gather })
+        };
+        assert_eq!(outputs(&mut rebalance).iter().filter(gathers).count(), 1);
+        rebalance.handle_event(WorkerId(2), MoveEvent::Refused(MoveRefusal::Otherwise));
+        assert!(outputs(&mut rebalance).is_empty(), "not at once, and nobody asked for it");
+        assert!(rebalance.is_busy());
+        rebalance.poll();
+    }
+    rebalance.handle_event(WorkerId(2), MoveEvent::Refused(MoveRefusal::Otherwise));
+    rebalance.handle_role(true);
+    outputs(&mut rebalance);
+    rebalance.poll();
+    assert!(!rebalance.is_busy() && outputs(&mut rebalance).is_empty());
+    assert_eq!(rebalance.owners().of(ShardId(4)), WorkerId(2), "a leader keeps it");
 }
 
 fn loads(flows: &[&[u64]]) -> Vec<ShardFlows> {

@@ -37,6 +37,11 @@ pub enum Named {
     },
     /// The end of a shard's walk.
     WalkEnd,
+    /// That frames below this sequence are not to be taken any more.
+    Floor {
+        /// The lowest one that may be taken.
+        sequence: u64,
+    },
 }
 
 /// A sent record and how long its state has been waiting.
@@ -78,8 +83,10 @@ pub struct InFlight {
     smoothed: Option<Duration>,
     deviation: Duration,
     backoff: u32,
-    /// When a frame was last taken for lost, which may come all the same.
-    lost_at: Option<Instant>,
+    /// One above the newest frame that is waited for no longer, and may come all the same.
+    lost_below: u64,
+    /// The peer takes no frame below this one any more.
+    floor: u64,
 }
 
 impl Default for InFlight {
@@ -97,13 +104,21 @@ impl Default for InFlight {
             smoothed: None,
             deviation: Duration::ZERO,
             backoff: 0,
-            lost_at: None,
+            lost_below: 0,
+            floor: 0,
         }
     }
 }
 
 impl InFlight {
-    /// Forgets all; keeps the room.
+    /// Waits for nothing any more: what is on its way may come or not.
+    pub fn begin_anew(&mut self) {
+        let (lost_below, floor) = (self.lost_below.max(self.next), self.floor);
+        self.clear();
+        (self.lost_below, self.floor) = (lost_below, floor);
+    }
+
+    /// Forgets all, for another session; keeps the room.
     pub fn clear(&mut self) {
         self.frames.iter_mut().for_each(|frame| frame.records.clear());
         let frames = core::mem::take(&mut self.frames);
@@ -115,7 +130,8 @@ impl InFlight {
             smoothed: None,
             deviation: Duration::ZERO,
             backoff: 0,
-            lost_at: self.lost_at,
+            lost_below: 0,
+            floor: 0,
         };
     }
 
@@ -127,16 +143,24 @@ impl InFlight {
     /// Waits no longer for what was sent of these.
     pub fn forget(&mut self, named: impl Fn(&Named) -> bool) {
         for frame in &mut self.frames {
-            let waited = !frame.records.is_empty();
+            let waited = frame.records.len();
             frame.records.retain(|sent| !named(&sent.named));
-            self.waiting -= usize::from(waited && frame.records.is_empty());
+            if frame.records.len() < waited {
+                self.lost_below = self.lost_below.max(frame.sequence + 1);
+            }
+            self.waiting -= usize::from(waited > 0 && frame.records.is_empty());
         }
         self.advance();
     }
 
-    /// When a frame was last taken for lost; it may come all the same.
-    pub fn lost_at(&self) -> Option<Instant> {
-        self.lost_at
+    /// Whether a frame that is waited for no longer could still come, and be taken.
+    pub fn may_have_strays(&self) -> bool {
+        self.lost_below > self.floor
+    }
+
+    /// The lowest frame that waits, or `next` if none does.
+    pub fn lowest(&self, next: u64) -> u64 {
+        if self.waiting == 0 { next } else { self.oldest }
     }
 
     /// Whether a frame with the next sequence may carry records.
@@ -187,13 +211,23 @@ impl InFlight {
         }
         for sequence in self.span() {
             if acknowledgement.covers(sequence) {
-                if let Some(sent_at) = self.settle(sequence, |records| each(records, Fate::Applied)) {
+                let mut floor = self.floor;
+                let applied = |records: &[Sent]| {
+                    let floors = records.iter().filter_map(|sent| match sent.named {
+                        Named::Floor { sequence } => Some(sequence),
+                        Named::Flow { .. } | Named::Ended { .. } | Named::WalkEnd => None,
+                    });
+                    floor = floors.fold(floor, u64::max);
+                    each(records, Fate::Applied);
+                };
+                if let Some(sent_at) = self.settle(sequence, applied) {
                     self.measure(now - sent_at);
                 }
+                self.floor = floor;
             } else if acknowledgement.next > sequence + REORDER_MAX
                 && self.settle(sequence, |records| each(records, Fate::Lost)).is_some()
             {
-                self.lost_at = Some(now);
+                self.lost_below = self.lost_below.max(sequence + 1);
             }
         }
         self.advance();
@@ -219,12 +253,12 @@ impl InFlight {
             let frame = &self.frames[(sequence % ACK_SPAN as u64) as usize];
             if frame.sequence == sequence && !frame.records.is_empty() && now - frame.sent_at >= timeout {
                 any = true;
+                self.lost_below = self.lost_below.max(sequence + 1);
                 self.settle(sequence, |records| records.iter().for_each(|sent| each(*sent, Fate::Lost)));
             }
         }
         if any {
             self.backoff = (self.backoff + 1).min(6);
-            self.lost_at = Some(now);
             self.advance();
         }
     }
@@ -347,7 +381,34 @@ mod tests {
         in_flight.time_out(at(20), |_, f| fates.push(f));
         in_flight.acknowledge(at(21), &ack(&[0]), |_, f| fates.push(f));
         assert_eq!(fates, vec![Fate::Lost]);
-        assert_eq!((in_flight.next_deadline(), in_flight.lost_at()), (None, Some(at(20))));
+        assert_eq!((in_flight.next_deadline(), in_flight.may_have_strays()), (None, true));
+    }
+
+    #[test]
+    fn a_lost_frame_may_come_until_the_peer_has_shut_it_out() {
+        let floor = |sequence| Sent { named: Named::Floor { sequence }, since: Instant::ZERO };
+        let mut in_flight = InFlight::default();
+        (0..3).for_each(|sequence| in_flight.note(at(0), sequence, &[sent(1)]));
+        in_flight.acknowledge(at(1), &ack(&[2]), |_, _| {});
+        assert!(!in_flight.may_have_strays(), "they wait");
+        assert_eq!(in_flight.lowest(3), 0);
+        in_flight.time_out(at(30), |_, _| {});
+        assert!(in_flight.may_have_strays());
+        assert_eq!(in_flight.lowest(3), 3);
+        in_flight.note(at(30), 3, &[floor(1)]);
+        in_flight.acknowledge(at(31), &ack(&[2, 3]), |_, _| {});
+        assert!(in_flight.may_have_strays(), "the second one may come");
+        in_flight.note(at(32), 4, &[sent(1), floor(4)]);
+        in_flight.refuse(4, 0b10, |_, _| {});
+        assert!(in_flight.may_have_strays(), "it was refused");
+        in_flight.note(at(33), 5, &[floor(5)]);
+        in_flight.acknowledge(at(34), &ack(&[2, 3, 5]), |_, _| {});
+        assert!(!in_flight.may_have_strays());
+        in_flight.note(at(35), 6, &[sent(1)]);
+        in_flight.begin_anew();
+        assert!(in_flight.may_have_strays());
+        in_flight.clear();
+        assert!(!in_flight.may_have_strays());
     }
 
     #[test]
@@ -375,7 +436,7 @@ mod tests {
         let one = |named: &Named| matches!(named, Named::Flow { flow: 1, .. });
         assert!(in_flight.has(one));
         in_flight.forget(one);
-        assert!(!in_flight.has(one) && in_flight.lost_at().is_none());
+        assert!(!in_flight.has(one) && in_flight.may_have_strays());
         assert_eq!(in_flight.waiting(), 1);
         let mut fates = Vec::new();
         in_flight.acknowledge(at(1), &ack(&[0, 1]), |s, f| fates.extend(s.iter().map(|s| (*s, f))));

@@ -41,7 +41,6 @@ use crate::base::limits::SHARDS;
 use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
 use crate::flow::flows::Flows;
-use crate::flow::shard::ShardSet;
 use crate::mirror::header::Header;
 use crate::mirror::receiver::{Applied, Effects};
 use crate::mirror::record::{Parsed, Record, Refusal};
@@ -65,6 +64,10 @@ pub enum Variant {
     AcknowledgedBeforeApplied,
     /// The receiver forgets at once that a flow ended.
     TombstoneDroppedEarly,
+    /// A standby takes what the leader says of a shard that is not home yet.
+    TakenBeforeHome,
+    /// A shard is moved while frames about it, which were taken for lost, may still come.
+    StraysLetIn,
 }
 
 /// What a mirror is made from.
@@ -168,8 +171,6 @@ pub struct Mirror {
     outcomes: Vec<Outcome>,
     restarted: bool,
     restarts: u64,
-    /// Shards of which a leader has named all that it has.
-    told: ShardSet,
     /// Only for [`Variant::AcknowledgedBeforeApplied`].
     late: Vec<(Instant, usize, usize, u8, u64, Record)>,
 }
@@ -202,9 +203,13 @@ impl Mirror {
             outcomes: Vec::new(),
             restarted: false,
             restarts: 0,
-            told: ShardSet::default(),
             late: Vec::new(),
         }
+    }
+
+    /// What is wrong with it, if anything.
+    pub fn variant(&self) -> Variant {
+        self.setup.variant
     }
 
     /// Whether this worker leads, and under which term.
@@ -222,9 +227,6 @@ impl Mirror {
     pub fn set_standing(&mut self, standing: Standing) {
         let began = standing.leads && !self.standing.leads;
         let ended = !standing.leads && self.standing.leads;
-        if ended {
-            self.told = ShardSet::default();
-        }
         self.standing = standing;
         if began || ended {
             self.late.clear();
@@ -470,18 +472,16 @@ impl Mirror {
                     continue;
                 }
                 Parsed::Record(_) if !led_by_sender => continue,
+                Parsed::Record(Record::Floor { sequence }) => {
+                    stream.opener.raise_floor(sequence);
+                    Applied::Done
+                }
                 Parsed::Record(record) if self.setup.variant == Variant::AcknowledgedBeforeApplied => {
                     let due = now + Duration::from_millis(20);
                     self.late.push((due, peer, place, mark, newest, record));
                     Applied::Done
                 }
-                Parsed::Record(record) => {
-                    let applied = stream.received.apply(&record, mark, newest, flows, effects);
-                    if let (Record::WalkEnd { shards }, Applied::Done) = (record, applied) {
-                        self.told = self.told.with(&shards);
-                    }
-                    applied
-                }
+                Parsed::Record(record) => stream.received.apply(&record, mark, newest, flows, effects),
                 Parsed::Skipped => Applied::Done,
                 Parsed::Refused(reason) => Applied::Refused(reason),
             };

@@ -2,13 +2,13 @@
 //! their flows goes along.
 //!
 //! A peer hears of a shard from one worker after the other, on two streams that keep no order between them. So the old one
-//! lets go only when nothing of the shard is on its way, and nothing that was taken for lost could still come
+//! lets go only when nothing of the shard is on its way, and the peer takes nothing any more that was taken for lost
 //! ([`Mirror::is_quiet`]); then, at one moment, it reads what each peer knows of each flow ([`Mirror::standing_of`]) and says
 //! nothing more of the shard ([`Mirror::part_with`]). That knowledge holds at the new worker if neither stream has begun anew
 //! meanwhile ([`Mirror::bonds`]). Else the new one brings the peer up to date from the start, which is never wrong.
 
 use crate::base::ids::{BootId, ShardId};
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::flow::FlowIndex;
 use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::image::{Image, Imager};
@@ -17,10 +17,7 @@ use crate::flow::resting::RestingPlace;
 use crate::flow::shard::{ShardSet, owner_of};
 use crate::mirror::in_flight::Named;
 use crate::mirror::tombstone::{Buried, Departed};
-use crate::mirror::{Mirror, Outcome, Peer, stream_of};
-
-/// A frame that was taken for lost may come for so long.
-const STRAY_MAX: Duration = Duration::from_millis(100);
+use crate::mirror::{Mirror, Outcome, Peer, Variant, stream_of};
 
 /// What peers know of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,26 +56,34 @@ impl Mirror {
         self.standing.leads && self.progress().any(|progress| !progress.walk_done)
     }
 
-    /// Whether a frame about these shards was taken for lost so lately that it may still come.
-    pub fn may_have_strays(&self, now: Instant, shards: &ShardSet) -> bool {
-        self.streams_of(shards)
-            .any(|stream| stream.in_flight.lost_at().is_some_and(|at| now - at < STRAY_MAX))
+    /// Whether a frame about these shards that was taken for lost may still come to a peer. If so, the peer is told to take
+    /// none that is so old ([`Record::Floor`](super::record::Record::Floor)): asked again later, this says whether it knows.
+    pub fn may_have_strays(&mut self, shards: &ShardSet) -> bool {
+        if !self.standing.leads || self.setup.variant == Variant::StraysLetIn {
+            return false; // What it said as a leader nobody takes any more.
+        }
+        let mut any = false;
+        for Peer { streams, stream_of, .. } in &mut self.peers {
+            for (at, stream) in streams.iter_mut().enumerate() {
+                if concerns(stream_of, at, shards) {
+                    any |= stream.shut_out_strays();
+                }
+            }
+        }
+        any
     }
 
     /// Whether nothing of these shards is on its way to any peer.
-    pub fn is_quiet(&self, now: Instant, shards: &ShardSet) -> bool {
+    pub fn is_quiet(&mut self, shards: &ShardSet) -> bool {
+        if self.may_have_strays(shards) {
+            return false;
+        }
         let named = |named: &Named| self.is_about(named, shards);
-        !self.may_have_strays(now, shards)
-            && !self.streams_of(shards).any(|stream| stream.in_flight.has(named))
-    }
-
-    fn streams_of<'a>(&'a self, shards: &'a ShardSet) -> impl Iterator<Item = &'a super::Stream> + 'a {
-        let concerns = |peer: &Peer, at: usize| {
-            shards.iter().any(|shard| usize::from(peer.stream_of[usize::from(shard.0)]) == at)
-        };
-        self.peers.iter().flat_map(move |peer| {
+        !self.peers.iter().any(|peer| {
             let streams = peer.streams.iter().enumerate();
-            streams.filter(move |(at, _)| concerns(peer, *at)).map(|(_, stream)| stream)
+            streams
+                .filter(|(at, _)| concerns(&peer.stream_of, *at, shards))
+                .any(|(_, stream)| stream.in_flight.has(named))
         })
     }
 
@@ -90,6 +95,7 @@ impl Mirror {
             }
             // It names every shard of its stream.
             Named::WalkEnd => true,
+            Named::Floor { .. } => false,
         }
     }
 
@@ -132,7 +138,7 @@ impl Mirror {
         let of_shard = |named: &Named| match named {
             Named::Flow { shard, .. } => only.has(*shard),
             Named::Ended { tombstone } => about.contains(tombstone),
-            Named::WalkEnd => false,
+            Named::WalkEnd | Named::Floor { .. } => false,
         };
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
@@ -249,17 +255,9 @@ impl Mirror {
     pub fn restarts(&self) -> u64 {
         self.restarts
     }
+}
 
-    /// Whether a leader has said that this flow ended, not before this state of it.
-    pub fn buries(&self, shard: ShardId, client: &Key, stamp: Stamp) -> bool {
-        self.peers
-            .iter()
-            .flat_map(|peer| &peer.streams)
-            .any(|stream| stream.received.buries(shard, client, stamp))
-    }
-
-    /// Whether the leader has named all that it has of this shard since this appliance last led.
-    pub fn is_told(&self, shard: ShardId) -> bool {
-        self.told.has(shard)
-    }
+/// Whether the stream at this place of a peer tells of any of these shards.
+fn concerns(stream_of: &[u8], stream: usize, shards: &ShardSet) -> bool {
+    shards.iter().any(|shard| usize::from(stream_of[usize::from(shard.0)]) == stream)
 }

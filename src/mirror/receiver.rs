@@ -100,11 +100,6 @@ impl Received {
         self.graves.pass(floor);
     }
 
-    /// Whether the sender has said that a flow ended, not before this state of it.
-    pub fn buries(&self, shard: ShardId, client: &Key, stamp: Stamp) -> bool {
-        self.graves.buries(shard, client, stamp)
-    }
-
     /// Graves kept.
     pub fn graves(&self) -> usize {
         self.graves.len()
@@ -144,7 +139,8 @@ impl Received {
                 self.delete(flows, *shard, *stamp, client, newest, effects)
             }
             Record::WalkEnd { shards } => self.walk_end(flows, shards, mark, effects),
-            Record::Refused { .. } => Applied::Done, // For the sender's side.
+            // Both are the stream's matter.
+            Record::Floor { .. } | Record::Refused { .. } => Applied::Done,
         }
     }
 

@@ -16,6 +16,7 @@
 //! | 0x81 | [`Record::Upsert`] | shard 2, term 10, version 8, protocol 1, state 1, families 1, flags 1, vlan 2, ids 12, four addresses with ports |
 //! | 0x82 | [`Record::Delete`] | shard 2, term 10, version 8, protocol 1, families 1, vlan 2, two addresses with ports |
 //! | 0x83 | [`Record::WalkEnd`] | shards, a bit each, the lowest first 32 |
+//! | 0x85 | [`Record::Floor`] | sequence 8 |
 //! | 0x04 | [`Record::Refused`] | sequence 8, bitmap 8, reason 1 |
 //!
 //! State records name flows by their keys and everything else by stable ids
@@ -30,6 +31,7 @@ use crate::flow::tcp_state::TcpState;
 pub(super) const UPSERT: u8 = 0x81;
 pub(super) const DELETE: u8 = 0x82;
 const WALK_END: u8 = 0x83;
+const FLOOR: u8 = 0x85;
 const REFUSED: u8 = 0x04;
 const CRITICAL: u8 = 0x80;
 
@@ -89,6 +91,12 @@ pub enum Record {
     WalkEnd {
         /// The shards.
         shards: ShardSet,
+    },
+    /// Frames of this stream below `sequence` are not to be taken any more: what they said was said again, or is told on
+    /// another stream by now.
+    Floor {
+        /// The lowest one that may be taken.
+        sequence: u64,
     },
     /// The frame `sequence` was applied except for the records in `which`.
     Refused {
@@ -184,6 +192,10 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
             }
             WALK_END
         }
+        Record::Floor { sequence } => {
+            w.u64(*sequence)?;
+            FLOOR
+        }
         Record::Refused { sequence, which, reason } => {
             w.u64(*sequence)?;
             w.u64(*which)?;
@@ -209,6 +221,7 @@ pub fn read(bytes: &[u8]) -> Result<(Parsed, usize), Truncated> {
         UPSERT => read_upsert(&mut r),
         DELETE => read_delete(&mut r),
         WALK_END => read_walk_end(&mut r),
+        FLOOR => r.u64().map(|sequence| Record::Floor { sequence }),
         REFUSED => read_refused(&mut r),
         _ if kind & CRITICAL != 0 => return Ok((Parsed::Refused(Refusal::UnknownRecord), HEADER_LEN + len)),
         _ => return Ok((Parsed::Skipped, HEADER_LEN + len)),
@@ -389,7 +402,7 @@ mod tests {
         }
     }
 
-    fn records(rng: &mut Rng) -> [Record; 4] {
+    fn records(rng: &mut Rng) -> [Record; 5] {
         let protocol = if rng.bool() { TCP } else { UDP };
         let term = Term { counter: rng.u64(0..=STAMP_MAX), node: NodeId(rng.u16(..)) };
         let stamp = Stamp { term, version: Version(rng.u64(0..=STAMP_MAX)) };
@@ -413,6 +426,7 @@ mod tests {
             Record::Upsert { shard, flow },
             Record::Delete { shard, stamp, client },
             Record::WalkEnd { shards: [shard, ShardId(rng.u16(0..256))].into_iter().collect() },
+            Record::Floor { sequence: rng.u64(..) },
             Record::Refused { sequence: rng.u64(..), which: rng.u64(..), reason },
         ]
     }
@@ -464,7 +478,7 @@ mod tests {
     #[test]
     fn an_unknown_record_is_skipped_unless_it_is_critical() {
         assert_eq!(read(&[0x05, 0, 2, 9, 9, 1]), Ok((Parsed::Skipped, 5)));
-        assert_eq!(read(&[0x85, 0, 2, 9, 9, 1]), Ok((Parsed::Refused(Refusal::UnknownRecord), 5)));
+        assert_eq!(read(&[0x86, 0, 2, 9, 9, 1]), Ok((Parsed::Refused(Refusal::UnknownRecord), 5)));
         assert_eq!(read(&[0x05, 0, 3, 9, 9]), Err(Truncated));
     }
 

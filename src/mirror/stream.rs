@@ -10,7 +10,7 @@ use crate::base::time::{Duration, Instant};
 use crate::flow::flows::Flows;
 use crate::flow::shard::ShardSet;
 use crate::mirror::header::{self, Acknowledgement, Header};
-use crate::mirror::in_flight::{InFlight, Sent};
+use crate::mirror::in_flight::{InFlight, Named, Sent};
 use crate::mirror::receiver::Received;
 use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record};
 use crate::mirror::sync::Sync;
@@ -91,6 +91,8 @@ pub struct Stream {
     pub(super) walk: u32,
     /// A held packet waits for what is in the queue.
     pub(super) urgent: bool,
+    /// The peer is to be told of a floor.
+    floor_due: bool,
     /// What it counts.
     pub statistics: StreamStatistics,
     sent: Vec<Sent>,
@@ -132,6 +134,7 @@ impl Stream {
             refusals: VecDeque::with_capacity(REFUSALS_MAX),
             walk: 1,
             urgent: false,
+            floor_due: false,
             statistics: StreamStatistics::default(),
             sent: Vec::with_capacity(RECORDS_PER_FRAME_MAX),
         }
@@ -149,7 +152,7 @@ impl Stream {
 
     /// Forgets what the peer knows and brings it up to date from the start.
     pub(super) fn restart(&mut self) {
-        self.in_flight.clear();
+        self.in_flight.begin_anew();
         self.sync.restart();
         self.walk += 1;
         self.urgent = false;
@@ -164,6 +167,15 @@ impl Stream {
         true
     }
 
+    /// Whether a frame that is waited for no longer could still come to the peer, and be taken. If so, the peer is told to
+    /// take none that is so old.
+    pub(super) fn shut_out_strays(&mut self) -> bool {
+        let strays = self.in_flight.may_have_strays();
+        let is_floor = |named: &Named| matches!(named, Named::Floor { .. });
+        self.floor_due = strays && !self.in_flight.has(is_floor);
+        strays
+    }
+
     /// Whether a frame is to be sent now.
     pub(super) fn is_due(&self, now: Instant, leads: bool, may_walk: bool) -> bool {
         if self.acknowledgement_due || !self.refusals.is_empty() {
@@ -173,7 +185,8 @@ impl Stream {
             return false;
         }
         let waiting = self.sync.waiting();
-        (waiting > 0 && (self.urgent || waiting >= 16))
+        self.floor_due
+            || (waiting > 0 && (self.urgent || waiting >= 16))
             || self.sync.oldest_since().is_some_and(|since| now - since >= GATHER)
             || (may_walk && self.sync.has_walk_to_send())
     }
@@ -204,6 +217,12 @@ impl Stream {
         }
         self.sent.clear();
         if sender.leads && self.in_flight.has_room(sequence) {
+            if self.floor_due {
+                let floor = self.in_flight.lowest(sequence);
+                at += record::write(&Record::Floor { sequence: floor }, &mut body[at..body_max])?;
+                self.sent.push(Sent { named: Named::Floor { sequence: floor }, since: now });
+                self.floor_due = false;
+            }
             while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
                 let live = self.sync.waiting();
                 let Sender { flows, tombstones, .. } = sender;

@@ -385,7 +385,7 @@ impl Sync {
                 flows.table.prefetch_tenant(FlowIndex(flow));
             }
             Named::Ended { tombstone } => tombstones.prefetch(tombstone),
-            Named::WalkEnd => {}
+            Named::WalkEnd | Named::Floor { .. } => {}
         }
     }
 
@@ -403,6 +403,7 @@ impl Sync {
                 self.ended.push_front((tombstone, sent.since));
                 Settled::Nothing
             }
+            (Named::Floor { .. }, _) => Settled::Nothing,
             (Named::WalkEnd, fate) => {
                 if self.walk == Walk::EndSent {
                     self.walk = if fate == Fate::Applied { Walk::Done } else { Walk::EndDue };

@@ -230,13 +230,13 @@ impl World {
         }
         let shards = [shard].into_iter().collect();
         for _ in 0..2000 {
-            if self.sides[side][usize::from(from.0)].mirror.is_quiet(self.now, &shards) {
+            if self.sides[side][usize::from(from.0)].mirror.is_quiet(&shards) {
                 break;
             }
             self.turn();
         }
         let Worker { mirror, flows } = &mut self.sides[side][usize::from(from.0)];
-        let is_quiet = mirror.is_quiet(self.now, &shards);
+        let is_quiet = mirror.is_quiet(&shards);
         let version = flows.version(shard);
         let places: Vec<FlowIndex> =
             flows.table.iter().filter(|(_, flow)| flow.shard == shard).map(|(place, _)| place).collect();
@@ -266,11 +266,8 @@ impl World {
         }
         let holding = mirror.holding(shard, &bonds) & holding;
         for (flow, known) in moved.iter().zip(known) {
-            let is_late = !mirror.standing().leads
-                && (mirror.is_told(shard) || mirror.buries(shard, &flow.client, flow.changed));
             let is_known = || flows.table.lookup(&flow.client).or(flows.table.lookup(&flow.server)).is_some();
-            if !is_late
-                && !is_known()
+            if !is_known()
                 && let Insert::Done(place) = flows.table.insert(flow)
             {
                 mirror.flow_came(self.now, shard, place, flow.flags, known, holding);
@@ -300,6 +297,9 @@ impl World {
         }
         for Packet { to: (side, worker), mut bytes, .. } in arrived {
             let Worker { mirror, flows } = &mut self.sides[side][usize::from(worker.0)];
+            if !mirror.standing().leads && !flows.has_all_home() {
+                continue; // As a worker does.
+            }
             mirror.handle_frame(self.now, &mut bytes, flows, &mut Anything, &self.counters);
         }
         for side in 0..2 {

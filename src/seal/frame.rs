@@ -169,6 +169,11 @@ impl Opener {
         self.window.floor()
     }
 
+    /// Accepts nothing below this sequence from now on, as the sender asks: it is one that was accepted at most.
+    pub fn raise_floor(&mut self, floor: u64) {
+        self.window.raise_floor(floor);
+    }
+
     /// The highest accepted sequence; 0 before the first.
     pub fn highest(&self) -> u64 {
         self.window.highest()

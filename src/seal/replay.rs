@@ -22,12 +22,14 @@ pub enum Verdict {
 #[derive(Clone, Debug)]
 pub struct Window {
     highest: u64,
+    /// The other end said that nothing below this is to be accepted.
+    raised: u64,
     seen: [u64; WORDS],
 }
 
 impl Default for Window {
     fn default() -> Window {
-        Window { highest: 0, seen: [0; WORDS] }
+        Window { highest: 0, raised: 0, seen: [0; WORDS] }
     }
 }
 
@@ -40,7 +42,12 @@ impl Window {
     /// The lowest sequence that could still be accepted. All below it never can.
     pub fn floor(&self) -> u64 {
         // Sequence 0 is never sent, so the floor starts at 1.
-        self.highest.saturating_sub(WINDOW - 1).max(1)
+        self.highest.saturating_sub(WINDOW - 1).max(self.raised).max(1)
+    }
+
+    /// From now on refuses all below this sequence, which is one that was accepted at most.
+    pub fn raise_floor(&mut self, floor: u64) {
+        self.raised = self.raised.max(floor.min(self.highest));
     }
 
     /// Looks a sequence up; changes nothing.
@@ -100,6 +107,23 @@ mod tests {
         assert_eq!(window.check(4), Verdict::TooOld);
         assert_eq!(window.check(5), Verdict::Replayed);
         assert_eq!(window.check(6), Verdict::Fresh);
+    }
+
+    #[test]
+    fn a_raised_floor_stays_and_shuts_out_what_was_never_seen() {
+        let mut window = Window::default();
+        window.accept(1028);
+        assert_eq!(window.check(1000), Verdict::Fresh);
+        window.raise_floor(1001);
+        assert_eq!([1000, 1001].map(|sequence| window.check(sequence)), [Verdict::TooOld, Verdict::Fresh]);
+        window.raise_floor(900);
+        assert_eq!(window.floor(), 1001, "it never falls");
+        window.raise_floor(5000);
+        assert_eq!(
+            (window.floor(), window.check(1029)),
+            (1028, Verdict::Fresh),
+            "nothing to come is shut out"
+        );
     }
 
     #[test]

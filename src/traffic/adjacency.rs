@@ -67,6 +67,8 @@ pub struct Adjacencies<B> {
     recent: Option<(NextHop, u32)>,
     /// Where the search for an unused one goes on.
     search: usize,
+    /// Packets that wait, for all of them.
+    waiting: usize,
 }
 
 /// Neighbours looked at for one that no flow uses.
@@ -83,6 +85,7 @@ impl<B> Adjacencies<B> {
             by_hop: HashMap::with_capacity(NEIGHBOURS_MAX),
             recent: None,
             search: 0,
+            waiting: 0,
         }
     }
 
@@ -176,7 +179,26 @@ impl<B> Adjacencies<B> {
         let Some(adjacency) = self.all.get_mut(index as usize) else { return Some(packet) };
         let dropped =
             if adjacency.waiting.len() == NEIGHBOUR_QUEUE_MAX { adjacency.waiting.pop_front() } else { None };
+        self.waiting += usize::from(dropped.is_none());
         adjacency.waiting.push_back(packet);
+        dropped
+    }
+
+    /// Packets that wait, for all neighbours.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Whether packets wait for this neighbour.
+    pub fn has_waiting(&self, index: u32) -> bool {
+        self.all.get(index as usize).is_some_and(|adjacency| !adjacency.waiting.is_empty())
+    }
+
+    /// Drops the packets that wait for a neighbour; how many.
+    pub fn give_up(&mut self, index: u32) -> usize {
+        let Some(adjacency) = self.all.get_mut(index as usize) else { return 0 };
+        let dropped = adjacency.waiting.drain(..).count();
+        self.waiting -= dropped;
         dropped
     }
 
@@ -198,6 +220,7 @@ impl<B> Adjacencies<B> {
             }
             None => Link::default(),
         };
+        self.waiting -= adjacency.waiting.len();
         adjacency.waiting.drain(..).for_each(&mut each);
     }
 }
@@ -224,14 +247,27 @@ mod tests {
             let dropped = all.wait(index, WaitingPacket { packet, class: TxClass::Service });
             assert_eq!(dropped.map(|w| w.packet), packet.checked_sub(NEIGHBOUR_QUEUE_MAX));
         }
+        assert_eq!((all.waiting(), all.has_waiting(index)), (NEIGHBOUR_QUEUE_MAX, true));
         let mut left = Vec::new();
         all.learn(hop(10), Some([1; 6]), |w| left.push(w.packet));
+        assert_eq!((all.waiting(), all.has_waiting(index)), (0, false));
         assert_eq!(left, (2..NEIGHBOUR_QUEUE_MAX + 2).collect::<Vec<_>>());
         assert_eq!(all.resolve(Instant::ZERO, index), Resolution::Known([1; 6]));
         let link = all.link(index).expect("it is known");
         assert_eq!((link.addresses, link.port), ([1, 1, 1, 1, 1, 1, 4, 4, 4, 4, 4, 4], PortId(1)));
         all.learn(hop(10), None, |_| {});
         assert!(all.link(index).is_none() && all.link(index + 1).is_none());
+    }
+
+    #[test]
+    fn packets_that_wait_can_be_dropped() {
+        let mut all = adjacencies();
+        let [index, other] = [hop(10), hop(11)].map(|hop| all.index_of(hop).unwrap());
+        for (index, packet) in [(index, 1), (other, 2), (index, 3)] {
+            assert!(all.wait(index, WaitingPacket { packet, class: TxClass::Service }).is_none());
+        }
+        assert_eq!((all.give_up(index), all.give_up(index), all.give_up(u32::MAX)), (2, 0, 0));
+        assert_eq!((all.waiting(), all.has_waiting(index), all.has_waiting(other)), (1, false, true));
     }
 
     #[test]

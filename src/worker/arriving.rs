@@ -165,16 +165,15 @@ impl<B: Buffer> Worker<B> {
         self.answer(Event::Move(MoveEvent::Settled { flows: arriving.flows }));
     }
 
+    /// Whether all shards that are home to this worker are here, with all their flows.
+    pub(super) fn is_all_home(&self) -> bool {
+        self.moving.arriving.is_none() && self.flows.has_all_home()
+    }
+
     /// Takes in a flow, unless the leader has said better; whether it did.
     fn take_in(&mut self, now: Instant, moved: &MovedFlow, holding: u8) -> bool {
         let flow = &moved.flow;
         let stands_by = self.role == Role::Standby;
-        if stands_by
-            && (self.mirror.is_told(flow.shard) || self.mirror.buries(flow.shard, &flow.client, flow.changed))
-        {
-            self.forget_keys_of_none(now, flow);
-            return false;
-        }
         for key in [&flow.client, &flow.server] {
             let Some((place, _)) = self.flows.table.lookup(key) else { continue };
             let known = self.flows.table.changed(place).unwrap_or_default();

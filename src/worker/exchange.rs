@@ -9,12 +9,13 @@ use crate::base::limits::MIRROR_PACKET_MAX;
 use crate::base::time::Instant;
 use crate::distributor::tell::Tell;
 use crate::mirror::record::RECORDS_PER_FRAME_MAX;
-use crate::mirror::{Frame, Written};
+use crate::mirror::{Frame, Variant, Written};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{self, EtherType, MacAddress};
 use crate::wire::parse::Parsed;
 use crate::wire::{IpProtocol, ipv4, ipv6, udp};
 use crate::worker::Worker;
+use crate::worker::message::Role;
 use crate::worker::state::Applier;
 
 /// Frames that a worker writes in one turn; more wait for the next.
@@ -33,6 +34,11 @@ impl<B: Buffer> Worker<B> {
         parsed: &Parsed,
         io: &mut I,
     ) {
+        // A flow that the leader speaks of may be another worker's, until that has sent it home.
+        let may_be_twice = self.role == Role::Standby && !self.is_all_home();
+        if may_be_twice && self.mirror.variant() != Variant::TakenBeforeHome {
+            return self.counters.bump(Counter::MirrorNotHome);
+        }
         // Its sender takes it for lost, and says the newest again: by then others will have heard of these keys.
         if !self.placer.can_wait(FLOWS_PER_RECORD_MAX * RECORDS_PER_FRAME_MAX) {
             return self.counters.bump(Counter::DropTellFull);

@@ -12,9 +12,10 @@
 //! So a flow is never in two tables, packets of a flow keep their order, and what peers know of it they go on knowing.
 //!
 //! On a standby it goes the same way, without packets: shards go home when it no longer leads, since that is where the
-//! leader's word comes to. What the leader has named by then, or ended, is not taken from another worker.
+//! leader's word comes to. Until then their home takes none of it: a flow would be in two tables.
 
 use crate::base::buffer::Buffer;
+use crate::base::counters::Counter;
 use crate::base::ids::{ShardId, Version};
 use crate::base::io::Io;
 use crate::base::limits::PARKED_PACKETS_MAX;
@@ -39,6 +40,8 @@ const FLOWS_PER_TURN: usize = 1024;
 const SETTLE_MAX: Duration = Duration::from_millis(500);
 /// The mirror may take so long to become quiet; what is on its way then is told again by the new owner.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
+/// Neighbours' link addresses are waited for so long.
+const NEIGHBOUR_MAX: Duration = Duration::from_millis(50);
 
 /// To a worker, of a move.
 #[derive(Clone, Debug)]
@@ -142,7 +145,8 @@ pub struct Rest {
 /// One flow on its way.
 #[derive(Clone, Copy, Debug)]
 pub struct MovedFlow {
-    pub(super) flow: Flow,
+    /// The flow, as its old owner had it.
+    pub flow: Flow,
     pub(super) seen: Option<Mark>,
     pub(super) known: Known,
 }
@@ -282,6 +286,8 @@ impl<B: Buffer> Worker<B> {
         if !home && self.role == Role::Standby {
             return Err(MoveRefusal::Standby);
         }
+        // It may lead by now.
+        let home = home && self.role == Role::Standby;
         if !home && (self.mirror.is_walking() || self.quiesce.is_some()) {
             return Err(MoveRefusal::Walking);
         }
@@ -405,7 +411,7 @@ impl<B: Buffer> Worker<B> {
 
     fn wait_for_strays(&mut self, now: Instant) {
         let Some(giving) = &self.moving.giving else { return };
-        if giving.home || !self.mirror.may_have_strays(now, &giving.these.shards) {
+        if giving.home || !self.mirror.may_have_strays(&giving.these.shards) {
             self.happened(now, Happened::NoStrays);
         } else if now - giving.since >= SETTLE_MAX {
             self.answer(Event::Move(MoveEvent::Refused(MoveRefusal::Lossy)));
@@ -430,10 +436,36 @@ impl<B: Buffer> Worker<B> {
     fn wait_for_quiet(&mut self, now: Instant) {
         let Some(giving) = &self.moving.giving else { return };
         let shards = giving.these.shards;
+        let waited = now - giving.since;
         let holds = self.hold.packets() > 0 && self.hold.flows().any(|(shard, _)| shards.has(shard));
-        if !holds && self.mirror.is_quiet(now, &shards) || now - giving.since >= FLUSH_MAX {
+        let is_quiet = !holds && self.mirror.is_quiet(&shards) || waited >= FLUSH_MAX;
+        if is_quiet && self.none_waits_for_neighbours(waited >= NEIGHBOUR_MAX) {
             self.happened(now, Happened::Quiet);
         }
+    }
+
+    /// Whether no packet to a neighbour of the flows that leave waits for its link address: it would leave behind those that
+    /// the new owner sends. `gives_up`: such packets are dropped.
+    fn none_waits_for_neighbours(&mut self, gives_up: bool) -> bool {
+        let Some(giving) = &self.moving.giving else { return true };
+        if self.adjacencies.waiting() == 0 {
+            return true;
+        }
+        for place in &giving.places {
+            let Some(flow) = self.flows.table.get(*place) else { continue };
+            if !giving.these.shards.has(flow.shard) {
+                continue;
+            }
+            for adjacency in [flow.client_adjacency, flow.server_adjacency] {
+                if gives_up {
+                    let dropped = self.adjacencies.give_up(adjacency);
+                    self.counters.add(Counter::DropNeighbour, dropped as u64);
+                } else if self.adjacencies.has_waiting(adjacency) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Reads what peers know, and says nothing more of the shards.
@@ -443,7 +475,7 @@ impl<B: Buffer> Worker<B> {
         let held: Vec<_> = self.hold.flows().filter(|(shard, _)| shards.has(*shard)).collect();
         held.into_iter().for_each(|(_, place)| self.end_flow(now, place));
         let Some(mut giving) = self.moving.giving.take() else { return };
-        let is_quiet = self.mirror.is_quiet(now, &shards);
+        let is_quiet = self.mirror.is_quiet(&shards);
         let table = &self.flows.table;
         giving.places.retain(|place| table.hot(*place).is_some_and(|hot| shards.has(hot.shard())));
         // A place may have gone from one flow of theirs to another.
@@ -501,12 +533,6 @@ impl<B: Buffer> Worker<B> {
     }
 
     fn let_leave(&mut self, place: FlowIndex, known: Known) -> Option<MovedFlow> {
-        let shard = self.flows.table.hot(place)?.shard();
-        if self.role == Role::Standby && self.flows.is_home(shard) {
-            // The leader speaks of it to this worker by now.
-            self.flows.table.set_flag(place, FlowFlags::MOVING, false);
-            return None;
-        }
         let seen = self.flows.last_seen.mark_of(place);
         let flow = self.flows.table.remove(place)?;
         self.flows.last_seen.release(place);

@@ -42,6 +42,8 @@ pub enum Happening {
     Host(usize),
     /// The next connection begins.
     Arrival,
+    /// The operator has shards moved.
+    Rebalance,
     /// The scenario goes on.
     Script,
     /// The checkers look.

@@ -16,6 +16,7 @@ use baton::failover::{
 };
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
 use baton::flow::{Flow, Key};
+use baton::master::rebalance::Outcome;
 use baton::master::route::{command_for, report_of};
 use baton::master::{Master, MasterOutput, MasterSetup};
 use baton::seal::{self, MemberInfo};
@@ -29,30 +30,12 @@ use crate::agenda::{Agenda, Happening, Nanos, US};
 use crate::division::{Division, Scaling, Steering};
 use crate::flows::{self, Sight};
 use crate::lcore::{Delayed, Departure, Lcore, Outside, Program};
+use crate::variants::{DivisionVariant, Variants};
 
 pub const PORTS: usize = 3;
 /// Liveness frames and others that wait for their thread.
 const PUNTED_MAX: usize = 512;
 const GROUP_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
-
-/// Which rules are broken, if any.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Variants {
-    pub mirror: baton::mirror::Variant,
-    pub failover: baton::failover::Variant,
-    pub division: DivisionVariant,
-}
-
-/// What is wrong with the way in which packets come to workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DivisionVariant {
-    #[default]
-    Sound,
-    /// The first worker takes all shards for its own.
-    FirstOwnsAll,
-    /// One packet in eight goes from a distributor to a wrong worker, which passes it on.
-    Strays,
-}
 
 /// What survives a crash.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,6 +71,7 @@ enum News {
 pub enum Note {
     Happened(FailoverEvent),
     MayExit,
+    Moved(Outcome),
 }
 
 pub struct Appliance {
@@ -99,7 +83,7 @@ pub struct Appliance {
     pub lcores: Vec<Lcore>,
     scaling: Scaling,
     pub failover: Failover,
-    master: Master,
+    pub master: Master,
     /// Until when service packets may be sent: what workers read right before a transmit.
     pub lease: Instant,
     frames: VecDeque<(PortId, Vec<u8>)>,
@@ -300,9 +284,10 @@ impl Appliance {
         let of_services = sent.iter_mut().filter(|departure| departure.class == TxClass::Service);
         let seen = of_services.filter_map(|departure| Some((Sight::of(&departure.frame)?, departure)));
         let seen: Vec<(Sight, &mut Departure)> = seen.collect();
-        let resets = seen.iter().any(|(sight, _)| sight.resets);
+        let leaves = |event: &Event| matches!(event, Event::Move(MoveEvent::Cargo(_)));
+        let ends = seen.iter().any(|(sight, _)| sight.resets) || events.iter().any(leaves);
         for (sight, departure) in seen {
-            departure.came_as = flows::sent_by(&self.lcores, number, sight, resets);
+            departure.came_as = flows::sent_by(&self.lcores, number, sight, ends);
         }
         let lcore = &mut self.lcores[number];
         lcore.outbox.extend(sent);
@@ -488,7 +473,7 @@ impl Appliance {
                         self.wake(number, seen_at, agenda);
                     }
                 }
-                MasterOutput::Moved(_) => {}
+                MasterOutput::Moved(outcome) => self.notes.push(Note::Moved(outcome)),
                 MasterOutput::Count { .. } | MasterOutput::Rival { .. } | MasterOutput::VrrpRival(_) => {}
             }
         }
@@ -540,10 +525,16 @@ impl Appliance {
         self.status().node
     }
 
-    /// Every flow in the tables, by the client's key.
+    /// Every flow in the tables, and on its way from one to another.
     pub fn flows(&self) -> impl Iterator<Item = Flow> + '_ {
         let workers = self.lcores.iter().filter_map(|lcore| lcore.worker());
-        workers.flat_map(|worker| worker.flows().table.iter().map(|(_, flow)| flow))
+        let held = workers.flat_map(|worker| worker.flows().table.iter().map(|(_, flow)| flow));
+        let events = self.moves.iter().filter_map(|(_, event)| match event {
+            MoveEvent::Cargo(cargo) => Some(cargo),
+            _ => None,
+        });
+        let on_their_way = events.chain(self.lcores.iter().flat_map(Lcore::cargo));
+        held.chain(on_their_way.flat_map(|cargo| cargo.flows.iter().map(|moved| moved.flow)))
     }
 
     /// What each worker says of itself.

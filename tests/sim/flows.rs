@@ -51,12 +51,13 @@ impl Sight {
 }
 
 /// What a packet that leaves was when it came, as the worker's table has it; an error: another worker knows the flow, or
-/// none does. `None`: none does any more, and one that was reset in this turn, as `resets` says, may be its flow.
+/// none does. `None`: none does any more, and one that was reset or moved away in this turn, as `ends` says, may be its
+/// flow.
 pub fn sent_by(
     lcores: &[Lcore],
     worker: usize,
     mut sight: Sight,
-    resets: bool,
+    ends: bool,
 ) -> Option<Result<Sight, String>> {
     let answer = sight.key.reversed();
     let others = || lcores.iter().enumerate().filter(|(other, _)| *other != worker);
@@ -78,7 +79,7 @@ pub fn sent_by(
     }
     let Some((flow, direction)) = known else {
         let complaint = || Err(format!("worker {worker} sends {}, which is of no flow", sight.key));
-        return (!resets).then(complaint);
+        return (!ends).then(complaint);
     };
     sight.key = match direction {
         Direction::FromServer => flow.client,

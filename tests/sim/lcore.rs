@@ -14,6 +14,7 @@ use baton::distributor::tell::{Tell, Told};
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
 use baton::flow::shard::Move;
 use baton::worker::message::{Command, Event};
+use baton::worker::moving::{Cargo, MoveCommand};
 use baton::worker::{Origin, Worker};
 
 use crate::agenda::Nanos;
@@ -131,6 +132,10 @@ impl<T> Delayed<T> {
     pub fn next_at(&self) -> Option<Nanos> {
         self.0.front().map(|(at, _)| *at)
     }
+
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|(_, item)| item)
+    }
 }
 
 /// What an lcore runs.
@@ -200,6 +205,14 @@ impl Lcore {
             Program::Worker(worker) => Some(worker),
             Program::Distributor(_) => None,
         }
+    }
+
+    /// Flows of other workers that it has been given, and has not seen yet.
+    pub fn cargo(&self) -> impl Iterator<Item = &Box<Cargo>> {
+        self.commands.iter().filter_map(|command| match command {
+            Command::Move(MoveCommand::Take(cargo)) => Some(cargo),
+            _ => None,
+        })
     }
 
     /// A frame in the port's queue; a full one drops.

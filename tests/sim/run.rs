@@ -1,10 +1,10 @@
 //! One run from one seed, and what the checkers say of it.
 
 use crate::agenda::{MS, Nanos};
-use crate::appliance::{DivisionVariant, Variants};
 use crate::checks;
 use crate::client::Outcome;
 use crate::scenario;
+use crate::variants::Variants;
 use crate::world::World;
 
 /// No run lasts longer, in virtual time.
@@ -21,6 +21,8 @@ pub struct Report {
     pub lasted: Nanos,
     /// Frames that left the appliances.
     pub frames: u64,
+    /// Flows that went from one worker to another one.
+    pub moved: u64,
 }
 
 impl Report {
@@ -39,33 +41,6 @@ impl Report {
         }
         told
     }
-}
-
-/// Names of the broken variants.
-pub const VARIANTS: [&str; 6] = [
-    "acknowledged-before-applied",
-    "tombstone-dropped-early",
-    "equal-term-accepted",
-    "send-after-lease",
-    "first-owns-all",
-    "strays",
-];
-
-/// The variant of a name; `sound` is one.
-pub fn variant(name: &str) -> Option<Variants> {
-    use baton::{failover, mirror};
-    let mut variants = Variants::default();
-    match name {
-        "sound" => {}
-        "acknowledged-before-applied" => variants.mirror = mirror::Variant::AcknowledgedBeforeApplied,
-        "tombstone-dropped-early" => variants.mirror = mirror::Variant::TombstoneDroppedEarly,
-        "equal-term-accepted" => variants.failover = failover::Variant::EqualTermAccepted,
-        "first-owns-all" => variants.division = DivisionVariant::FirstOwnsAll,
-        "strays" => variants.division = DivisionVariant::Strays,
-        "send-after-lease" => variants.failover = failover::Variant::SendAfterLease,
-        _ => return None,
-    }
-    Some(variants)
 }
 
 /// Runs a seed.
@@ -89,5 +64,6 @@ pub fn run(seed: u64, variants: Variants, traces: bool) -> Report {
         done: world.connections().filter(|c| matches!(c.outcome, Some((Outcome::Done, _)))).count(),
         lasted: world.agenda.now - began,
         frames: world.frames,
+        moved: world.moves.flows,
     }
 }

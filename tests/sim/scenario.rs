@@ -190,6 +190,8 @@ pub struct Scenario {
     /// The lcores of each appliance.
     pub divisions: [Division; 2],
     pub steering: Steering,
+    /// About how long after one request to move shards the next one follows; 0: there are none.
+    pub moves: Nanos,
 }
 
 impl Scenario {
@@ -201,8 +203,11 @@ impl Scenario {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Scenario { kind, rate, divisions: [a, b], steering, .. } = self;
+        let Scenario { kind, rate, divisions: [a, b], steering, moves, .. } = self;
         write!(f, "{kind:?}, {rate}/s, lcores {a} and {b}, {steering:?}")?;
+        if *moves > 0 {
+            write!(f, ", shards move every {} ms", moves / MS)?;
+        }
         let mut select: Vec<&str> = self.options.select.into();
         select.sort_unstable();
         select.dedup();
@@ -246,7 +251,16 @@ pub fn of_seed(seed: u64) -> (Scenario, Script) {
         long: rng.u8(20..140),
         divisions: Division::of_pair(&mut rng),
         steering: [Steering::Alike, Steering::ByDirection, Steering::Spraying][rng.usize(..3)],
+        moves: 0,
     };
+    if scenario.divisions.iter().any(|division| division.workers() > 1) {
+        // What stalls may break is best seen when much is moved.
+        scenario.moves = match kind {
+            Kind::ShortStalls => rng.u64(2..8) * MS,
+            _ if rng.bool() => rng.u64(2..60) * MS,
+            _ => 0,
+        };
+    }
     if rng.bool() {
         for (select, service) in scenario.options.select.iter_mut().zip(SERVICES) {
             let ways = if service.full_nat { SELECT_EVENLY } else { SELECT.len() };

@@ -10,6 +10,7 @@ mod flows;
 mod hosts;
 mod lcore;
 mod link;
+mod moves;
 mod packet;
 #[path = "../packets/pieces.rs"]
 #[expect(dead_code, reason = "hosts only put together what others took to pieces")]
@@ -19,6 +20,7 @@ mod scenario;
 mod server;
 mod tcp;
 mod trace;
+mod variants;
 mod world;
 
 use std::process::ExitCode;
@@ -53,17 +55,18 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let Some(variants) = run::variant(&arguments.variant) else {
-        eprintln!("there is no variant {:?}: sound, {}", arguments.variant, run::VARIANTS.join(", "));
+    let Some(broken) = variants::variant(&arguments.variant) else {
+        eprintln!("there is no variant {:?}: sound, {}", arguments.variant, variants::VARIANTS.join(", "));
         return ExitCode::from(2);
     };
     if let Some(seed) = arguments.seed {
-        let report = run::run(seed, variants, true);
+        let report = run::run(seed, broken, true);
         print!("{}", report.told(&arguments.variant));
         return if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let (next, stop, failed) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(0u64));
-    let (done, connections, frames) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let (done, connections) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (frames, moved) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs.max(1) {
             scope.spawn(|| {
@@ -72,9 +75,10 @@ fn main() -> ExitCode {
                     if place >= arguments.seeds {
                         return;
                     }
-                    let report = run::run(arguments.from + place, variants, false);
+                    let report = run::run(arguments.from + place, broken, false);
                     connections.fetch_add(report.connections as u64, Ordering::Relaxed);
                     frames.fetch_add(report.frames, Ordering::Relaxed);
+                    moved.fetch_add(report.moved, Ordering::Relaxed);
                     let so_far = done.fetch_add(1, Ordering::Relaxed) + 1;
                     if !report.violations.is_empty() {
                         let mut failed = failed.lock().unwrap_or_else(|error| error.into_inner());
@@ -91,7 +95,9 @@ fn main() -> ExitCode {
     });
     let failed = *failed.lock().unwrap_or_else(|error| error.into_inner());
     let (done, connections) = (done.into_inner(), connections.into_inner());
-    let frames = frames.into_inner();
-    println!("{done} seeds, {connections} connections, {frames} frames, {failed} seeds with violations");
+    let (frames, moved) = (frames.into_inner(), moved.into_inner());
+    println!(
+        "{done} seeds, {connections} connections, {frames} frames, {moved} flows moved, {failed} seeds with violations"
+    );
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -13,7 +13,7 @@ use baton::flow::Key;
 use baton::flow::key::UDP;
 
 use crate::agenda::{Agenda, Happening, MS, Nanos, Station, US};
-use crate::appliance::{Appliance, Disk, Note, PORTS, Start, Variants};
+use crate::appliance::{Appliance, Disk, Note, PORTS, Start};
 use crate::checks::Checks;
 use crate::client::{Client, Plan};
 use crate::config::{self, SERVICES};
@@ -21,7 +21,9 @@ use crate::flows::{self, Order, Sight};
 use crate::hosts::{Host, Program};
 use crate::lcore::Departure;
 use crate::link::{CLIENTS, Lan, MIRROR, SERVERS};
+use crate::moves::{self, Moves};
 use crate::scenario::{Scenario, Script};
+use crate::variants::Variants;
 
 pub const CLIENT_HOSTS: usize = 3;
 pub const SERVER_HOSTS: usize = 2;
@@ -61,6 +63,7 @@ pub struct World {
     pub arrivals_until: Nanos,
     /// Frames that left the appliances.
     pub frames: u64,
+    pub moves: Moves,
     traces: bool,
 }
 
@@ -100,10 +103,14 @@ impl World {
             scenario,
             script,
             frames: 0,
+            moves: Moves::default(),
             traces,
         };
         world.agenda.at(0, Happening::Script);
         world.agenda.at(0, Happening::Look);
+        if world.scenario.moves > 0 {
+            world.agenda.at(0, Happening::Rebalance);
+        }
         world
     }
 
@@ -133,6 +140,7 @@ impl World {
                 }
             }
             Happening::Arrival => self.arrival(),
+            Happening::Rebalance => moves::rebalance(self),
             Happening::Script => crate::scenario::go_on(self),
             Happening::Look => {
                 crate::checks::look(self);
@@ -166,7 +174,10 @@ impl World {
                 appliance.liveness(&mut self.agenda);
                 self.take_notes(at);
             }
-            Happening::Master { .. } => appliance.master(&mut self.agenda),
+            Happening::Master { .. } => {
+                appliance.master(&mut self.agenda);
+                self.take_notes(at);
+            }
             Happening::Durable { counter, .. } => appliance.reserved(counter),
             _ => {}
         }
@@ -256,6 +267,7 @@ impl World {
                     return;
                 }
                 Note::Happened(event) => self.happened(at, event),
+                Note::Moved(outcome) => moves::ended(self, at, &outcome),
             }
         }
     }
