@@ -8,6 +8,7 @@ use baton::base::time::Duration;
 use baton::config::checked::{Checked, ChosenMethod, HashMethod, Method, NamedKey, Protocol};
 use baton::distributor::shape::Shape;
 use baton::flow::FlowIndex;
+use baton::traffic::routes::NextHop;
 use baton::worker::message::Command;
 
 use crate::bench::*;
@@ -83,6 +84,43 @@ fn a_moved_shard_takes_its_named_key_along_and_nothing_is_lost() {
         let flows = workers.flows();
         opened(&mut workers, FULL_NAT, 6000..6100);
         assert_eq!(workers.gained(&flows), [0, 0, 100], "{method:?}");
+    }
+}
+
+/// A shard stays with its owner until the packets have left that wait there for a neighbour's link address: the new owner may
+/// know it, and would send later ones before them. A neighbour that does not answer is not waited for.
+#[test]
+fn packets_that_wait_for_a_neighbour_leave_before_their_shard_does() {
+    const PUSH_ACK: u8 = 0x18;
+    for answers in [true, false] {
+        let mut workers = Workers::new(2, Method::Hash(HashMethod::Source), |_| ());
+        let connections = opened(&mut workers, FULL_NAT, 2000..2001);
+        let server = connections[0].1.to.0;
+        let shard = shard_with(&workers, 2000);
+        let old = workers.benches.iter().position(|bench| bench.worker.flows().owned().has(shard));
+        let old = old.expect("it has an owner");
+        let hop = NextHop { port: SERVER_PORT, address: server };
+        // The old owner alone has lost the neighbour.
+        workers.benches[old].command(Command::Neighbour { hop, link: None });
+        let client = |flags| from_client(2000, FULL_NAT, 80, Some(flags)).bytes();
+        assert!(workers.handle_at(old, CLIENT_PORT, &client(ACK)).is_empty());
+        let (mut step, mut sent) = (0, Vec::new());
+        workers.move_shard(shard, 1 - old as u16, |workers| {
+            step += 1;
+            if step == 30 {
+                sent.extend(workers.handle_at(1 - old, CLIENT_PORT, &client(PUSH_ACK)));
+            }
+            if step == 50 && answers {
+                workers.benches[old].command(Command::Neighbour { hop, link: Some(SERVER_MAC) });
+            }
+            workers.benches.iter_mut().for_each(|bench| bench.now = bench.now + Duration::from_millis(1));
+        });
+        sent.extend(workers.take_sent(TxClass::Service));
+        let flags: Vec<_> = sent.iter().filter_map(|sent| Packet::read(&sent.bytes).flags).collect();
+        assert_eq!(flags, if answers { vec![ACK, PUSH_ACK] } else { vec![PUSH_ACK] });
+        assert_eq!(workers.count(Counter::DropNeighbour), u64::from(!answers));
+        assert_eq!(workers.flows().iter().sum::<u64>(), 1);
+        all_pass(&mut workers, FULL_NAT, &connections);
     }
 }
 
