@@ -113,7 +113,7 @@ fn packets_that_wait_for_a_neighbour_leave_before_their_shard_does() {
             if step == 50 && answers {
                 workers.benches[old].command(Command::Neighbour { hop, link: Some(SERVER_MAC) });
             }
-            workers.benches.iter_mut().for_each(|bench| bench.now = bench.now + Duration::from_millis(1));
+            workers.benches.iter_mut().for_each(|bench| bench.now += Duration::from_millis(1));
         });
         sent.extend(workers.take_sent(TxClass::Service));
         let flags: Vec<_> = sent.iter().filter_map(|sent| Packet::read(&sent.bytes).flags).collect();
