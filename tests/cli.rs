@@ -29,7 +29,7 @@ fn scratch(name: &str) -> PathBuf {
     path
 }
 
-const WORDS: [&str; 13] = [
+const WORDS: [&str; 15] = [
     "run",
     "check",
     "status",
@@ -39,7 +39,9 @@ const WORDS: [&str; 13] = [
     "events",
     "ports",
     "pools",
+    "rebalance",
     "switchover",
+    "promote",
     "keygen",
     "man",
     "completions",

@@ -21,8 +21,10 @@ use baton::control::server::{ServeError, Server};
 use baton::failover::role::Role;
 
 /// An appliance that never was.
+#[derive(Default)]
 struct Fake {
     switchovers: AtomicU32,
+    promotions: AtomicU32,
 }
 
 fn flow(client: &str, protected: bool) -> FlowLine {
@@ -187,10 +189,17 @@ impl Backend for Fake {
             _ => Err("this appliance does not lead".to_owned()),
         }
     }
+
+    fn promote(&self) -> Result<String, String> {
+        match self.promotions.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok("it leads in term 4.1".to_owned()),
+            _ => Err("it leads already".to_owned()),
+        }
+    }
 }
 
 fn fake() -> Arc<dyn Backend> {
-    Arc::new(Fake { switchovers: AtomicU32::new(0) })
+    Arc::new(Fake::default())
 }
 
 /// A directory of its own for each test, gone at its end.
@@ -278,7 +287,7 @@ fn every_question_is_answered_as_a_table_and_as_json() {
     }
     let status: StatusReport =
         serde_json::from_str(&prints(&["status", "--json"], &socket)).expect("a report");
-    assert_eq!(status, Fake { switchovers: AtomicU32::new(0) }.status(), "JSON carries the whole report");
+    assert_eq!(status, Fake::default().status(), "JSON carries the whole report");
 }
 
 #[test]
@@ -308,6 +317,17 @@ fn a_switchover_is_done_or_refused_with_a_sentence() {
     let refused = baton(&["switchover"], &socket);
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&refused.stderr), "baton: this appliance does not lead\n");
+}
+
+#[test]
+fn a_promotion_is_done_or_refused_with_a_sentence() {
+    let scratch = Scratch::new("promote");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    assert_eq!(prints(&["promote"], &socket), "it leads in term 4.1\n");
+    let refused = baton(&["promote"], &socket);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&refused.stderr), "baton: it leads already\n");
 }
 
 #[test]
@@ -378,6 +398,7 @@ fn what_is_not_a_request_of_the_interface_is_refused_and_harms_nobody() {
     assert_eq!(status_of(b"\x00\x01\x02\r\n\r\n"), "HTTP/1.1 400 Bad Request");
     assert_eq!(status_of(b"GET /v1/nothing HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 Not Found");
     assert_eq!(status_of(b"GET /v1/switchover HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(status_of(b"GET /v1/promote HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(status_of(b"POST /v1/status HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(status_of(b"GET /v1/flows?limit=x HTTP/1.1\r\n\r\n"), "HTTP/1.1 400 Bad Request");
     let long = [&b"GET /"[..], &[b'a'; 4096 - 5]].concat();
@@ -426,4 +447,5 @@ fn metrics_are_served_on_tcp_and_nothing_else_is() {
     assert!(!page.contains("baton_port_rss{port=\"mirror\"}"), "one queue has nothing to spread:\n{page}");
     assert!(get("/v1/status").starts_with("HTTP/1.1 404 "));
     assert!(get("/v1/switchover").starts_with("HTTP/1.1 404 "));
+    assert!(get("/v1/promote").starts_with("HTTP/1.1 404 "));
 }

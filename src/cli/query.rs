@@ -61,6 +61,10 @@ pub fn switchover(at: &Query) -> Result<(), Failure> {
     show::<Done>(at, "POST", paths::SWITCHOVER)
 }
 
+pub fn promote(at: &Query) -> Result<(), Failure> {
+    show::<Done>(at, "POST", paths::PROMOTE)
+}
+
 fn show<T: DeserializeOwned + Serialize + Display>(
     at: &Query,
     method: &str,

@@ -55,6 +55,20 @@ pub enum Word {
     Rebalance(Rebalance),
     /// Hand the lead to a peer that is in sync; nothing is lost
     Switchover(Query),
+    /// Lead, though the leader's silence proves nothing: with `partition = "safety"`, when no leader is heard
+    ///
+    /// With `partition = "safety"` a standby that no longer hears its leader waits, because the leader may be
+    /// alive and merely cut off; `baton status` says that it waits, and so do `baton events` and the metric
+    /// baton_waits_for_operator. Make sure that the old leader sends nothing any more: that its process has ended, that
+    /// its machine is off, or that its ports on the side of the clients and of the servers are down. Then ask the
+    /// standby to lead with this word. It serves at once with all the flows that it knows.
+    ///
+    /// If the old leader is alive after all, two appliances send from the same addresses until they hear each other
+    /// again, and connections break; then the old leader, whose term is lower, follows, and the changes of flows that it
+    /// made meanwhile are lost.
+    ///
+    /// Refused while a leader is heard (hand over there, with `baton switchover`), and by an appliance that leads already.
+    Promote(Query),
     /// Write a new key for the members of a group to share
     Keygen {
         /// The file to write; it must not exist

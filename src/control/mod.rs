@@ -43,6 +43,8 @@ pub trait Backend: Send + Sync + 'static {
     fn rebalance(&self, wanted: &Wanted) -> Result<RebalanceReport, String>;
     /// Hands the lead to a peer: a sentence that says to whom, or why not.
     fn switchover(&self) -> Result<String, String>;
+    /// Takes the lead, as nobody is heard to have it: a sentence that says so, or why not.
+    fn promote(&self) -> Result<String, String>;
 }
 
 /// The paths of the interface: the command line's words.
@@ -65,6 +67,8 @@ pub mod paths {
     pub const REBALANCE: &str = "/v1/rebalance";
     /// POST: [`super::report::Done`].
     pub const SWITCHOVER: &str = "/v1/switchover";
+    /// POST: [`super::report::Done`].
+    pub const PROMOTE: &str = "/v1/promote";
     /// GET: Prometheus' text format; on the metrics address too.
     pub const METRICS: &str = "/metrics";
 }

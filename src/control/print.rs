@@ -77,7 +77,10 @@ impl Display for StatusReport {
         writeln!(f, "role        {}{degraded}, term {term}, configuration {generation}", role_text(*role))?;
         writeln!(f, "leader      node {}, takeovers by this one: {}", or_dash(self.leader), self.takeovers)?;
         if self.waits_for_operator {
-            writeln!(f, "            no peer is heard, and partition = \"safety\": the operator decides")?;
+            writeln!(
+                f,
+                "            no peer is heard, and partition = \"safety\": it leads after `baton promote`"
+            )?;
         }
         match self.lease_ms {
             Some(lease) => writeln!(f, "lease       {lease} ms left")?,

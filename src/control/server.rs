@@ -194,7 +194,7 @@ fn serve_one<S: Read + Write>(stream: &mut S, answer: &impl Fn(&Request) -> Resp
 
 fn answer(request: &Request, backend: &dyn Backend) -> Response {
     let known = match request.path.as_str() {
-        paths::SWITCHOVER | paths::REBALANCE => "POST",
+        paths::SWITCHOVER | paths::PROMOTE | paths::REBALANCE => "POST",
         paths::STATUS
         | paths::FLOWS
         | paths::COUNTERS
@@ -226,16 +226,21 @@ fn answer(request: &Request, backend: &dyn Backend) -> Response {
             },
             Err(why) => refusal(400, why),
         },
-        paths::SWITCHOVER => match backend.switchover() {
-            Ok(message) => json(200, &Done { message }),
-            Err(why) => refusal(409, why),
-        },
+        paths::SWITCHOVER => done(backend.switchover()),
+        paths::PROMOTE => done(backend.promote()),
         _ => Response {
             status: 200,
             content_type: metrics::CONTENT_TYPE,
             body: metrics::text(&backend.status(), &backend.counters(), &backend.mirror(), &backend.ports())
                 .into_bytes(),
         },
+    }
+}
+
+fn done(result: Result<String, String>) -> Response {
+    match result {
+        Ok(message) => json(200, &Done { message }),
+        Err(why) => refusal(409, why),
     }
 }
 

@@ -40,10 +40,10 @@ use crate::worker::message::WorkerStatus;
 
 /// How long an answer of other threads may take.
 const ANSWER_TIMEOUT: StdDuration = StdDuration::from_secs(3);
-/// How long a switchover is followed.
-const SWITCHOVER_TIMEOUT: StdDuration = StdDuration::from_secs(3);
+/// How long a change of roles that someone asked for is followed.
+const CHANGE_TIMEOUT: StdDuration = StdDuration::from_secs(3);
 /// Between two looks at its progress.
-const SWITCHOVER_LOOK: StdDuration = StdDuration::from_millis(5);
+const CHANGE_LOOK: StdDuration = StdDuration::from_millis(5);
 
 /// Who owns the queues of a port, in the queues' order, and how the port fills them.
 #[derive(Clone, Debug, Default)]
@@ -95,6 +95,30 @@ impl Appliance {
 
     pub(super) fn failover(&self) -> Option<FailoverStatus> {
         self.board.status.lock().clone()
+    }
+
+    /// Has the liveness thread do what an operator asks; the error is its refusal.
+    fn request(&self, operator: Operator) -> Result<(), String> {
+        let (answer, answered) = sync_channel(1);
+        self.board.requests.lock().push_back(Request { operator, answer });
+        answered
+            .recv_timeout(ANSWER_TIMEOUT)
+            .map_err(|_| "the liveness thread does not answer".to_owned())?
+            .map_err(|refusal| refusal.to_string())
+    }
+
+    /// Follows a change of roles until `over` says what it came to; `None`: it takes too long.
+    fn wait_until<T>(&self, over: impl Fn(&FailoverStatus) -> Option<T>) -> Option<T> {
+        let mut waited = StdDuration::ZERO;
+        while waited < CHANGE_TIMEOUT {
+            let came_to = self.failover().as_ref().and_then(&over);
+            if came_to.is_some() {
+                return came_to;
+            }
+            std::thread::sleep(CHANGE_LOOK);
+            waited += CHANGE_LOOK;
+        }
+        None
     }
 
     fn counted(&self, counter: Counter) -> u64 {
@@ -389,23 +413,30 @@ impl Backend for Appliance {
     }
 
     fn switchover(&self) -> Result<String, String> {
-        let (answer, answered) = sync_channel(1);
-        self.board.requests.lock().push_back(Request { operator: Operator::Switchover, answer });
-        answered
-            .recv_timeout(ANSWER_TIMEOUT)
-            .map_err(|_| "the liveness thread does not answer".to_owned())?
-            .map_err(str::to_owned)?;
-        let mut waited = StdDuration::ZERO;
-        while waited < SWITCHOVER_TIMEOUT {
-            if let Some(status) = self.failover()
-                && status.role == Role::Standby
-                && let Some(leader) = status.leader
-            {
-                return Ok(format!("node {leader} leads in term {}", status.term));
+        self.request(Operator::Switchover)?;
+        let over = self.wait_until(|status| {
+            let leader = status.leader.filter(|_| status.role == Role::Standby)?;
+            Some(format!("node {leader} leads in term {}", status.term))
+        });
+        over.ok_or_else(|| "the handover did not come to an end in time: see `baton events`".to_owned())
+    }
+
+    fn promote(&self) -> Result<String, String> {
+        let promotions = |status: &FailoverStatus| status.promotions;
+        let before = self.failover().as_ref().map_or(0, promotions);
+        self.request(Operator::Promote)?;
+        let led = self.wait_until(|status| {
+            // What was published before it was promoted says nothing of it.
+            if promotions(status) <= before {
+                return None;
             }
-            std::thread::sleep(SWITCHOVER_LOOK);
-            waited += SWITCHOVER_LOOK;
-        }
-        Err("the handover did not come to an end in time: see `baton events`".to_owned())
+            let lost = if status.degraded { "; it was not in sync, some flows may be lost" } else { "" };
+            if status.role == Role::Active {
+                return Some(Ok(format!("it leads in term {}{lost}", status.term)));
+            }
+            let leader = status.leader.filter(|_| status.role == Role::Standby)?;
+            Some(Err(format!("node {leader} leads in term {}, which is higher", status.term)))
+        });
+        led.unwrap_or_else(|| Err("it took a term, and does not serve yet: see `baton events`".to_owned()))
     }
 }

@@ -25,7 +25,7 @@ use crate::driver::priority;
 use crate::driver::rings::{Frame, LivenessEnds, News};
 use crate::driver::state::TermWriter;
 use crate::failover::{
-    Failover, FailoverStatus, FrameBytes, Operator, Output, Progress, WorkerReport, WorkerRole,
+    Failover, FailoverStatus, FrameBytes, Operator, Output, Progress, Refusal, WorkerReport, WorkerRole,
 };
 use crate::master::route::command_for;
 use crate::worker::message::Command;
@@ -43,7 +43,7 @@ pub struct Request {
     /// What is asked.
     pub operator: Operator,
     /// A sentence says why not. It has room for the answer.
-    pub answer: SyncSender<Result<(), &'static str>>,
+    pub answer: SyncSender<Result<(), Refusal>>,
 }
 
 /// What the liveness thread shares with others.

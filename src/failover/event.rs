@@ -240,7 +240,10 @@ impl fmt::Display for FailoverEvent {
             }
             E::WorkerStuck { worker } => write!(f, "worker {worker} makes no progress"),
             E::WaitsForOperator => {
-                write!(f, "no leader is heard; partition = \"safety\" leaves it to the operator to promote")
+                write!(
+                    f,
+                    "no leader is heard; partition = \"safety\" leaves it to the operator (`baton promote`)"
+                )
             }
         }
     }

@@ -86,7 +86,7 @@ use std::sync::Arc;
 pub use event::FailoverEvent;
 pub use heartbeat::FrameBytes;
 pub use members::Members;
-pub use output::{Operator, Output, Progress, WorkerReport, WorkerRole};
+pub use output::{Operator, Output, Progress, Refusal, WorkerReport, WorkerRole};
 pub use role::Role;
 pub use status::FailoverStatus;
 
@@ -350,21 +350,23 @@ impl Failover {
     }
 
     /// Does what an operator asks, or says why not.
-    pub fn handle_operator(&mut self, now: Instant, operator: Operator) -> Result<(), &'static str> {
+    pub fn handle_operator(&mut self, now: Instant, operator: Operator) -> Result<(), Refusal> {
         let input = match operator {
             Operator::Switchover => Input::OperatorSwitchover,
             Operator::Promote => Input::OperatorPromote,
             Operator::Shutdown => Input::Shutdown,
         };
         match role::step(self.role, input) {
-            Step::Refuse(reason) => return Err(reason),
+            Step::Refuse(reason) => return Err(Refusal::Role(reason)),
             Step::Quiesce if operator == Operator::Switchover && self.successor(now, true).is_none() => {
-                return Err("no standby is in sync");
+                return Err(Refusal::NoneInSync);
             }
-            Step::Lead if self.leader_lives(now) => return Err("a leader is heard: switch over there"),
-            Step::Lead if self.terms.next().is_none() => {
-                return Err("no term is reserved durably yet: try again");
+            Step::Lead if self.leader_lives(now) => {
+                let leader = self.terms.current().node;
+                let resigned = leader == self.node();
+                return Err(if resigned { Refusal::JustResigned } else { Refusal::LeaderHeard(leader) });
             }
+            Step::Lead if self.terms.next().is_none() => return Err(Refusal::NoTerm),
             _ => {}
         }
         if operator == Operator::Shutdown {

@@ -1,5 +1,6 @@
 //! What the machine asks of the driver and of the workers, and what they report.
 
+use core::fmt;
 use std::sync::Arc;
 
 use super::event::FailoverEvent;
@@ -162,6 +163,35 @@ pub(super) const fn all(workers: usize) -> u32 {
 }
 
 const _: () = assert!(WORKERS_MAX <= 32);
+
+/// Why what an operator asks for is not done; a sentence for the operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its role does not allow it.
+    Role(&'static str),
+    /// Nobody is there to hand over to.
+    NoneInSync,
+    /// This node is heard to lead.
+    LeaderHeard(NodeId),
+    /// It led itself until just now, and its successor comes first.
+    JustResigned,
+    /// Its term file holds no counter that it may use.
+    NoTerm,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Role(why) => f.write_str(why),
+            Refusal::NoneInSync => f.write_str("no standby is in sync"),
+            Refusal::LeaderHeard(node) => {
+                write!(f, "node {node} is heard to lead: hand over there, with `baton switchover`")
+            }
+            Refusal::JustResigned => f.write_str("it has just handed over, and its successor comes first"),
+            Refusal::NoTerm => f.write_str("no term is reserved durably yet: try again"),
+        }
+    }
+}
 
 /// What an operator can ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use baton::base::time::Instant;
 use baton::config::snapshot::Snapshot;
 use baton::distributor::spread::{Distributor, DistributorSetup};
 use baton::failover::{
-    Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, Output, PortSetup, Progress,
+    Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, Output, PortSetup, Progress, Refusal,
     WorkerReport, WorkerRole,
 };
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
@@ -511,7 +511,7 @@ impl Appliance {
         lcore.stalled_until = lcore.stalled_until.max(until);
     }
 
-    pub fn operator(&mut self, operator: Operator, agenda: &mut Agenda) -> Result<(), &'static str> {
+    pub fn operator(&mut self, operator: Operator, agenda: &mut Agenda) -> Result<(), Refusal> {
         let result = self.failover.handle_operator(agenda.instant(), operator);
         self.execute(agenda);
         result

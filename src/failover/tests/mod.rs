@@ -1,6 +1,7 @@
 //! Members of a group in virtual time, joined by links that lose, delay and cut.
 
 mod chaos;
+mod operator;
 mod overlaps;
 mod pair;
 mod sessions;

@@ -247,7 +247,7 @@ impl World {
         self.machine(at).failover.role()
     }
 
-    pub fn operator(&mut self, at: usize, operator: Operator) -> Result<(), &'static str> {
+    pub fn operator(&mut self, at: usize, operator: Operator) -> Result<(), Refusal> {
         let now = self.now();
         self.nodes[at].up.as_mut().expect("it is up").failover.handle_operator(now, operator)
     }
