@@ -29,6 +29,7 @@ use crate::driver::events::EventLog;
 use crate::driver::liveness::{Board, Request};
 use crate::driver::load::Loads;
 use crate::driver::master::{Question, mac_text};
+use crate::driver::provoked::Provoked;
 use crate::driver::rebalancing::{self, shard_flows};
 use crate::failover::{FailoverStatus, Operator, Role};
 use crate::flow::key::TCP;
@@ -78,6 +79,8 @@ pub struct Appliance {
     pub pool: Mempool,
     /// Who has which queues of each port.
     pub queues: Vec<QueueOwners>,
+    /// For tests: the control thread may be asked to panic.
+    pub provoked: Provoked,
     /// To the master thread.
     pub questions: Mutex<Sender<Question>>,
 }
@@ -194,6 +197,7 @@ fn sum_of(workers: &[WorkerStatus], list: impl Fn(&WorkerStatus) -> &[(u32, u64)
 
 impl Backend for Appliance {
     fn status(&self) -> StatusReport {
+        self.provoked.panic_if_asked("control");
         let config = &self.snapshot.checked;
         let workers = self.workers();
         let failover = self.failover();

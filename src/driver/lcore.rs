@@ -126,11 +126,19 @@ impl Pace {
     }
 }
 
+/// Also when a panic unwinds the loop: what waits in its outboxes is never sent then.
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.turns.end();
+    }
+}
+
 /// A worker and its world.
 pub struct Lcore<W: World> {
+    // Dropped first: the others may take their time.
+    pace: Pace,
     worker: Worker<W::Buf>,
     world: W,
-    pace: Pace,
     packets: Vec<W::Buf>,
     /// An event for which there was no room.
     untold: Option<Event>,
@@ -140,7 +148,7 @@ impl<W: World> Lcore<W> {
     /// A loop that has not begun.
     pub fn new(worker: Worker<W::Buf>, world: W, idler: Idler, turns: Arc<Turns>) -> Lcore<W> {
         let packets = Vec::with_capacity(2 * BURST_MAX);
-        Lcore { worker, world, pace: Pace::new(idler, turns), packets, untold: None }
+        Lcore { pace: Pace::new(idler, turns), worker, world, packets, untold: None }
     }
 
     /// Runs until `stop`, and then once more, so that last words are sent.

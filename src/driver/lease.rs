@@ -1,7 +1,7 @@
 //! What threads of an appliance tell each other in single numbers, each on cache lines
 //! of its own: the lease, and that a worker moves and how busy it is.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -48,6 +48,7 @@ struct Cells {
     busy_ns: AtomicU64,
     empty_ns: AtomicU64,
     packets: AtomicU64,
+    ended: AtomicBool,
 }
 
 /// What a worker's turns came to, since its start. A turn is busy when it had a packet, a command or
@@ -90,6 +91,16 @@ impl Turns {
         } else {
             add(&self.0.empty_ns, lasted.nanos());
         }
+    }
+
+    /// There will be no more of them: the worker's loop ended, or panicked. Only its worker says so.
+    pub fn end(&self) {
+        self.0.ended.store(true, Ordering::Release);
+    }
+
+    /// Whether there will be no more of them.
+    pub fn ended(&self) -> bool {
+        self.0.ended.load(Ordering::Acquire)
     }
 
     /// Turns until now.

@@ -19,9 +19,11 @@ use crate::base::counters::Counter;
 use crate::base::ids::PortId;
 use crate::base::io::TxClass;
 use crate::base::time::{Duration, Instant};
+use crate::driver::broken::LastTurns;
 use crate::driver::clock::{Clock, std_duration};
 use crate::driver::lease::{Lease, Turns};
 use crate::driver::priority;
+use crate::driver::provoked::Provoked;
 use crate::driver::rings::{Frame, LivenessEnds, News};
 use crate::driver::state::TermWriter;
 use crate::failover::{
@@ -53,6 +55,8 @@ pub struct Board {
     pub status: Mutex<Option<FailoverStatus>>,
     /// What operators ask.
     pub requests: Mutex<VecDeque<Request>>,
+    /// A thread failed, and the lease was revoked: the appliance is to leave its group.
+    pub broken: Arc<AtomicBool>,
     /// The appliance has left its group.
     pub may_exit: AtomicBool,
     /// The thread is to end.
@@ -61,10 +65,11 @@ pub struct Board {
 
 impl Board {
     /// An empty one.
-    pub fn new() -> Arc<Board> {
+    pub fn new(broken: Arc<AtomicBool>) -> Arc<Board> {
         Arc::new(Board {
             status: Mutex::new(None),
             requests: Mutex::new(VecDeque::new()),
+            broken,
             may_exit: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         })
@@ -83,12 +88,16 @@ pub struct LivenessSetup {
     pub lease: Arc<Lease>,
     /// Each worker's turns, and behind them each distributor's.
     pub turns: Vec<Arc<Turns>>,
+    /// How long a packet may be under way at most, from the last look at the lease to its transmit.
+    pub pause_max: Duration,
     /// Reserves terms.
     pub terms: TermWriter,
     /// What it shares.
     pub board: Arc<Board>,
     /// What a new active sends, of class `Service`.
     pub announcements: Vec<(PortId, Vec<u8>)>,
+    /// For tests: it may be asked to panic.
+    pub provoked: Provoked,
 }
 
 /// The thread's state.
@@ -106,6 +115,8 @@ pub struct Liveness {
     active: bool,
     reserved: u64,
     status_at: Instant,
+    /// A thread failed: what is waited for before the group is told.
+    broken: Option<LastTurns>,
 }
 
 impl Liveness {
@@ -127,6 +138,7 @@ impl Liveness {
             active: false,
             reserved: setup.terms.reserved(),
             status_at: Instant::ZERO,
+            broken: None,
             setup,
         }
     }
@@ -139,6 +151,7 @@ impl Liveness {
     fn run(mut self) {
         priority::ask_for_real_time();
         while !self.setup.board.stop.load(Ordering::Acquire) {
+            self.setup.provoked.panic_if_asked("liveness");
             let now = self.setup.clock.now();
             self.round(now);
             let until = self.setup.failover.next_deadline().min(now + WAKE_INTERVAL);
@@ -160,6 +173,7 @@ impl Liveness {
             self.setup.failover.handle_reserved(reserved);
         }
         self.take_requests(now);
+        self.leave_if_broken(now);
         self.setup.failover.poll(now, Progress { workers_moved, drained: true });
         let happened = self.execute();
         self.pass_on();
@@ -205,6 +219,16 @@ impl Liveness {
             let result = self.setup.failover.handle_operator(now, operator);
             // Who asked may have gone.
             let _ = answer.try_send(result);
+        }
+    }
+
+    /// A thread failed: tells the group, once all that the lease may have covered is sent.
+    fn leave_if_broken(&mut self, now: Instant) {
+        let LivenessSetup { board, turns, failover, pause_max, .. } = &mut self.setup;
+        if board.broken.load(Ordering::SeqCst)
+            && self.broken.get_or_insert_with(|| LastTurns::new(now, turns)).over(now, turns, *pause_max)
+        {
+            failover.handle_broken(now);
         }
     }
 

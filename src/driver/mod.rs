@@ -23,6 +23,8 @@
 
 #[cfg(feature = "dpdk")]
 pub mod backend;
+#[cfg(feature = "dpdk")]
+mod broken;
 pub mod checksum;
 pub mod clock;
 #[cfg(feature = "dpdk")]
@@ -50,6 +52,8 @@ pub mod outbox;
 pub mod ports;
 #[cfg(feature = "dpdk")]
 pub mod priority;
+#[cfg(feature = "dpdk")]
+pub mod provoked;
 #[cfg(feature = "dpdk")]
 mod rebalancing;
 #[cfg(feature = "dpdk")]

@@ -6,7 +6,7 @@
 
 use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
 
@@ -26,6 +26,7 @@ use crate::control::Backend;
 use crate::control::server::Server;
 use crate::distributor::spread::{Distributor, DistributorSetup};
 use crate::driver::backend::{Appliance, QueueOwners};
+use crate::driver::broken::on_panic;
 use crate::driver::clock::{Clock, std_duration};
 use crate::driver::dpdk_io::{DpdkIo, DpdkIoSetup};
 use crate::driver::eal;
@@ -42,6 +43,7 @@ use crate::driver::nodes;
 use crate::driver::outbox::{Outbox, Relay};
 use crate::driver::ports::{self, OpenPort, Queues};
 use crate::driver::priority;
+use crate::driver::provoked::Provoked;
 use crate::driver::rings;
 use crate::driver::rss;
 use crate::driver::secrets::Secrets;
@@ -61,6 +63,8 @@ const RELAY_PACKETS: u32 = 1024;
 const LEAVE_MAX: Duration = Duration::from_millis(1500);
 /// For the last frames of a leaving appliance to be sent.
 const LAST_FRAMES: Duration = Duration::from_millis(5);
+/// One in which a thread failed gets so much longer to say so than packets may be under way.
+const BROKEN_LEAVE_MAX: Duration = Duration::from_millis(50);
 /// Workers end their loops in this time, or are left to the end of the process.
 const WORKERS_END_MAX: Duration = Duration::from_millis(300);
 
@@ -76,6 +80,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signalled)))
             .map_err(sentence)?;
     }
+    let provoked = Provoked::from_environment().map_err(sentence)?;
     log::info!(
         "baton {} with {}: {} (node {})",
         env!("CARGO_PKG_VERSION"),
@@ -96,8 +101,9 @@ pub fn run(checked: &Checked) -> Result<(), String> {
         clock,
         snapshot: Arc::new(Snapshot { generation: 1, checked: checked.clone() }),
         lease: Arc::clone(&lease),
-        board: Board::new(),
+        board: Board::new(Arc::clone(&broken)),
         events: Arc::new(EventLog::default()),
+        provoked,
     };
     let made = assemble(&eal, &shared, secrets, left, terms)?;
     let backend: Arc<dyn Backend> = Arc::new(made.backend);
@@ -114,13 +120,26 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     let mut jobs = Vec::new();
     let ending = Ending { stop: Arc::clone(&stop), board: Arc::clone(&shared.board) };
     for (lcore, number) in made.lcores.into_iter().zip(0..) {
-        let stop = Arc::clone(&stop);
+        let (name, provoked) = (format!("worker{number}"), shared.provoked.clone());
+        let stop = Arc::clone(provoked.flag(&name).unwrap_or(&stop));
         let id = LcoreId(eal::lcore_of(WorkerId(number)));
-        jobs.push(eal.launch(id, move || run_lcore(lcore, &stop)).map_err(sentence)?);
+        let run = move || {
+            run_lcore(lcore, &stop);
+            provoked.panic_if_asked(&name);
+        };
+        jobs.push(eal.launch(id, run).map_err(sentence)?);
     }
     let liveness = made.liveness.start().map_err(sentence)?;
     let mut master = MasterThread::new(made.master);
-    let turned = catch_unwind(AssertUnwindSafe(|| serve(&mut master, &shared, &signalled, &broken)));
+    let turned = catch_unwind(AssertUnwindSafe(|| serve(&mut master, &shared, &signalled)));
+    if turned.is_err() {
+        // Others say what is to be said.
+        let by = shared.clock.now() + broken_leave_max(checked);
+        while !shared.board.may_exit.load(Ordering::Acquire) && shared.clock.now() < by {
+            std::thread::sleep(std_duration(POLL_INTERVAL));
+        }
+        std::thread::sleep(std_duration(LAST_FRAMES));
+    }
 
     lease.revoke();
     drop(ending);
@@ -148,6 +167,17 @@ struct Shared {
     lease: Arc<Lease>,
     board: Arc<Board>,
     events: Arc<EventLog>,
+    provoked: Provoked,
+}
+
+/// How long a packet may be under way from the last look at the lease: a standby serves no sooner after the lease.
+fn pause_max(checked: &Checked) -> Duration {
+    checked.failover.takeover_after - checked.failover.lease
+}
+
+/// After a thread failed, the appliance leaves its group in this time, or without a word.
+fn broken_leave_max(checked: &Checked) -> Duration {
+    pause_max(checked) + BROKEN_LEAVE_MAX
 }
 
 /// Ends the loops of all threads when dropped, also when a start fails half-way.
@@ -201,14 +231,18 @@ fn ended(jobs: &[Job<'_, ()>]) -> bool {
     true
 }
 
-/// The master's loop, until the appliance left its group or something broke.
-fn serve(master: &mut MasterThread, shared: &Shared, signalled: &AtomicBool, broken: &AtomicBool) {
+/// The master's loop, until the appliance left its group.
+fn serve(master: &mut MasterThread, shared: &Shared, signalled: &AtomicBool) {
     let mut leave_by = Instant::FAR_FUTURE;
+    let mut broken = false;
     loop {
         let now = shared.clock.now();
+        shared.provoked.panic_if_asked("master");
         master.turn(now);
-        if broken.load(Ordering::SeqCst) {
-            return;
+        if shared.board.broken.load(Ordering::SeqCst) && !broken {
+            broken = true;
+            leave_by = leave_by.min(now + broken_leave_max(&shared.snapshot.checked));
+            log::error!("a thread failed: leaving the group");
         }
         if signalled.load(Ordering::SeqCst) && leave_by == Instant::FAR_FUTURE {
             log::info!("asked to end: leaving the group");
@@ -225,7 +259,8 @@ fn serve(master: &mut MasterThread, shared: &Shared, signalled: &AtomicBool, bro
             return;
         }
         if now >= leave_by {
-            log::warn!("left without a handover: it took too long");
+            let why = if broken { "a thread failed" } else { "it took too long" };
+            log::warn!("left without a handover: {why}");
             return;
         }
         std::thread::sleep(std_duration(POLL_INTERVAL));
@@ -426,9 +461,11 @@ fn assemble(
         clock: shared.clock,
         lease: Arc::clone(&shared.lease),
         turns: turns.clone(),
+        pause_max: pause_max(checked),
         terms,
         board: Arc::clone(&shared.board),
         announcements: master.announcements().to_vec(),
+        provoked: shared.provoked.clone(),
     });
     let (questions, asked) = channel();
     let kind = |number: usize| if number < usize::from(workers) { "worker" } else { "distributor" };
@@ -447,6 +484,7 @@ fn assemble(
         toeplitz: secrets.toeplitz,
         pool: pool.clone(),
         queues: owned.queues,
+        provoked: shared.provoked.clone(),
         questions: Mutex::new(questions),
     };
     let master = MasterThreadSetup {
@@ -506,15 +544,4 @@ fn failover_setup(
 
 fn sentence(error: impl Display) -> String {
     error.to_string()
-}
-
-/// A panic anywhere: nothing more is sent for the service, and the process ends.
-fn on_panic(lease: &Arc<Lease>, broken: &Arc<AtomicBool>) {
-    let (lease, broken) = (Arc::clone(lease), Arc::clone(broken));
-    let say = panic::take_hook();
-    panic::set_hook(Box::new(move |what| {
-        lease.revoke();
-        broken.store(true, Ordering::SeqCst);
-        say(what);
-    }));
 }

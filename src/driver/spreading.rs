@@ -16,9 +16,10 @@ use crate::driver::lease::Turns;
 
 /// A distributor and where its packets come from.
 pub struct SpreadingLcore<S: Site> {
+    // Dropped first: the others may take their time.
+    pace: Pace,
     distributor: Distributor,
     site: S,
-    pace: Pace,
     packets: Vec<S::Buf>,
 }
 
@@ -26,7 +27,7 @@ impl<S: Site> SpreadingLcore<S> {
     /// A loop that has not begun.
     pub fn new(distributor: Distributor, site: S, idler: Idler, turns: Arc<Turns>) -> SpreadingLcore<S> {
         let packets = Vec::with_capacity(2 * BURST_MAX);
-        SpreadingLcore { distributor, site, pace: Pace::new(idler, turns), packets }
+        SpreadingLcore { pace: Pace::new(idler, turns), distributor, site, packets }
     }
 
     /// Runs until `stop`.

@@ -2,7 +2,7 @@
 
 use core::cmp::Reverse;
 
-use super::event::{Cause, FailoverEvent};
+use super::event::{Cause, FailoverEvent, Removal};
 use super::heartbeat::Beat;
 use super::liveness::Peer;
 use super::output::{Output, Progress, all};
@@ -225,7 +225,13 @@ impl Failover {
             let may_wait = self.config.partition == Partition::Availability || others_first == Duration::ZERO;
             // Two that slept together must not both act when they are fresh: the worse one waits from there.
             if may_wait && now >= gone_at.max(fresh_at) + others_first {
-                self.apply(now, Input::Vacant, Cause::LeaderRestarted);
+                let left =
+                    |peer: &Peer| peer.node == self.terms.current().node && peer.gone == Some(Removal::Left);
+                let cause = match self.peers.iter().any(left) {
+                    true => Cause::LeaderResigned,
+                    false => Cause::LeaderRestarted,
+                };
+                self.apply(now, Input::Vacant, cause);
             }
             return;
         }

@@ -20,6 +20,8 @@ pub enum Cause {
     Silence,
     /// The leader started again: its lease died with its last process.
     LeaderRestarted,
+    /// The leader said that it left the group, without naming anybody: something in it failed.
+    LeaderResigned,
     /// Everyone was heard, and nobody led.
     Vacant,
     /// The leader handed over.
@@ -190,6 +192,7 @@ impl fmt::Display for FailoverEvent {
                     Cause::Boot => "nobody leads",
                     Cause::Silence => "the leader is silent",
                     Cause::LeaderRestarted => "the leader started again",
+                    Cause::LeaderResigned => "the leader resigned and left the group",
                     Cause::Vacant => "nobody leads any more",
                     Cause::HandedOver => "the leader handed over",
                     Cause::Operator => "the operator said so",

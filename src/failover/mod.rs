@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! handle_frame / handle_report / handle_reserved / handle_operator   as they come
+//! handle_broken                                                       when a thread failed
 //! poll(now, progress)                                                 every millisecond
 //! poll_output() until None                                            after each of these
 //! ```
@@ -54,6 +55,8 @@
 //! - `safety`: neither a standby nor a booting appliance leads because of silence. It does when it knows:
 //!   handed over, the leader's process restarted, all peers heard and none leads, or [`Operator::Promote`].
 //! - A standby that stood still for `takeover_after` no longer believes to be in sync: it may have been removed meanwhile.
+//! - A process in which a thread failed leaves at once: a standby in sync leads as soon as it hears that, or, when no
+//!   frame leaves any more (the first worker failed, or the liveness thread), after the silence.
 //! - A handover waits (bounded) until all workers stopped, so not even a burst is sent by two.
 //! - A session outlives silence: a peer that was paused is heard again at once. Workers' streams do
 //!   not: after ten takeover times they are closed, and opened under a new session.
@@ -374,6 +377,13 @@ impl Failover {
         }
         self.apply(now, input, event::Cause::Operator);
         Ok(())
+    }
+
+    /// A thread of this process failed, and the driver has seen to it that nothing is sent for the service any more:
+    /// leaves the group and says so, without waiting for workers, which may have failed themselves.
+    pub fn handle_broken(&mut self, now: Instant) {
+        self.leaving = true;
+        self.apply(now, Input::Broken, event::Cause::Vacant);
     }
 
     /// The next thing to do, in order; `None`: all is done.

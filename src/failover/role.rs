@@ -128,11 +128,13 @@ pub enum Input {
     SuccessorLost,
     /// Leaving: a successor leads, or the wait for it is over.
     Gone,
+    /// A thread of the process failed: nothing is sent any more, and nobody may be waited for.
+    Broken,
 }
 
 impl Input {
     /// Every input.
-    pub const ALL: [Input; 12] = [
+    pub const ALL: [Input; 13] = [
         Input::Leader,
         Input::Rival,
         Input::Vacant,
@@ -145,6 +147,7 @@ impl Input {
         Input::Flushed,
         Input::SuccessorLost,
         Input::Gone,
+        Input::Broken,
     ];
 }
 
@@ -188,7 +191,7 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Booting, I::Leader) => Follow,
         (R::Booting, I::Vacant | I::OperatorPromote) => Lead,
         (R::Booting, I::OperatorSwitchover) => Refuse("it is still booting and leads nothing"),
-        (R::Booting, I::Shutdown) => Leave,
+        (R::Booting, I::Shutdown | I::Broken) => Leave,
         // A booting appliance has no term yet: nothing is below it.
         (
             R::Booting,
@@ -198,7 +201,7 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Standby, I::Leader) => Follow,
         (R::Standby, I::Vacant | I::OperatorPromote) => Lead,
         (R::Standby, I::OperatorSwitchover) => Refuse("it is standby: ask the active appliance"),
-        (R::Standby, I::Shutdown | I::Gone) => Leave,
+        (R::Standby, I::Shutdown | I::Gone | I::Broken) => Leave,
         // Lower terms are refused; they are counted where they are heard.
         (R::Standby, I::Rival | I::Installed | I::Lapsed | I::Regained | I::Flushed | I::SuccessorLost) => {
             Stay
@@ -209,6 +212,7 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Installing, I::Installed) => Serve,
         (R::Installing, I::Lapsed) => Silence,
         (R::Installing, I::Shutdown) => Withdraw,
+        (R::Installing, I::Broken) => Leave,
         (R::Installing, I::OperatorPromote) => Refuse("it leads already"),
         (R::Installing, I::OperatorSwitchover) => Refuse("it is just taking over: try again"),
         (R::Installing, I::Vacant | I::Regained | I::Flushed | I::SuccessorLost | I::Gone) => Stay,
@@ -217,6 +221,7 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Active, I::Rival) => Alarm,
         (R::Active, I::Lapsed) => Silence,
         (R::Active, I::OperatorSwitchover | I::Shutdown) => Quiesce,
+        (R::Active, I::Broken) => Leave,
         (R::Active, I::OperatorPromote) => Refuse("it leads already"),
         (R::Active, I::Vacant | I::Installed | I::Regained | I::Flushed | I::SuccessorLost | I::Gone) => Stay,
 
@@ -225,12 +230,14 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Quiescing, I::Lapsed) => Silence,
         (R::Quiescing, I::Flushed) => Withdraw,
         (R::Quiescing, I::SuccessorLost) => Abandon,
+        (R::Quiescing, I::Broken) => Leave,
         (R::Quiescing, I::OperatorPromote) => Refuse("it is handing over"),
         (R::Quiescing, I::OperatorSwitchover) => Refuse("it is handing over already"),
         (R::Quiescing, I::Shutdown | I::Vacant | I::Installed | I::Regained | I::Gone) => Stay,
 
         (R::Resigning, I::Leader) => Follow,
         (R::Resigning, I::Installed) => Resign,
+        (R::Resigning, I::Broken) => Leave,
         (R::Resigning, I::OperatorPromote) => Refuse("it is handing over"),
         (R::Resigning, I::OperatorSwitchover) => Refuse("it is handing over already"),
         (
@@ -249,6 +256,7 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Silenced, I::Rival) => Alarm,
         (R::Silenced, I::Regained) => Resume,
         (R::Silenced, I::Shutdown) => Withdraw,
+        (R::Silenced, I::Broken) => Leave,
         (R::Silenced, I::OperatorPromote) => Refuse("it is finding out whether someone else leads"),
         (R::Silenced, I::OperatorSwitchover) => Refuse("it is finding out whether someone else leads"),
         (R::Silenced, I::Vacant | I::Installed | I::Lapsed | I::Flushed | I::SuccessorLost | I::Gone) => Stay,
@@ -265,7 +273,8 @@ pub const fn step(role: Role, input: Input) -> Step {
             | I::Shutdown
             | I::Flushed
             | I::SuccessorLost
-            | I::Gone,
+            | I::Gone
+            | I::Broken,
         ) => Stay,
     }
 }

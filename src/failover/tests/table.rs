@@ -4,22 +4,28 @@ use crate::failover::role::{Input, Role, Step, step};
 
 /// One line for each role; a step for each input in the order of [`Input::ALL`]:
 /// leader, rival, vacant, promote, installed, lapsed, regained, switchover, shutdown,
-/// flushed, successor lost, gone. `.` is stay, `X` a refusal.
-const TABLE: [(Role, [&str; 12]); 8] = [
-    (Role::Booting, ["follow", ".", "lead", "lead", ".", ".", ".", "X", "leave", ".", ".", "."]),
-    (Role::Standby, ["follow", ".", "lead", "lead", ".", ".", ".", "X", "leave", ".", ".", "leave"]),
+/// flushed, successor lost, gone, broken. `.` is stay, `X` a refusal.
+const TABLE: [(Role, [&str; 13]); 8] = [
+    (Role::Booting, ["follow", ".", "lead", "lead", ".", ".", ".", "X", "leave", ".", ".", ".", "leave"]),
+    (Role::Standby, ["follow", ".", "lead", "lead", ".", ".", ".", "X", "leave", ".", ".", "leave", "leave"]),
     (
         Role::Installing,
-        ["follow", "alarm", ".", "X", "serve", "silence", ".", "X", "withdraw", ".", ".", "."],
+        ["follow", "alarm", ".", "X", "serve", "silence", ".", "X", "withdraw", ".", ".", ".", "leave"],
     ),
-    (Role::Active, ["follow", "alarm", ".", "X", ".", "silence", ".", "quiesce", "quiesce", ".", ".", "."]),
+    (
+        Role::Active,
+        ["follow", "alarm", ".", "X", ".", "silence", ".", "quiesce", "quiesce", ".", ".", ".", "leave"],
+    ),
     (
         Role::Quiescing,
-        ["follow", "alarm", ".", "X", ".", "silence", ".", "X", ".", "withdraw", "abandon", "."],
+        ["follow", "alarm", ".", "X", ".", "silence", ".", "X", ".", "withdraw", "abandon", ".", "leave"],
     ),
-    (Role::Resigning, ["follow", ".", ".", "X", "resign", ".", ".", "X", ".", ".", ".", "."]),
-    (Role::Silenced, ["follow", "alarm", ".", "X", ".", ".", "resume", "X", "withdraw", ".", ".", "."]),
-    (Role::Left, [".", ".", ".", "X", ".", ".", ".", "X", ".", ".", ".", "."]),
+    (Role::Resigning, ["follow", ".", ".", "X", "resign", ".", ".", "X", ".", ".", ".", ".", "leave"]),
+    (
+        Role::Silenced,
+        ["follow", "alarm", ".", "X", ".", ".", "resume", "X", "withdraw", ".", ".", ".", "leave"],
+    ),
+    (Role::Left, [".", ".", ".", "X", ".", ".", ".", "X", ".", ".", ".", ".", "."]),
 ];
 
 fn name(step: Step) -> &'static str {
@@ -55,6 +61,13 @@ fn whoever_serves_falls_silent_on_a_higher_claim_and_on_a_lapse() {
     for role in Role::ALL.into_iter().filter(|role| role.serves()) {
         assert_eq!(step(role, Input::Leader), Step::Follow);
         assert_eq!(step(role, Input::Lapsed), Step::Silence);
+    }
+}
+
+#[test]
+fn a_broken_process_leaves_whatever_it_is_and_waits_for_nobody() {
+    for role in Role::ALL.into_iter().filter(|role| *role != Role::Left) {
+        assert_eq!(step(role, Input::Broken), Step::Leave, "{role}");
     }
 }
 

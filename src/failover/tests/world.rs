@@ -65,6 +65,8 @@ pub struct Machine {
     inbox: Vec<(usize, Vec<u8>)>,
     /// Frames that wait for the worker that sends them.
     outbox: Vec<(usize, Vec<u8>)>,
+    /// A thread panicked: no lease counts any more.
+    revoked: bool,
     pub exited: bool,
 }
 
@@ -223,6 +225,7 @@ impl World {
             workers: Workers::default(),
             inbox: Vec::new(),
             outbox: Vec::new(),
+            revoked: false,
             exited: false,
         });
     }
@@ -250,6 +253,14 @@ impl World {
     pub fn operator(&mut self, at: usize, operator: Operator) -> Result<(), Refusal> {
         let now = self.now();
         self.nodes[at].up.as_mut().expect("it is up").failover.handle_operator(now, operator)
+    }
+
+    /// A thread of its process panics: its lease is revoked, and then it is told.
+    pub fn panic(&mut self, at: usize) {
+        let now = self.now();
+        let up = self.nodes[at].up.as_mut().expect("it is up");
+        (up.revoked, up.workers.lease) = (true, Instant::ZERO);
+        up.failover.handle_broken(now);
     }
 
     /// Every port and direction between two nodes.
@@ -412,7 +423,7 @@ impl World {
                 up.outbox.push((port.0.into(), frame.to_vec()));
             }
             Output::SendFrame { port, frame } => self.send(at, port.0.into(), &frame),
-            Output::Lease { until } => workers.lease = until,
+            Output::Lease { until } => workers.lease = if up.revoked { Instant::ZERO } else { until },
             Output::Role { epoch, role, term } => {
                 let was_active = workers.role.is_some_and(|(_, role, _)| role == WorkerRole::Active);
                 workers.role = Some((epoch, role, term));

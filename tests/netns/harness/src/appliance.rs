@@ -65,11 +65,16 @@ impl Appliance {
 
     /// Starts it and waits until it answers. Each start has a log of its own.
     pub fn start(&mut self) -> Result<()> {
+        self.start_with(&[])
+    }
+
+    /// As [`Appliance::start`], with these `NAME=value` in its environment.
+    pub fn start_with(&mut self, environment: &[&str]) -> Result<()> {
         if self.process.is_some() {
             bail!("appliance {} runs already", self.side.letter());
         }
         let (program, config) = (self.binary.display().to_string(), self.paths.config.display().to_string());
-        let args = ["RUST_LOG=info", &program, "run", "--config", &config];
+        let args = [&["RUST_LOG=info"], environment, &[&program, "run", "--config", &config]].concat();
         let name = format!("baton-{}", self.side.letter());
         let mut process = Process::spawn(&self.directory, &self.namespace, &name, "env", &args)?;
         process.wait_ready(START_LIMIT, |_| Ok(self.status().is_ok()))?;
@@ -88,6 +93,21 @@ impl Appliance {
         self.process()?.kill()?;
         self.process = None;
         Ok(())
+    }
+
+    /// Has the thread panic that `BATON_TEST_PANIC` named when it was started.
+    pub fn panic(&mut self) -> Result<()> {
+        self.process()?.signal(Signal::SIGUSR2)?;
+        // The control thread waits for someone to ask.
+        let _ = self.status();
+        Ok(())
+    }
+
+    /// Waits until it ends of itself; returns how.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let status = self.process()?.wait(limit)?;
+        self.process = None;
+        Ok(status)
     }
 
     /// SIGSTOP: it stands still, its kernel sockets go on collecting.

@@ -11,6 +11,7 @@ use crate::capture::{Capture, Captured, Depth, Direction, stop_all};
 use crate::command::wait_until;
 use crate::downloads::{Downloads, through_virtual_servers};
 use crate::plan::{Link, Side};
+use crate::process::exit_code;
 use crate::stage::{FILE, ROLES_LIMIT, Stage};
 
 const LIMIT: Duration = Duration::from_secs(90);
@@ -26,6 +27,8 @@ pub enum Fault {
     Kill,
     /// SIGSTOP, and SIGCONT after the takeover.
     Pause,
+    /// A thread panics: the one that `BATON_TEST_PANIC` named when it was started.
+    Panic,
 }
 
 /// What the captures showed.
@@ -58,6 +61,7 @@ pub fn round(stage: &mut Stage, fault: Fault, downloads: usize, rate: &str) -> R
     match fault {
         Fault::Kill => stage.pair[active].kill()?,
         Fault::Pause => stage.pair[active].pause()?,
+        Fault::Panic => stage.pair[active].panic()?,
     }
     stage.pair[1 - active].wait_role(Role::Active, ROLES_LIMIT)?;
     if fault == Fault::Pause {
@@ -65,10 +69,14 @@ pub fn round(stage: &mut Stage, fault: Fault, downloads: usize, rate: &str) -> R
         stage.pair[active].resume()?;
         stage.pair[active].wait_role(Role::Standby, ROLES_LIMIT)?;
     }
+    let mut violations = Violations::new();
+    if fault == Fault::Panic {
+        let ended = exit_code(stage.pair[active].wait_end(LIMIT)?);
+        violations.require(ended == 1, || format!("it ended with status {ended} after a panic"));
+    }
     let outcomes = downloads.finish(LIMIT)?;
     let captures = stop_all(captures)?;
 
-    let mut violations = Violations::new();
     let whole = outcomes.iter().filter(|outcome| outcome.whole()).count();
     violations.require(whole == outcomes.len(), || {
         format!("{whole} of {} downloads arrived whole", outcomes.len())
@@ -105,7 +113,7 @@ pub fn round(stage: &mut Stage, fault: Fault, downloads: usize, rate: &str) -> R
         });
         format!("the old active sent {} frames after the new one had begun, {first}", hand_over.late.len())
     });
-    if fault == Fault::Kill && violations.is_empty() {
+    if matches!(fault, Fault::Kill | Fault::Panic) && violations.is_empty() {
         stage.revive(active)?;
     }
     let silence = Duration::from_secs_f64((hand_over.new_began - since).max(0.0));
