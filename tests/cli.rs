@@ -81,6 +81,31 @@ fn a_good_file_is_summed_up() {
 }
 
 #[test]
+fn a_command_that_cannot_run_or_could_be_anyones_is_warned_of() {
+    let (file, program) = (scratch("notify.toml"), scratch("notify"));
+    let text = std::fs::read_to_string(shipped("active.toml")).expect("it is shipped");
+    let key = format!("[failover]\nnotify = [\"{}\"]", program.display());
+    std::fs::write(&file, text.replace("[failover]", &key)).expect("it is written");
+    let warned = || {
+        let output = baton(&["check", "--config", file.to_str().expect("text")]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let named = format!("warning: the command of failover.notify, {}: ", program.display());
+    assert!(warned().contains(&(named.clone() + "No such file")), "{}", warned());
+    std::fs::write(&program, "#!/bin/sh\n").expect("it is written");
+    for (mode, why) in [(0o600, "it is not executable"), (0o777, "others than its owner can write to it")] {
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(mode)).expect("it is ours");
+        assert!(warned().contains(&(named.clone() + why)), "{}", warned());
+    }
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    assert!(!warned().contains("failover.notify"), "{}", warned());
+    for path in [file, program] {
+        std::fs::remove_file(path).expect("it is there");
+    }
+}
+
+#[test]
 fn a_broken_file_is_told_with_all_its_errors_and_status_2() {
     let path = scratch("broken.toml");
     let text = std::fs::read_to_string(shipped("active.toml")).expect("it is shipped");

@@ -286,6 +286,14 @@ counters! {
     HandshakeStale => "handshake_stale",
     /// Handshake messages dropped: of a member that cannot be worked with, or a second one of its number.
     HandshakeRefused => "handshake_refused",
+    /// Runs of the command that is told of changes of role (`failover.notify`).
+    NotifyRuns => "notify_runs",
+    /// Those that ended with another status than 0, or could not be started.
+    NotifyFailures => "notify_failures",
+    /// Those that took too long and were killed.
+    NotifyTimeouts => "notify_timeouts",
+    /// Changes of role for which the command was not run: an earlier run took until a newer change.
+    NotifySkipped => "notify_skipped",
     /// Packets not sent: the port's queue is full.
     DropTxFull => "drop_tx_full",
     /// Packets not sent: the ring to the worker that owns the port's queue is full.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use clap::CommandFactory;
@@ -35,7 +35,26 @@ pub fn check(path: &Path) -> Result<(), Failure> {
             eprintln!("warning: the key file {why}");
         }
     }
+    if let Some(why) = notify_doubts(&checked) {
+        eprintln!("warning: {why}");
+    }
     print(&summary(path, &checked))
+}
+
+/// Why the command that is told of changes of role may not run, or may be someone else's. The file may be checked on a
+/// machine that does not have it, and an appliance that forwards is worth more than its command: no error.
+pub fn notify_doubts(checked: &Checked) -> Option<String> {
+    let program = &checked.failover.notify.as_ref()?.program;
+    let why = match fs::metadata(program) {
+        Err(error) => error.to_string(),
+        Ok(found) if !found.is_file() => "it is no file".to_owned(),
+        Ok(found) if found.permissions().mode() & 0o111 == 0 => "it is not executable".to_owned(),
+        Ok(found) if found.permissions().mode() & 0o022 != 0 => {
+            "others than its owner can write to it, and have it run as who runs baton".to_owned()
+        }
+        Ok(_) => return None,
+    };
+    Some(format!("the command of failover.notify, {}: {why}", program.display()))
 }
 
 fn read_key(path: &Path) -> Result<Key, String> {

@@ -3,13 +3,16 @@
 use std::path::Path;
 
 use crate::cli::Failure;
-use crate::cli::files::read_config;
+use crate::cli::files::{notify_doubts, read_config};
 use crate::config::checked::Checked;
 
 pub fn run(path: &Path) -> Result<(), Failure> {
     let (checked, warnings) = read_config(path)?;
     for warning in warnings {
         log::warn!("{warning}");
+    }
+    if let Some(why) = notify_doubts(&checked) {
+        log::warn!("{why}");
     }
     start(&checked)
 }

@@ -424,6 +424,19 @@ pub struct Failover {
     pub vrrp_checksum: VrrpChecksum,
     /// Where terms are kept.
     pub state_dir: PathBuf,
+    /// What is run when the role changes; `None`: nothing.
+    pub notify: Option<Notify>,
+}
+
+/// A command that is told of changes of role.
+#[derive(Clone, Debug)]
+pub struct Notify {
+    /// The program, an absolute path.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// After which it is killed.
+    pub timeout: Duration,
 }
 
 /// `[control]`

@@ -123,7 +123,7 @@ texts! {
     FilePath(String), "a path in quotes, not empty", |text| {
         (!text.is_empty() && !text.contains('\0')).then(|| text.to_owned())
     };
-    /// An argument of the EAL.
+    /// An argument of the EAL, or of a command.
     Argument(String), "an argument in quotes, not empty", |text| {
         (!text.is_empty() && !text.contains('\0')).then(|| text.to_owned())
     };

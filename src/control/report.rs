@@ -448,7 +448,7 @@ pub struct EventLine {
     pub number: u64,
     /// When, in milliseconds since 1970 (UTC).
     pub unix_ms: u64,
-    /// Of which kind, in kebab-case: `role`, `peer`, `mirror`, `port`, ...
+    /// Of which kind, in kebab-case: `role`, `peer`, `mirror`, `worker`, `rival`, `rebalance`, `notify`.
     pub kind: String,
     /// A sentence.
     pub message: String,

@@ -21,6 +21,7 @@ use crate::base::time::{Duration, Instant};
 use crate::driver::events::EventLog;
 use crate::driver::load::Loads;
 use crate::driver::mbuf::Packet;
+use crate::driver::notify::Notifier;
 use crate::driver::outbox::Outbox;
 use crate::driver::rings::{MasterEnds, News};
 use crate::failover::FailoverEvent;
@@ -81,6 +82,8 @@ pub struct MasterThreadSetup {
     pub loads: Arc<Loads>,
     /// What the control interface asks.
     pub questions: Receiver<Question>,
+    /// Who tells the operator's command of changes of role, if there is one.
+    pub notifier: Option<Notifier>,
 }
 
 /// A question that workers are answering.
@@ -152,6 +155,9 @@ impl MasterThread {
                 News::Role { active } => self.setup.master.handle_role(now, active),
                 News::Event(event) => {
                     self.setup.master.handle_event(now, &event);
+                    if let Some(notifier) = &mut self.setup.notifier {
+                        notifier.handle_event(&event, &self.setup.counters);
+                    }
                     let (kind, grave) = kind_of(&event);
                     // On a crowded machine this one may come many times in a second.
                     if matches!(event, FailoverEvent::WorkerStuck { .. }) {

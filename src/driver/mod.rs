@@ -9,7 +9,8 @@
 //! - the liveness thread ([`liveness`]), real-time where it may be, which runs `failover`;
 //! - the master ([`master`]) on the process's first thread: neighbours, answers, ageing, log;
 //! - the control listeners (room `control`), which ask through [`backend`];
-//! - a writer of terms ([`state`]).
+//! - a writer of terms ([`state`]);
+//! - if there is one, a runner of the operator's command ([`notify`]).
 //!
 //! They are joined by [`rings`] and by single numbers ([`lease`]). In: a checked
 //! configuration; packets from ports; signals. Out: packets to ports; the log; terms on disk.
@@ -46,6 +47,8 @@ pub mod mbuf;
 pub mod memory;
 #[cfg(feature = "dpdk")]
 mod nodes;
+#[cfg(feature = "dpdk")]
+pub mod notify;
 #[cfg(feature = "dpdk")]
 pub mod outbox;
 #[cfg(feature = "dpdk")]

@@ -1,8 +1,8 @@
 //! Which threads the kernel prefers where a CPU is shared.
 
 use thread_priority::{
-    RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority, ThreadSchedulePolicy,
-    set_thread_priority_and_policy, thread_native_id,
+    NormalThreadSchedulePolicy, RealtimeThreadSchedulePolicy, ScheduleParams, ThreadPriority,
+    ThreadSchedulePolicy, set_thread_priority_and_policy, thread_native_id, thread_schedule_policy,
 };
 
 /// The real-time priority of the liveness thread: above every ordinary thread, below the kernel's own.
@@ -28,5 +28,22 @@ pub fn ask_for_real_time() {
 pub fn ask_for_precedence(who: &str) {
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
         log::warn!("{who} is an ordinary thread ({error}): a busy CPU can delay packets; give CAP_SYS_NICE");
+    }
+}
+
+/// Gives up whatever precedence the process was started with; `who` does, for the log. What it starts inherits that.
+pub fn be_ordinary(who: &str) {
+    let real_time = matches!(thread_schedule_policy(), Ok(ThreadSchedulePolicy::Realtime(_)));
+    let preferred = rustix::process::getpriority_process(None).is_ok_and(|niceness| niceness < 0);
+    if real_time {
+        let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Other);
+        if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
+            log::warn!("{who} stays real-time: {error}");
+        }
+    }
+    if (real_time || preferred)
+        && let Err(error) = rustix::process::setpriority_process(None, 0)
+    {
+        log::warn!("{who} is not an ordinary thread: {error}");
     }
 }

@@ -6,6 +6,7 @@
 
 use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
@@ -40,6 +41,7 @@ use crate::driver::load::Loads;
 use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL, mac_text};
 use crate::driver::mbuf::Packet;
 use crate::driver::nodes;
+use crate::driver::notify::{NotifySetup, NotifyThread};
 use crate::driver::outbox::{Outbox, Relay};
 use crate::driver::ports::{self, OpenPort, Queues};
 use crate::driver::priority;
@@ -94,6 +96,10 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     let left = state::open(&checked.failover.state_dir).map_err(sentence)?;
     let terms = TermWriter::start(&checked.failover.state_dir, left.reserved).map_err(sentence)?;
 
+    let events = Arc::new(EventLog::default());
+    // Before the EAL pins this thread to its CPU: commands run where the operator started this process.
+    let notify = start_notify(checked, clock, &events, &broken).map_err(sentence)?;
+
     // What is made later goes earlier; the EAL's memory goes last.
     let eal = Eal::init(eal::arguments("baton", &checked.eal, &checked.lcores, &checked.ports))
         .map_err(sentence)?;
@@ -102,10 +108,10 @@ pub fn run(checked: &Checked) -> Result<(), String> {
         snapshot: Arc::new(Snapshot { generation: 1, checked: checked.clone() }),
         lease: Arc::clone(&lease),
         board: Board::new(Arc::clone(&broken)),
-        events: Arc::new(EventLog::default()),
+        events,
         provoked,
     };
-    let made = assemble(&eal, &shared, secrets, left, terms)?;
+    let made = assemble(&eal, &shared, secrets, left, terms, notify.as_ref())?;
     let backend: Arc<dyn Backend> = Arc::new(made.backend);
     let control = Server::control(&checked.control.socket, Arc::clone(&backend)).map_err(sentence)?;
     let metrics = checked
@@ -153,11 +159,28 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     jobs.into_iter().for_each(|job| drop(job.join()));
     drop(master);
     drop(eal);
-    if turned.is_err() || broken.load(Ordering::SeqCst) {
+    let failed = turned.is_err() || broken.load(Ordering::SeqCst);
+    if let Some(notify) = notify {
+        notify.end();
+    }
+    if failed {
         return Err("a thread failed, see the log: this is a defect of baton".to_owned());
     }
     log::info!("ended");
     Ok(())
+}
+
+/// The thread that tells the operator's command of changes of role, if there is one.
+fn start_notify(
+    checked: &Checked,
+    clock: Clock,
+    events: &Arc<EventLog>,
+    broken: &Arc<AtomicBool>,
+) -> io::Result<Option<NotifyThread>> {
+    let (node, group) = (checked.appliance.node, checked.appliance.group);
+    let (events, broken) = (Arc::clone(events), Arc::clone(broken));
+    let setup = |notify| NotifySetup { notify, node, group, clock, events, broken };
+    checked.failover.notify.clone().map(|notify| NotifyThread::start(setup(notify))).transpose()
 }
 
 /// What all parts of an appliance hold.
@@ -365,6 +388,7 @@ fn assemble(
     secrets: Secrets,
     left: state::State,
     terms: TermWriter,
+    notify: Option<&NotifyThread>,
 ) -> Result<Made, String> {
     let checked = &shared.snapshot.checked;
     let workers = checked.lcores.managers();
@@ -479,7 +503,10 @@ fn assemble(
         board: Arc::clone(&shared.board),
         turns_seen: Mutex::new(vec![0; turns.len()]),
         loads: Arc::clone(&loads),
-        counters: names.zip(counters.iter().cloned()).collect(),
+        counters: names
+            .zip(counters.iter().cloned())
+            .chain(notify.map(|thread| ("notify".into(), thread.counters())))
+            .collect(),
         events: Arc::clone(&shared.events),
         toeplitz: secrets.toeplitz,
         pool: pool.clone(),
@@ -497,6 +524,7 @@ fn assemble(
         events: Arc::clone(&shared.events),
         loads,
         questions: asked,
+        notifier: notify.map(NotifyThread::notifier),
     };
     Ok(Made { lcores, liveness, master, backend })
 }

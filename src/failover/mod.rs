@@ -86,7 +86,7 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub use event::FailoverEvent;
+pub use event::{Cause, FailoverEvent, Lapse, Removal};
 pub use heartbeat::FrameBytes;
 pub use members::Members;
 pub use output::{Operator, Output, Progress, Refusal, WorkerReport, WorkerRole};

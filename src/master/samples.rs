@@ -123,6 +123,7 @@ pub(crate) fn checked() -> Checked {
             vrrp_interval: Duration::from_millis(1000),
             vrrp_checksum: VrrpChecksum::PseudoHeader,
             state_dir: "state".into(),
+            notify: None,
         },
         control: Control { socket: "baton.sock".into(), metrics: None },
     }

@@ -13,6 +13,7 @@ mod pair_dns;
 mod pair_downloads;
 mod pair_fragments;
 mod pair_hold;
+mod pair_notify;
 mod pair_panic;
 mod pair_promote;
 mod pair_roles;

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #endif
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <sched.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -37,6 +38,11 @@ void dpdk_shim_set_errno(int value)
 int dpdk_shim_duplicate_to(int from, int number)
 {
 	return dup3(from, number, O_CLOEXEC);
+}
+
+int dpdk_shim_close_on_exec(void)
+{
+	return close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
 }
 
 unsigned int dpdk_shim_lcore_id(void)

@@ -100,6 +100,8 @@ void dpdk_shim_set_errno(int value);
 
 /* Makes the descriptor `number` the same as `from`, as dup3() with close-on-exec does: negative on failure. */
 int dpdk_shim_duplicate_to(int from, int number);
+/* Sets close-on-exec on every descriptor above standard error: negative on failure. */
+int dpdk_shim_close_on_exec(void);
 
 unsigned int dpdk_shim_lcore_id(void);
 /* The lowest CPU that the lcore may run on, or -1. */

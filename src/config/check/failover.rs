@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::config::check::blame;
-use crate::config::checked::Failover;
+use crate::config::checked::{Failover, Notify};
 use crate::config::file::{FailoverFile, File};
 use crate::config::report::Report;
 
@@ -17,6 +17,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
     heartbeat(failover, report);
     lease(failover, report);
     advertisements(failover, report);
+    let notify = notify(failover, report);
     Some(Failover {
         virtual_router_id: failover.virtual_router_id.get()?.u8(),
         priority: failover.priority.get()?.u8(),
@@ -29,6 +30,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
         vrrp_interval: failover.vrrp_interval_ms.get()?.millis(),
         vrrp_checksum: *failover.vrrp_checksum.get()?,
         state_dir: directory.join(&failover.state_dir.get()?.0),
+        notify: notify?,
     })
 }
 
@@ -80,4 +82,19 @@ fn advertisements(failover: &FailoverFile, report: &mut Report) {
     if interval.u32() % 10 != 0 {
         report.refuse(&failover.vrrp_interval_ms.place, "a multiple of 10 milliseconds");
     }
+}
+
+/// `Some(None)`: nothing is run. It may be run as root, so that the path must not depend on where a process happens to be.
+fn notify(failover: &FailoverFile, report: &mut Report) -> Option<Option<Notify>> {
+    let words = failover.notify.all()?;
+    let Some(((place, program), arguments)) = words.split_first() else { return Some(None) };
+    if !program.0.starts_with('/') {
+        report.refuse(place, "the absolute path of a program: no shell is involved");
+        return None;
+    }
+    Some(Some(Notify {
+        program: program.0.clone().into(),
+        arguments: arguments.iter().map(|(_, argument)| argument.0.clone()).collect(),
+        timeout: failover.notify_timeout_ms.get()?.millis(),
+    }))
 }

@@ -177,6 +177,7 @@ impl World {
             vrrp_interval: Duration::from_millis(1000),
             vrrp_checksum: checked::VrrpChecksum::PseudoHeader,
             state_dir: "/nowhere".into(),
+            notify: None,
         }
     }
 

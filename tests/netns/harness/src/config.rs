@@ -71,6 +71,8 @@ pub struct Settings {
     pub short_timeouts: bool,
     /// The lcores of each appliance.
     pub lcores: [Lcores; 2],
+    /// Lines added to `[failover]`.
+    pub failover: String,
     /// Lines added at the end, tables of their own.
     pub more: String,
 }
@@ -85,6 +87,7 @@ impl Default for Settings {
             device: AF_PACKET,
             short_timeouts: false,
             lcores: [Lcores::FUSED; 2],
+            failover: String::new(),
             more: String::new(),
         }
     }
@@ -289,7 +292,7 @@ takeover_after_ms = 50
 partition = "{partition}"
 preempt = false
 state_dir = "{directory}/state-{letter}"
-
+{failover}
 [control]
 socket = "{socket}"
 "#,
@@ -301,6 +304,7 @@ socket = "{socket}"
         priority = 200 - side.node(),
         partition = settings.partition,
         letter = side.letter(),
+        failover = settings.failover,
         socket = paths(world, side).socket.display(),
     );
 }

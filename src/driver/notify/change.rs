@@ -1,0 +1,179 @@
+//! Which of the things that happen are changes of role that the command is told of.
+
+use core::fmt;
+
+use crate::base::ids::Term;
+use crate::failover::{Cause, FailoverEvent, Lapse, Role};
+
+/// A role that begins: active, standby, silenced or left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// From now on.
+    pub role: Role,
+    /// The term that it leads or follows, or did last.
+    pub term: Term,
+    /// Why, in one word.
+    pub reason: &'static str,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (term {}, {})", self.role, self.term, self.reason)
+    }
+}
+
+/// What the command knows, once it has been told all.
+#[derive(Debug)]
+pub struct Changes {
+    role: Role,
+    term: Term,
+    /// Why the term that is being installed was taken.
+    taken: &'static str,
+}
+
+impl Default for Changes {
+    fn default() -> Changes {
+        Changes { role: Role::Booting, term: Term::NONE, taken: "resumed" }
+    }
+}
+
+impl Changes {
+    /// Something happened; the change, if it is one. While it installs a term the appliance serves nobody, and while it
+    /// hands over it still serves: neither is a change. `failed`: a thread of this process has.
+    pub fn handle_event(&mut self, event: &FailoverEvent, failed: bool) -> Option<Change> {
+        use FailoverEvent as E;
+        let (role, reason) = match event {
+            E::Promoted { cause, .. } => {
+                self.taken = word_of_cause(*cause);
+                return None;
+            }
+            E::Resumed { .. } => {
+                self.taken = "resumed";
+                return None;
+            }
+            E::Serving { term } => {
+                self.term = *term;
+                (Role::Active, self.taken)
+            }
+            E::Following { term, .. } => {
+                self.term = *term;
+                (Role::Standby, "leader-heard")
+            }
+            E::Resigned { term, .. } => {
+                self.term = *term;
+                (Role::Standby, "resigned")
+            }
+            E::Silenced { lapse } => (Role::Silenced, word_of_lapse(*lapse)),
+            E::Left => (Role::Left, if failed { "failed" } else { "shutdown" }),
+            E::RivalSeen { .. }
+            | E::HandingOver { .. }
+            | E::PeerHeard { .. }
+            | E::PeerSilent { .. }
+            | E::PeerRestarted { .. }
+            | E::PeerLeft { .. }
+            | E::PeerRefused { .. }
+            | E::PeerUnproven { .. }
+            | E::DuplicateNode { .. }
+            | E::InSync { .. }
+            | E::OutOfSync { .. }
+            | E::WorkerStuck { .. }
+            | E::WaitsForOperator => return None,
+        };
+        if role == self.role {
+            return None;
+        }
+        self.role = role;
+        Some(Change { role, term: self.term, reason })
+    }
+}
+
+const fn word_of_cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Alone => "alone",
+        Cause::Boot => "boot",
+        Cause::Silence => "silence",
+        Cause::LeaderRestarted => "leader-restarted",
+        Cause::LeaderResigned => "leader-resigned",
+        Cause::Vacant => "vacant",
+        Cause::HandedOver => "handed-over",
+        Cause::Operator => "operator",
+    }
+}
+
+const fn word_of_lapse(lapse: Lapse) -> &'static str {
+    match lapse {
+        Lapse::Paused => "paused",
+        Lapse::WorkersStuck => "workers-stuck",
+        Lapse::Unheard => "unheard",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{NodeId, WorkerId};
+
+    fn term(counter: u64) -> Term {
+        Term { counter, node: NodeId(1) }
+    }
+
+    fn told(events: &[FailoverEvent]) -> Vec<String> {
+        let mut changes = Changes::default();
+        events
+            .iter()
+            .filter_map(|event| changes.handle_event(event, false))
+            .map(|change| change.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn a_life_is_told_role_by_role() {
+        use FailoverEvent as E;
+        let life = [
+            E::Following { term: term(3), was: Role::Booting },
+            E::PeerSilent { node: NodeId(2) },
+            E::Promoted { term: term(4), cause: Cause::Silence, degraded: false },
+            E::Serving { term: term(4) },
+            E::OutOfSync { node: NodeId(2), removal: crate::failover::Removal::Silent, term: term(5) },
+            E::Silenced { lapse: Lapse::Paused },
+            E::Resumed { term: term(5) },
+            E::Serving { term: term(5) },
+            E::HandingOver { to: NodeId(2) },
+            E::Resigned { term: term(5), to: Some(NodeId(2)), clean: true },
+            E::Following { term: term(6), was: Role::Standby },
+            E::Left,
+        ];
+        let words = [
+            "standby (term 3.1, leader-heard)",
+            "active (term 4.1, silence)",
+            "silenced (term 4.1, paused)",
+            "active (term 5.1, resumed)",
+            "standby (term 5.1, resigned)",
+            "left (term 6.1, shutdown)",
+        ];
+        assert_eq!(told(&life), words);
+    }
+
+    #[test]
+    fn who_takes_a_term_and_does_not_serve_in_it_has_changed_nothing() {
+        use FailoverEvent as E;
+        let events = [
+            E::Following { term: term(3), was: Role::Booting },
+            E::Promoted { term: term(4), cause: Cause::Vacant, degraded: false },
+            E::Following { term: term(5), was: Role::Installing },
+            E::WorkerStuck { worker: WorkerId(0) },
+        ];
+        assert_eq!(told(&events), ["standby (term 3.1, leader-heard)"]);
+    }
+
+    #[test]
+    fn who_leaves_since_a_thread_failed_says_so() {
+        let change = Changes::default().handle_event(&FailoverEvent::Left, true);
+        assert_eq!(change.map(|change| change.reason), Some("failed"));
+    }
+
+    #[test]
+    fn who_leaves_before_any_term_has_none() {
+        assert_eq!(told(&[FailoverEvent::Left]), ["left (term 0.0, shutdown)"]);
+    }
+}
