@@ -242,6 +242,8 @@ counters! {
     VrrpHeard => "vrrp_heard",
     /// VRRP advertisements of this group's virtual router from someone else, while this appliance is active.
     VrrpRivals => "vrrp_rivals",
+    /// ARP, neighbour discovery and frames from a virtual MAC by which someone else uses what is this appliance's.
+    AddressRivals => "address_rivals",
     /// VRRP advertisements handed over for sending.
     VrrpAdvertised => "vrrp_advertised",
     /// Packets dropped: a checksum is wrong.

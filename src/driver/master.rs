@@ -28,6 +28,7 @@ use crate::failover::FailoverEvent;
 use crate::flow::FlowIndex;
 use crate::flow::shard::Move;
 use crate::master::rebalance::{Outcome, Refusal};
+use crate::master::rivals::Claim;
 use crate::master::vrrp::Rival;
 use crate::master::{Master, MasterOutput};
 use crate::worker::message::{Command, Event, FlowSlice, WorkerStatus};
@@ -321,7 +322,7 @@ impl MasterThread {
                 }
                 MasterOutput::Moved(outcome) => self.take_moved(outcome),
                 MasterOutput::Count { counter, packets } => self.setup.counters.add(counter, packets),
-                MasterOutput::Rival { port, address, link } => {
+                MasterOutput::Rival(Claim { port, address, link }) => {
                     if now < self.rival_at {
                         continue;
                     }

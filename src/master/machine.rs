@@ -1,6 +1,5 @@
 //! The master: answers, whole or in fragments, neighbours, announcements, VRRP and the aging sweep, composed.
 
-use core::net::IpAddr;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -19,6 +18,7 @@ use crate::master::frames;
 use crate::master::neighbours::{self, Neighbours};
 use crate::master::reassembly::{Put, Reassembly};
 use crate::master::rebalance::{self, Outcome, Rebalance, Refusal};
+use crate::master::rivals::{Claim, Rivals};
 use crate::master::sweep::AgingSweep;
 use crate::master::vrrp::{self, Advertiser, Rival};
 use crate::traffic::routes::NextHop;
@@ -78,14 +78,7 @@ pub enum MasterOutput {
         packets: u64,
     },
     /// Someone else uses an address of ours.
-    Rival {
-        /// Seen on this port.
-        port: PortId,
-        /// The address; `None`: a virtual MAC.
-        address: Option<IpAddr>,
-        /// Who.
-        link: [u8; 6],
-    },
+    Rival(Claim),
     /// Someone else advertises the group's virtual router.
     VrrpRival(Rival),
 }
@@ -101,6 +94,7 @@ pub struct Master {
     mtus: Vec<u16>,
     neighbours: Neighbours,
     advertiser: Advertiser,
+    rivals: Rivals,
     sweep: AgingSweep,
     rebalance: Rebalance,
     announcements: Vec<(PortId, Vec<u8>)>,
@@ -123,6 +117,7 @@ impl Master {
             mtus: config.ports.iter().map(|port| port.mtu).collect(),
             neighbours: Neighbours::new(setup.now, config, &macs, setup.seed),
             advertiser: Advertiser::new(config, &macs),
+            rivals: Rivals::default(),
             rebalance: Rebalance::new((setup.last_seen.len() as u16).max(1), setup.distributors),
             sweep: AgingSweep::new(setup.now, &config.flows, setup.last_seen),
             announcements: announcements(config),
@@ -182,7 +177,7 @@ impl Master {
             | Answer::NotActive
             | Answer::OffLink
             | Answer::NotForUs
-            | Answer::Malformed(_) => self.act(port, answer),
+            | Answer::Malformed(_) => self.act(now, port, answer),
         }
     }
 
@@ -196,7 +191,7 @@ impl Master {
             Put::Dropped(counter) => self.outputs.push_back(MasterOutput::Count { counter, packets: 1 }),
             Put::Whole(frame) => {
                 let answer = self.answers.handle_packet(port, &frame, self.active);
-                self.act(port, answer);
+                self.act(now, port, answer);
             }
         }
     }
@@ -218,17 +213,13 @@ impl Master {
                 }
                 vrrp::Output::Rival(rival) => {
                     self.outputs.push_back(MasterOutput::VrrpRival(rival));
-                    // Hosts and bridges may have believed it (DESIGN "Failover").
-                    for (port, frame) in &self.announcements {
-                        let (port, frame) = (*port, frame.clone());
-                        self.outputs.push_back(MasterOutput::Inject { port, frame, class: TxClass::Service });
-                    }
+                    self.rivals.want_announcement();
                 }
             }
         }
     }
 
-    fn act(&mut self, port: PortId, answer: Answer) {
+    fn act(&mut self, now: Instant, port: PortId, answer: Answer) {
         match answer {
             Answer::Send { frame, class } => {
                 let mtu = self.mtus.get(usize::from(port.0)).copied().unwrap_or(u16::MAX);
@@ -238,13 +229,40 @@ impl Master {
                 }
             }
             Answer::Rival { address, mac } => {
-                self.outputs.push_back(MasterOutput::Rival { port, address, link: mac.0 });
+                let claim = Claim { port, address, link: mac.0 };
+                match self.advertiser.serving_since() {
+                    Some(since) => self.rivals.hear(now, claim, since),
+                    None if address.is_some() => self.tell_rival(claim, 1),
+                    // It takes over just now, and hears the one that led before.
+                    None => {}
+                }
             }
             Answer::Fragment
             | Answer::NotActive
             | Answer::OffLink
             | Answer::NotForUs
             | Answer::Malformed(_) => {}
+        }
+    }
+
+    fn tell_rival(&mut self, claim: Claim, heard: u64) {
+        self.outputs.push_back(MasterOutput::Count { counter: Counter::AddressRivals, packets: heard });
+        self.outputs.push_back(MasterOutput::Rival(claim));
+    }
+
+    /// Hosts and bridges may have believed a rival (DESIGN "Failover").
+    fn answer_rivals(&mut self, now: Instant) {
+        if self.advertiser.serving_since().is_none() {
+            return self.rivals.fall_silent();
+        }
+        if let Some((claim, heard)) = self.rivals.judge(now) {
+            self.tell_rival(claim, heard);
+        }
+        if self.rivals.announces(now) {
+            for (port, frame) in &self.announcements {
+                let (port, frame) = (*port, frame.clone());
+                self.outputs.push_back(MasterOutput::Inject { port, frame, class: TxClass::Service });
+            }
         }
     }
 
@@ -262,6 +280,7 @@ impl Master {
         self.count_dropped();
         self.advertiser.poll(now);
         self.take_advertised();
+        self.answer_rivals(now);
         if now >= self.keep_alive_at {
             self.keep_alive_at = now + KEEP_ALIVE_INTERVAL;
             for (port, frame) in &self.keep_alives {
@@ -323,7 +342,8 @@ impl Master {
     /// When to call [`Master::poll`] next.
     pub fn next_deadline(&self) -> Instant {
         let sweep = if self.active { self.sweep.next_deadline() } else { Instant::FAR_FUTURE };
-        let fragments = self.reassembly.next_deadline().min(self.advertiser.next_deadline());
-        self.neighbours.next_deadline().min(self.keep_alive_at).min(sweep).min(fragments)
+        let rivals = self.advertiser.next_deadline().min(self.rivals.next_deadline());
+        let fragments = self.reassembly.next_deadline();
+        self.neighbours.next_deadline().min(self.keep_alive_at).min(sweep).min(fragments).min(rivals)
     }
 }

@@ -17,6 +17,7 @@ pub mod machine;
 pub mod neighbours;
 pub mod reassembly;
 pub mod rebalance;
+pub mod rivals;
 pub mod route;
 pub mod sweep;
 pub mod vrrp;

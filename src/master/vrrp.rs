@@ -23,7 +23,7 @@ use crate::wire::{Malformed, ipv4, ipv6};
 
 /// A frame may be under way when the role changes, and a role may end unnoticed for a moment. So nobody is a rival for
 /// so long after this appliance began to serve, nor unless it still serves so long after it heard the other one.
-const JUDGED_AFTER: Duration = Duration::from_millis(100);
+pub(super) const JUDGED_AFTER: Duration = Duration::from_millis(100);
 /// Between two answers to advertisements of others, for each port and family.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -156,6 +156,11 @@ impl Advertiser {
     /// How many addresses no advertisement names, for want of room.
     pub const fn addresses_unnamed(&self) -> usize {
         self.addresses_unnamed
+    }
+
+    /// Since when this appliance may send in the service's name, while it may.
+    pub const fn serving_since(&self) -> Option<Instant> {
+        self.serving_since
     }
 
     /// Something happened to this appliance's role.

@@ -474,7 +474,7 @@ impl Appliance {
                     }
                 }
                 MasterOutput::Moved(outcome) => self.notes.push(Note::Moved(outcome)),
-                MasterOutput::Count { .. } | MasterOutput::Rival { .. } | MasterOutput::VrrpRival(_) => {}
+                MasterOutput::Count { .. } | MasterOutput::Rival(_) | MasterOutput::VrrpRival(_) => {}
             }
         }
         let wake = agenda.now + agenda.span(200 * US, 1000 * US);
