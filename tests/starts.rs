@@ -1,8 +1,9 @@
 //! The program itself on virtual devices of three drivers: it starts, answers, ends; with DPDK's shared libraries and
-//! their folder of plugins, or, with the feature `static`, with neither.
+//! their folder of plugins, or, with the feature `static`, with neither; and tells a service manager.
 
 #![allow(clippy::disallowed_methods, reason = "a real process is waited for")]
 
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,8 +21,8 @@ const LONG: Duration = Duration::from_secs(20);
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Scratch {
-        let path = std::env::temp_dir().join(format!("baton-starts-{}", std::process::id()));
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("baton-starts-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).expect("a temporary directory");
         Scratch(path)
     }
@@ -44,17 +45,32 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start(config: &Path, log: &Path) -> Running {
+    /// `manager`: the service manager's socket.
+    fn start(config: &Path, log: &Path, manager: Option<&Path>) -> Running {
         let log = std::fs::File::create(log).expect("a log");
         let mut command = Command::new(env!("CARGO_BIN_EXE_baton"));
         command.arg("run").arg("--config").arg(config).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
+        for name in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
+            command.env_remove(name);
+        }
+        if let Some(socket) = manager {
+            command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "400000");
+        }
         Running(command.spawn().expect("it starts"))
     }
 
     /// Ends it as an operator would; whether it said that all went well.
-    fn end(mut self) -> bool {
+    fn end(self) -> bool {
+        self.ask_to_end();
+        self.ended()
+    }
+
+    fn ask_to_end(&self) {
         kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM).expect("it runs");
+    }
+
+    fn ended(mut self) -> bool {
         let begun = Instant::now();
         while begun.elapsed() < LONG {
             if let Some(status) = self.0.try_wait().expect("its status") {
@@ -66,7 +82,7 @@ impl Running {
     }
 }
 
-fn config(scratch: &Path) -> String {
+fn config(name: &str, scratch: &Path) -> String {
     let at = scratch.display();
     format!(
         r#"
@@ -74,7 +90,7 @@ fn config(scratch: &Path) -> String {
 name = "starts"
 node = 1
 [eal]
-file_prefix = "baton-starts"
+file_prefix = "baton-starts-{name}"
 memory_mb = 64
 hugepages = false
 buffers = 4095
@@ -106,11 +122,11 @@ socket = "{at}/control.sock"
 
 #[test]
 fn it_starts_on_virtual_devices_says_its_ports_and_ends() {
-    let scratch = Scratch::new();
+    let scratch = Scratch::new("ports");
     let (file, log, socket) =
         (scratch.0.join("starts.toml"), scratch.0.join("log"), scratch.0.join("control.sock"));
-    std::fs::write(&file, config(&scratch.0)).expect("the configuration is written");
-    let mut running = Running::start(&file, &log);
+    std::fs::write(&file, config("ports", &scratch.0)).expect("the configuration is written");
+    let mut running = Running::start(&file, &log, None);
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
     let begun = Instant::now();
     let status = loop {
@@ -138,4 +154,38 @@ fn it_starts_on_virtual_devices_says_its_ports_and_ends() {
         assert!(libraries > 0, "DPDK's libraries are shared");
     }
     assert!(running.end(), "{}", said());
+}
+
+#[test]
+fn a_service_manager_is_told_when_it_is_ready_how_things_are_and_that_it_ends() {
+    let scratch = Scratch::new("told");
+    let at = |name: &str| scratch.0.join(name);
+    std::fs::write(at("told.toml"), config("told", &scratch.0)).expect("the configuration is written");
+    let manager = UnixDatagram::bind(at("notify.sock")).expect("a socket");
+    manager.set_read_timeout(Some(LONG)).expect("a time-out");
+    let running = Running::start(&at("told.toml"), &at("log"), Some(&at("notify.sock")));
+    let said = || std::fs::read_to_string(at("log")).unwrap_or_default();
+    let mut lines: Vec<String> = Vec::new();
+    let mut hear = |wanted: &str| {
+        let begun = Instant::now();
+        let heard = |lines: &[String]| lines.iter().position(|line| line.starts_with(wanted));
+        while heard(&lines).is_none() {
+            let mut bytes = [0; 1024];
+            let length = manager.recv(&mut bytes).unwrap_or(0);
+            let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
+            assert!(length > 0 && begun.elapsed() < LONG, "{wanted} is not said:\n{lines:?}\n{}", said());
+            lines.extend(text.lines().map(str::to_owned));
+        }
+        // What came before it is heard.
+        lines.drain(..=heard(&lines).expect("the loop ended")).collect::<Vec<String>>()
+    };
+    let before = hear("READY=1");
+    assert_eq!(before, ["READY=1"], "nothing is said before");
+    ask::<StatusReport>(&at("control.sock"), "GET", paths::STATUS).expect("it answers when it says so");
+    hear("STATUS=active in term ");
+    hear("WATCHDOG=1");
+    hear("WATCHDOG=1");
+    running.ask_to_end();
+    hear("STOPPING=1");
+    assert!(running.ended(), "{}", said());
 }

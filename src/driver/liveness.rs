@@ -6,7 +6,7 @@
 //! their reports and turns, reserved terms, the operator. Out: frames, the lease, commands
 //! to the workers, news to the master.
 
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use crate::driver::lease::{Lease, Turns};
 use crate::driver::priority;
 use crate::driver::provoked::Provoked;
 use crate::driver::rings::{Frame, LivenessEnds, News};
+use crate::driver::service::Standing;
 use crate::driver::state::TermWriter;
 use crate::failover::{
     Failover, FailoverStatus, FrameBytes, Operator, Output, Progress, Refusal, WorkerReport, WorkerRole,
@@ -61,6 +62,8 @@ pub struct Board {
     pub may_exit: AtomicBool,
     /// The thread is to end.
     pub stop: AtomicBool,
+    /// How often the thread went round.
+    pub rounds: AtomicU64,
 }
 
 impl Board {
@@ -72,7 +75,16 @@ impl Board {
             broken,
             may_exit: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            rounds: AtomicU64::new(0),
         })
+    }
+}
+
+impl Board {
+    /// How things stand, for a service manager; without the status while it is being written.
+    pub fn standing(&self) -> Standing {
+        let status = self.status.try_lock().and_then(|status| status.clone());
+        Standing { status, rounds: self.rounds.load(Ordering::Relaxed) }
     }
 }
 
@@ -154,6 +166,7 @@ impl Liveness {
             self.setup.provoked.panic_if_asked("liveness");
             let now = self.setup.clock.now();
             self.round(now);
+            self.setup.board.rounds.fetch_add(1, Ordering::Relaxed);
             let until = self.setup.failover.next_deadline().min(now + WAKE_INTERVAL);
             thread::sleep(std_duration(rest(until - self.setup.clock.now())));
         }

@@ -7,7 +7,8 @@
 //!   their queues: receive queue `q` of a port belongs to the `q`-th lcore that distributes, transmit queue `q` to the
 //!   `q`-th traffic manager;
 //! - the liveness thread ([`liveness`]), real-time where it may be, which runs `failover`;
-//! - the master ([`master`]) on the process's first thread: neighbours, answers, ageing, log;
+//! - the master ([`master`]) on the process's first thread: neighbours, answers, ageing, log, and what the service manager is
+//!   told ([`service`]);
 //! - the control listeners (room `control`), which ask through [`backend`];
 //! - a writer of terms ([`state`]);
 //! - if there is one, a runner of the operator's command ([`notify`]).
@@ -65,6 +66,7 @@ pub mod rss;
 #[cfg(feature = "dpdk")]
 pub mod run;
 pub mod secrets;
+pub mod service;
 pub mod spreading;
 pub mod state;
 #[cfg(feature = "dpdk")]

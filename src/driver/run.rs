@@ -49,6 +49,7 @@ use crate::driver::provoked::Provoked;
 use crate::driver::rings;
 use crate::driver::rss;
 use crate::driver::secrets::Secrets;
+use crate::driver::service::ServiceManager;
 use crate::driver::spreading::SpreadingLcore;
 use crate::driver::state::{self, TermWriter};
 use crate::failover::{self, Failover, FailoverSetup, Operator};
@@ -90,6 +91,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
         checked.appliance.name,
         checked.appliance.node
     );
+    let mut manager = ServiceManager::from_environment();
     let clock = Clock::start();
     let key_file = checked.mirror.as_ref().map(|mirror| mirror.key_file.as_path());
     let secrets = Secrets::gather(key_file).map_err(sentence)?;
@@ -137,7 +139,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     }
     let liveness = made.liveness.start().map_err(sentence)?;
     let mut master = MasterThread::new(made.master);
-    let turned = catch_unwind(AssertUnwindSafe(|| serve(&mut master, &shared, &signalled)));
+    let turned = catch_unwind(AssertUnwindSafe(|| serve(&mut master, &shared, &mut manager, &signalled)));
     if turned.is_err() {
         // Others say what is to be said.
         let by = shared.clock.now() + broken_leave_max(checked);
@@ -255,7 +257,7 @@ fn ended(jobs: &[Job<'_, ()>]) -> bool {
 }
 
 /// The master's loop, until the appliance left its group.
-fn serve(master: &mut MasterThread, shared: &Shared, signalled: &AtomicBool) {
+fn serve(master: &mut MasterThread, shared: &Shared, manager: &mut ServiceManager, signalled: &AtomicBool) {
     let mut leave_by = Instant::FAR_FUTURE;
     let mut broken = false;
     loop {
@@ -274,6 +276,7 @@ fn serve(master: &mut MasterThread, shared: &Shared, signalled: &AtomicBool) {
             shared.board.requests.lock().push_back(Request { operator: Operator::Shutdown, answer });
             leave_by = now + LEAVE_MAX;
         }
+        manager.turn(now, leave_by != Instant::FAR_FUTURE, || shared.board.standing());
         if shared.board.may_exit.load(Ordering::Acquire) {
             // What the liveness thread said last, and then what the master says to that.
             std::thread::sleep(std_duration(LAST_FRAMES));

@@ -21,6 +21,7 @@ mod pair_routed;
 mod pair_senders;
 mod pair_vrrp;
 mod router;
+mod service_unit;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
