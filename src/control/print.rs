@@ -82,6 +82,12 @@ impl Display for StatusReport {
                 "            no peer is heard, and partition = \"safety\": it leads after `baton promote`"
             )?;
         }
+        if !self.can_lead {
+            writeln!(
+                f,
+                "            it cannot take the lead: no term can be reserved in failover.state_dir"
+            )?;
+        }
         match self.lease_ms {
             Some(lease) => writeln!(f, "lease       {lease} ms left")?,
             None => writeln!(f, "lease       none: it sends nothing for the service")?,
@@ -119,17 +125,27 @@ impl Display for StatusReport {
         if self.peers.is_empty() {
             return writeln!(f, "\nno peers");
         }
-        let mut peers =
-            Table::new(&["peer", "role", "in sync", "heard ms ago", "port", "heard ms ago", "two-way"]);
+        let mut peers = Table::new(&[
+            "peer",
+            "role",
+            "in sync",
+            "can lead",
+            "heard ms ago",
+            "port",
+            "heard ms ago",
+            "two-way",
+        ]);
         for p in &self.peers {
             let role = or_dash(p.role.map(role_text));
             let (in_sync, heard) = (yes_no(p.in_sync), or_dash(p.heard_ms_ago));
+            let able = or_dash(p.can_lead.map(yes_no));
             for path in &p.paths {
                 let path_heard = or_dash(path.heard_ms_ago);
                 peers.row(&[
                     &p.node,
                     &role,
                     &in_sync,
+                    &able,
                     &heard,
                     &path.port,
                     &path_heard,
@@ -137,7 +153,7 @@ impl Display for StatusReport {
                 ]);
             }
             if p.paths.is_empty() {
-                peers.row(&[&p.node, &role, &in_sync, &heard, &"-", &"-", &"-"]);
+                peers.row(&[&p.node, &role, &in_sync, &able, &heard, &"-", &"-", &"-"]);
             }
         }
         write!(f, "\n{peers}")

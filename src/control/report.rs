@@ -28,6 +28,8 @@ pub struct StatusReport {
     pub leader: Option<NodeId>,
     /// In a partition, with `partition = "safety"`: only the operator can promote it.
     pub waits_for_operator: bool,
+    /// Whether it could take the lead: not, when terms cannot be reserved in `failover.state_dir`.
+    pub can_lead: bool,
     /// How often it took over from a leader, since its start.
     pub takeovers: u64,
     /// Whether it was promoted outside the in-sync set: flows may be missing.
@@ -114,6 +116,8 @@ pub struct PeerReport {
     pub role: Option<Role>,
     /// Whether it is in the in-sync set.
     pub in_sync: bool,
+    /// Whether it says that it could take the lead; `None`: it was not heard.
+    pub can_lead: Option<bool>,
     /// Since it was last heard on any path, in milliseconds; `None`: never.
     pub heard_ms_ago: Option<u64>,
     /// Whether both directions work, for each port.
@@ -133,6 +137,7 @@ impl PeerReport {
             node: status.node,
             role: status.role,
             in_sync: status.in_sync,
+            can_lead: status.can_lead,
             heard_ms_ago: millis(status.heard_ago_us),
             paths: paths.collect(),
         }

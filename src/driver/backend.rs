@@ -254,6 +254,7 @@ impl Backend for Appliance {
             role,
             leader: failover.and_then(|status| status.leader),
             waits_for_operator: failover.is_some_and(|status| status.waits_for_operator),
+            can_lead: failover.is_some_and(|status| status.can_lead),
             takeovers: failover.map_or(0, |status| status.takeovers),
             degraded: failover.is_some_and(|status| status.degraded),
             synchronized,

@@ -402,11 +402,14 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
     use FailoverEvent as E;
     match event {
         E::Promoted { degraded, .. } => ("role", *degraded),
-        E::Serving { .. } | E::Following { .. } | E::Resumed { .. } | E::HandingOver { .. } | E::Left => {
-            ("role", false)
-        }
+        E::Serving { .. }
+        | E::Following { .. }
+        | E::Resumed { .. }
+        | E::HandingOver { .. }
+        | E::Left
+        | E::CanLead => ("role", false),
         E::Resigned { clean, .. } => ("role", !clean),
-        E::Silenced { .. } | E::WaitsForOperator => ("role", true),
+        E::Silenced { .. } | E::WaitsForOperator | E::CannotLead => ("role", true),
         E::RivalSeen { .. } => ("rival", true),
         E::PeerHeard { .. } | E::PeerRestarted { .. } | E::PeerLeft { .. } => ("peer", false),
         E::PeerSilent { .. } | E::PeerRefused { .. } | E::PeerUnproven { .. } | E::DuplicateNode { .. } => {

@@ -96,7 +96,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     let key_file = checked.mirror.as_ref().map(|mirror| mirror.key_file.as_path());
     let secrets = Secrets::gather(key_file).map_err(sentence)?;
     let left = state::open(&checked.failover.state_dir).map_err(sentence)?;
-    let terms = TermWriter::start(&checked.failover.state_dir, left.reserved).map_err(sentence)?;
+    let terms = TermWriter::start(&checked.failover.state_dir, &left).map_err(sentence)?;
 
     let events = Arc::new(EventLog::default());
     // Before the EAL pins this thread to its CPU: commands run where the operator started this process.

@@ -181,6 +181,7 @@ mod tests {
             members_changing: false,
             lease_left_us: 0,
             waits_for_operator: false,
+            can_lead: true,
             leaving: false,
             workers_stuck: Vec::new(),
             promotions: 0,

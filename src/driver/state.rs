@@ -52,13 +52,27 @@ pub struct State {
     pub reserved: u64,
     /// Starts before this one; `None`: this is the first.
     pub boots: Option<u64>,
+    /// This start was counted durably.
+    pub counted: bool,
 }
 
-/// Reads what earlier processes left, and counts this start.
+impl State {
+    /// What `boots` is to hold from this start on.
+    fn boots_now(&self) -> u64 {
+        self.boots.unwrap_or(0).wrapping_add(1)
+    }
+}
+
+/// Reads what earlier processes left, and counts this start. When that cannot be written, [`TermWriter`] goes on trying,
+/// and reserves no term before: whatever follows from the count matters only to one that leads.
 pub fn open(directory: &Path) -> Result<State, StateError> {
     fs::create_dir_all(directory).map_err(|error| StateError::Io(directory.to_owned(), error))?;
-    let state = State { reserved: read(directory, TERM)?.unwrap_or(0), boots: read(directory, BOOTS)? };
-    write(directory, BOOTS, state.boots.unwrap_or(0).wrapping_add(1))?;
+    let (reserved, boots) = (read(directory, TERM)?.unwrap_or(0), read(directory, BOOTS)?);
+    let mut state = State { reserved, boots, counted: true };
+    if let Err(error) = write(directory, BOOTS, state.boots_now()) {
+        log::warn!("this start cannot be counted: {error}");
+        state.counted = false;
+    }
     Ok(state)
 }
 
@@ -105,12 +119,14 @@ struct Shared {
 }
 
 impl TermWriter {
-    /// Starts the thread; `reserved` is what the file holds.
-    pub fn start(directory: &Path, reserved: u64) -> io::Result<TermWriter> {
-        let (wanted, reserved) = (AtomicU64::new(reserved), AtomicU64::new(reserved));
+    /// Starts the thread, in the directory that `state` was read from.
+    pub fn start(directory: &Path, state: &State) -> io::Result<TermWriter> {
+        let (wanted, reserved) = (AtomicU64::new(state.reserved), AtomicU64::new(state.reserved));
+        let uncounted = (!state.counted).then(|| state.boots_now());
         let shared = Arc::new(Shared { wanted, reserved, stop: AtomicBool::new(false) });
         let (theirs, directory) = (Arc::clone(&shared), directory.to_owned());
-        let thread = thread::Builder::new().name("term".into()).spawn(move || theirs.run(&directory))?;
+        let thread =
+            thread::Builder::new().name("term".into()).spawn(move || theirs.run(&directory, uncounted))?;
         Ok(TermWriter { shared, thread: Some(thread) })
     }
 
@@ -129,7 +145,7 @@ impl TermWriter {
 }
 
 impl Shared {
-    fn run(&self, directory: &Path) {
+    fn run(&self, directory: &Path, mut uncounted: Option<u64>) {
         let mut said = false;
         while !self.stop.load(Ordering::SeqCst) {
             let wanted = self.wanted.load(Ordering::SeqCst);
@@ -137,8 +153,10 @@ impl Shared {
                 thread::park();
                 continue;
             }
-            match write(directory, TERM, wanted) {
+            let counted = uncounted.map_or(Ok(()), |boots| write(directory, BOOTS, boots));
+            match counted.and_then(|()| write(directory, TERM, wanted)) {
                 Ok(()) => {
+                    uncounted = None;
                     self.reserved.store(wanted, Ordering::SeqCst);
                     said = false;
                 }
@@ -185,8 +203,8 @@ mod tests {
         }
     }
 
-    fn reserve(directory: &Path, from: u64, counter: u64) {
-        let writer = TermWriter::start(directory, from).unwrap();
+    fn reserve(directory: &Path, state: &State, counter: u64) {
+        let writer = TermWriter::start(directory, state).unwrap();
         writer.ask(counter);
         while writer.reserved() < counter {
             thread::yield_now();
@@ -196,15 +214,41 @@ mod tests {
     #[test]
     fn starts_are_counted_and_reserved_terms_outlive_the_process() {
         let directory = Directory::new("count");
-        assert_eq!(open(&directory.0).unwrap(), State { reserved: 0, boots: None });
-        reserve(&directory.0, 0, 64);
-        assert_eq!(open(&directory.0).unwrap(), State { reserved: 64, boots: Some(1) });
-        reserve(&directory.0, 64, 128);
-        assert_eq!(open(&directory.0).unwrap(), State { reserved: 128, boots: Some(2) });
+        let first = open(&directory.0).unwrap();
+        assert_eq!(first, State { reserved: 0, boots: None, counted: true });
+        reserve(&directory.0, &first, 64);
+        let second = open(&directory.0).unwrap();
+        assert_eq!(second, State { reserved: 64, boots: Some(1), counted: true });
+        reserve(&directory.0, &second, 128);
+        let third = open(&directory.0).unwrap();
+        assert_eq!(third, State { reserved: 128, boots: Some(2), counted: true });
         let mut names: Vec<_> =
             fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, [BOOTS, TERM], "nothing is left beside");
+    }
+
+    /// As on a disk that is full or read-only, which a test as root cannot have without a mount.
+    #[test]
+    fn a_start_that_cannot_be_counted_goes_on_and_is_counted_before_a_term_is_reserved() {
+        let directory = Directory::new("full");
+        reserve(&directory.0, &open(&directory.0).unwrap(), 64);
+        let in_the_way = |name: &str| directory.0.join(format!("{name}.new"));
+        fs::create_dir(in_the_way(BOOTS)).unwrap();
+        let state = open(&directory.0).unwrap();
+        assert_eq!(state, State { reserved: 64, boots: Some(1), counted: false });
+        assert_eq!(read(&directory.0, BOOTS).unwrap(), Some(1));
+
+        let writer = TermWriter::start(&directory.0, &state).unwrap();
+        writer.ask(128);
+        thread::sleep(RETRY_AFTER / 4);
+        assert_eq!((writer.reserved(), read(&directory.0, TERM).unwrap()), (64, Some(64)), "not before");
+        fs::remove_dir(in_the_way(BOOTS)).unwrap();
+        while writer.reserved() < 128 {
+            thread::yield_now();
+        }
+        assert_eq!(read(&directory.0, BOOTS).unwrap(), Some(2));
+        assert_eq!(read(&directory.0, TERM).unwrap(), Some(128));
     }
 
     #[test]

@@ -19,9 +19,12 @@ const STALE_ECHOES: u32 = 3;
 /// Silent takeover times after which a peer's mirror streams are closed.
 const LOST_AFTER: u64 = 10;
 
-/// How well someone would lead: in sync before not before booted fresh, then the higher
+/// No term is reserved for so long: then it tells the operator that it cannot lead.
+const UNABLE_AFTER: Duration = Duration::from_secs(1);
+
+/// How well someone would lead: one that can take a term before one that cannot, in sync before not before booted fresh, then the higher
 /// priority, then the lower node.
-type Fitness = (u8, u8, Reverse<NodeId>);
+type Fitness = (bool, u8, u8, Reverse<NodeId>);
 
 impl Failover {
     /// Goes one step; called every millisecond.
@@ -31,6 +34,7 @@ impl Failover {
         self.note_progress(now, progress);
         self.lapse(now);
         self.reserve();
+        self.note_terms(now);
         self.watch_peers(now);
         match self.role {
             Role::Booting => self.decide_booting(now, progress),
@@ -91,6 +95,28 @@ impl Failover {
         }
     }
 
+    /// Whether it could take a term: whoever waits for one that cannot write its term file waits in vain. One that boots gets
+    /// some time for it, since disks may be slower than everything else there.
+    pub(super) fn can_lead(&self) -> bool {
+        self.terms.next().is_some() || self.role == Role::Booting && !self.cannot_lead
+    }
+
+    /// Tells the operator when it cannot lead for long.
+    fn note_terms(&mut self, now: Instant) {
+        if self.terms.next().is_some() {
+            self.unable_since = None;
+            if core::mem::take(&mut self.cannot_lead) {
+                self.event(FailoverEvent::CanLead);
+            }
+            return;
+        }
+        let since = *self.unable_since.get_or_insert(now);
+        if !self.cannot_lead && now - since >= UNABLE_AFTER {
+            self.cannot_lead = true;
+            self.event(FailoverEvent::CannotLead);
+        }
+    }
+
     fn lapse(&mut self, now: Instant) {
         if self.variant == Variant::SendAfterLease {
             return;
@@ -136,7 +162,7 @@ impl Failover {
         now - peer.heard_at.max(self.listening_since) >= self.config.takeover_after
     }
 
-    fn fitness(role: Role, in_sync: bool, priority: u8, node: NodeId) -> Fitness {
+    fn fitness(can_lead: bool, role: Role, in_sync: bool, priority: u8, node: NodeId) -> Fitness {
         let class = match role {
             Role::Booting => 0,
             Role::Standby
@@ -147,16 +173,17 @@ impl Failover {
             | Role::Silenced
             | Role::Left => 1 + u8::from(in_sync),
         };
-        (class, priority, Reverse(node))
+        (can_lead, class, priority, Reverse(node))
     }
 
     fn fitness_of(said: &Beat) -> Fitness {
-        Failover::fitness(said.role, said.in_sync, said.priority, said.node)
+        Failover::fitness(said.can_lead, said.role, said.in_sync, said.priority, said.node)
     }
 
     /// How many others that are heard would lead better.
     fn better_candidates(&self, now: Instant) -> u64 {
-        let own = Failover::fitness(self.role, self.leader.in_sync, self.config.priority, self.node());
+        let (in_sync, priority) = (self.leader.in_sync, self.config.priority);
+        let own = Failover::fitness(self.can_lead(), self.role, in_sync, priority, self.node());
         let better = |peer: &&Peer| {
             peer.heard_within(now, self.config.takeover_after)
                 && peer.said.is_some_and(|said| {
@@ -268,7 +295,7 @@ impl Failover {
             self.successor(now, true).and_then(|node| self.peers.iter().find(|peer| peer.node == node));
         let preempts = wanted
             .and_then(|peer| peer.said)
-            .is_some_and(|said| said.preempts && said.priority > self.config.priority);
+            .is_some_and(|said| said.preempts && said.can_lead && said.priority > self.config.priority);
         if preempts {
             self.apply(now, Input::OperatorSwitchover, Cause::Vacant);
         }

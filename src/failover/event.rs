@@ -180,6 +180,10 @@ pub enum FailoverEvent {
     },
     /// In a partition, with `safety`: only the operator can promote it.
     WaitsForOperator,
+    /// For some time no term could be reserved: it cannot take the lead.
+    CannotLead,
+    /// Terms are reserved again.
+    CanLead,
 }
 
 impl fmt::Display for FailoverEvent {
@@ -242,6 +246,10 @@ impl fmt::Display for FailoverEvent {
                 write!(f, "node {node} is out of sync in term {term}: {why}")
             }
             E::WorkerStuck { worker } => write!(f, "worker {worker} makes no progress"),
+            E::CannotLead => {
+                write!(f, "no term can be reserved in failover.state_dir: it cannot take the lead")
+            }
+            E::CanLead => write!(f, "terms are reserved again: it can take the lead"),
             E::WaitsForOperator => {
                 write!(
                     f,

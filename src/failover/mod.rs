@@ -49,7 +49,7 @@
 //! - A silenced or installing leader still claims its term: standbys wait for it as for an active one.
 //! - A peer's boot id that changes while its old boot was heard within three intervals is taken
 //!   for two live processes with one node number: the new one is not believed until the old one is silent.
-//! - Several candidates: a standby in sync before one that is not, before one that booted fresh; then
+//! - Several candidates: one that can take a term before one that cannot write its term file; a standby in sync before one that is not, before one that booted fresh; then
 //!   the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
 //!   to the wait (at boot two; with `safety` a better candidate is waited for without end). A standby tells how long ago it heard the leader, so one cut off from the leader alone does not take over.
 //! - `safety`: neither a standby nor a booting appliance leads because of silence. It does when it knows:
@@ -233,6 +233,10 @@ pub struct Failover {
     /// Since when a booting appliance could lead, but for better ones.
     vacant_since: Option<Instant>,
     waits_for_operator: bool,
+    /// Since when no counter is reserved that it may use.
+    unable_since: Option<Instant>,
+    /// That has been so for long, and was told.
+    cannot_lead: bool,
 
     sent: SentBeats,
     beat_due: Instant,
@@ -300,6 +304,8 @@ impl Failover {
             silenced_at: now,
             vacant_since: None,
             waits_for_operator: false,
+            unable_since: None,
+            cannot_lead: false,
             sent: SentBeats::new(),
             beat_due: now,
             claimed_at: None,
@@ -361,8 +367,12 @@ impl Failover {
         };
         match role::step(self.role, input) {
             Step::Refuse(reason) => return Err(Refusal::Role(reason)),
-            Step::Quiesce if operator == Operator::Switchover && self.successor(now, true).is_none() => {
-                return Err(Refusal::NoneInSync);
+            Step::Quiesce if operator == Operator::Switchover => {
+                let node = self.successor(now, true).ok_or(Refusal::NoneInSync)?;
+                let said = self.peers.iter().find(|peer| peer.node == node).and_then(|peer| peer.said);
+                if said.is_some_and(|said| !said.can_lead) {
+                    return Err(Refusal::CannotLead(node));
+                }
             }
             Step::Lead if self.leader_lives(now) => {
                 let leader = self.terms.current().node;

@@ -171,6 +171,8 @@ pub enum Refusal {
     Role(&'static str),
     /// Nobody is there to hand over to.
     NoneInSync,
+    /// This node is in sync, the best of those, and cannot take a term.
+    CannotLead(NodeId),
     /// This node is heard to lead.
     LeaderHeard(NodeId),
     /// It led itself until just now, and its successor comes first.
@@ -184,6 +186,9 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Role(why) => f.write_str(why),
             Refusal::NoneInSync => f.write_str("no standby is in sync"),
+            Refusal::CannotLead(node) => {
+                write!(f, "node {node} is in sync, and cannot lead: its term file cannot be written")
+            }
             Refusal::LeaderHeard(node) => {
                 write!(f, "node {node} is heard to lead: hand over there, with `baton switchover`")
             }

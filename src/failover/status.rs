@@ -36,6 +36,8 @@ pub struct FailoverStatus {
     pub lease_left_us: u64,
     /// In a partition, with `safety`: only the operator can promote it.
     pub waits_for_operator: bool,
+    /// It could take a term: its term file can be written.
+    pub can_lead: bool,
     /// It is leaving the group.
     pub leaving: bool,
     /// Workers that make no progress.
@@ -67,6 +69,8 @@ pub struct PeerStatus {
     pub role: Option<Role>,
     /// The term that it last said to lead or follow.
     pub term: Option<Term>,
+    /// Whether it last said that it could take a term.
+    pub can_lead: Option<bool>,
     /// Its priority.
     pub priority: Option<u8>,
     /// It is in our in-sync set.
@@ -111,6 +115,7 @@ impl Failover {
             members_changing: self.insync.change != Change::None,
             lease_left_us: (self.lease.until() - now).micros(),
             waits_for_operator: self.waits_for_operator,
+            can_lead: self.can_lead(),
             leaving: self.leaving,
             workers_stuck: (0..self.lcores as u16)
                 .filter(|worker| self.worker_stuck & 1 << worker != 0)
@@ -137,6 +142,7 @@ impl Failover {
             heard_ago_us: peer.said.and_then(|_| ago(peer.heard_at)),
             role: peer.said.map(|said| said.role),
             term: peer.said.map(|said| said.term),
+            can_lead: peer.said.map(|said| said.can_lead),
             priority: peer.said.map(|said| said.priority),
             in_sync: self.insync.told.contains(peer.node),
             walk_done: reports().all(|synced| synced.is_some_and(|synced| synced.walk_done)),

@@ -101,6 +101,7 @@ impl Failover {
             priority: self.config.priority,
             in_sync: self.role == Role::Standby && self.leader.in_sync,
             preempts: self.config.preempt,
+            can_lead: self.can_lead(),
             successor: successor.unwrap_or(NodeId(0)),
             members,
             leader_age_us,

@@ -192,7 +192,9 @@ impl Advertiser {
             | E::InSync { .. }
             | E::OutOfSync { .. }
             | E::WorkerStuck { .. }
-            | E::WaitsForOperator => {}
+            | E::WaitsForOperator
+            | E::CannotLead
+            | E::CanLead => {}
         }
     }
 

@@ -19,6 +19,7 @@ mod pair_promote;
 mod pair_roles;
 mod pair_routed;
 mod pair_senders;
+mod pair_term_file;
 mod pair_vrrp;
 mod router;
 mod service_unit;

@@ -77,7 +77,9 @@ impl Changes {
             | E::InSync { .. }
             | E::OutOfSync { .. }
             | E::WorkerStuck { .. }
-            | E::WaitsForOperator => return None,
+            | E::WaitsForOperator
+            | E::CannotLead
+            | E::CanLead => return None,
         };
         if role == self.role {
             return None;

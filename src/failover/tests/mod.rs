@@ -8,4 +8,5 @@ mod pair;
 mod sessions;
 mod stale;
 mod table;
+mod unable;
 mod world;

@@ -96,6 +96,8 @@ pub struct World {
     pub told: Vec<(u16, &'static str)>,
     /// Reservations are written, but the answer does not come.
     pub disk_hangs: bool,
+    /// Nodes whose reservations cannot be written.
+    pub disk_full: BTreeSet<usize>,
     /// Every frame that was sent: (from, port, frame).
     pub recorded: Option<Vec<(usize, usize, Vec<u8>)>>,
     pub announced: Vec<(u64, u16)>,
@@ -138,6 +140,7 @@ impl World {
             log: Vec::new(),
             told: Vec::new(),
             disk_hangs: false,
+            disk_full: BTreeSet::new(),
             recorded: None,
             announced: Vec::new(),
             next_flow: 0,
@@ -453,6 +456,8 @@ impl World {
             }
             Output::Quiesce { peer } => workers.quiesce = Some(peer),
             Output::Announce { .. } => self.announced.push((now_us, id)),
+            // The driver tries again of itself: tests do that.
+            Output::ReserveTerm { .. } if self.disk_full.contains(&at) => {}
             Output::ReserveTerm { counter } => {
                 // The disk is quick here: the machine is told before the next poll.
                 node.disk = counter;
