@@ -283,21 +283,24 @@ impl Appliance {
         }
         let of_services = sent.iter_mut().filter(|departure| departure.class == TxClass::Service);
         let seen = of_services.filter_map(|departure| Some((Sight::of(&departure.frame)?, departure)));
-        let seen: Vec<(Sight, &mut Departure)> = seen.collect();
+        let mut seen: Vec<(Sight, &mut Departure)> = seen.collect();
         let leaves = |event: &Event| matches!(event, Event::Move(MoveEvent::Cargo(_)));
         let ends = seen.iter().any(|(sight, _)| sight.resets) || events.iter().any(leaves);
-        for (sight, departure) in seen {
-            departure.came_as = flows::sent_by(&self.lcores, number, sight, ends);
+        for (sight, departure) in &mut seen {
+            departure.came_as = flows::sent_by(&self.lcores, number, *sight, ends);
         }
+        flows::forget_replaced(&self.lcores[number], &mut seen);
         let lcore = &mut self.lcores[number];
         lcore.outbox.extend(sent);
         if !lcore.outbox.is_empty() && !lcore.transmits {
             lcore.transmits = true;
+            // Nothing else is done before that.
             // Preempted in between, once in a while.
             let after =
                 if agenda.rng.u16(..) < 100 { agenda.span(US, 2000 * US) } else { agenda.span(US, 8 * US) };
-            agenda
-                .at(agenda.now + after, Happening::Transmit { at: self.at, life: self.life, lcore: number });
+            let at = agenda.now + after;
+            lcore.stalled_until = lcore.stalled_until.max(at + 1);
+            agenda.at(at, Happening::Transmit { at: self.at, life: self.life, lcore: number });
         }
         for (to, port, frame) in punted {
             let ring = match to {

@@ -12,7 +12,7 @@ use crate::agenda::{MS, Nanos};
 use crate::client::Outcome;
 use crate::config::SERVICES;
 use crate::flows::Sight;
-use crate::scenario::Kind;
+use crate::kind::Kind;
 use crate::world::World;
 
 /// More are not kept.

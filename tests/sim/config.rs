@@ -15,6 +15,8 @@ pub struct Options {
     pub udp_timeout_s: u32,
     pub quarantine_s: u32,
     pub walk_rate: u32,
+    /// `partition = "safety"`.
+    pub is_safe: bool,
     /// How the traffic manager of a new connection is chosen, of each virtual server.
     pub select: [&'static str; SERVICES.len()],
 }
@@ -125,6 +127,7 @@ walk_rate = WALK
 virtual_router_id = 51
 priority = PRIORITY
 boot_wait_ms = 300
+partition = "PARTITION"
 state_dir = "s"
 [control]
 socket = "a.sock"
@@ -154,6 +157,7 @@ pub fn snapshot(node: u16, options: &Options, division: Division) -> Arc<Snapsho
         .replace("CLOSING", &options.closing_timeout_s.to_string())
         .replace("DATAGRAM", &options.udp_timeout_s.to_string())
         .replace("QUARANTINE", &options.quarantine_s.to_string())
+        .replace("PARTITION", if options.is_safe { "safety" } else { "availability" })
         .replace("WALK", &options.walk_rate.to_string());
     for (service, select) in SERVICES.iter().zip(options.select) {
         let v6 = service.address().is_ipv6();

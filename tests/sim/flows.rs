@@ -9,8 +9,8 @@ use baton::flow::key::{TCP, UDP};
 use baton::flow::table::Table;
 use baton::flow::{Address, Direction, Key};
 
-use crate::lcore::Lcore;
-use crate::packet::RST;
+use crate::lcore::{Departure, Lcore};
+use crate::packet::{ACK, RST, SYN};
 
 /// A TCP segment or datagram, as far as it is the same before and after an appliance.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +20,8 @@ pub struct Sight {
     pub hash: u64,
     /// It resets its connection.
     pub resets: bool,
+    /// It begins one.
+    pub begins: bool,
 }
 
 impl Sight {
@@ -45,8 +47,9 @@ impl Sight {
         let mut hasher = DefaultHasher::new();
         rest.into_iter().for_each(|part| hasher.write(part));
         let key = Key { src, dst, src_port: be16(l4)?, dst_port: be16(l4 + 2)?, vlan: 0, protocol };
-        let resets = protocol == TCP && frame.get(l4 + 13)? & RST != 0;
-        Some(Sight { key, hash: hasher.finish(), resets })
+        let flags = if protocol == TCP { *frame.get(l4 + 13)? } else { 0 };
+        let (resets, begins) = (flags & RST != 0, flags & (SYN | ACK) == SYN);
+        Some(Sight { key, hash: hasher.finish(), resets, begins })
     }
 }
 
@@ -86,6 +89,19 @@ pub fn sent_by(
         Direction::FromClient => flow.server,
     };
     Some(Ok(sight))
+}
+
+/// Of a connection that began in this turn in the place of one that had ended, only the newer one is in the table: what was sent
+/// of the older one before cannot be told.
+pub fn forget_replaced(lcore: &Lcore, sent: &mut [(Sight, &mut Departure)]) {
+    let Some(table) = table_of(lcore) else { return };
+    let flow_of = |sight: &Sight| table.lookup(&sight.key.reversed()).map(|(index, _)| index);
+    for at in (0..sent.len()).filter(|at| sent[*at].0.begins).collect::<Vec<_>>() {
+        let begun = flow_of(&sent[at].0);
+        let (before, _) = sent.split_at_mut(at);
+        let replaced = before.iter_mut().filter(|(sight, _)| begun.is_some() && flow_of(sight) == begun);
+        replaced.for_each(|(_, departure)| departure.came_as = None);
+    }
 }
 
 fn table_of(lcore: &Lcore) -> Option<&Table> {
@@ -146,7 +162,7 @@ mod tests {
     use super::*;
 
     fn sight(hash: u64) -> Sight {
-        Sight { key: Key::default(), hash, resets: false }
+        Sight { key: Key::default(), hash, resets: false, begins: false }
     }
 
     #[test]

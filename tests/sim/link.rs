@@ -106,6 +106,19 @@ impl Lan {
         }
     }
 
+    /// Frames come to a station and none leaves it, or none comes and they leave.
+    pub fn cut_one_way(&mut self, station: Station, inwards: bool) {
+        for other in self.stations.clone() {
+            let (from, to) = if inwards { (station, other) } else { (other, station) };
+            self.set_cut(from, to, true);
+        }
+    }
+
+    /// Forgets which addresses are where: frames go everywhere until they are learned again.
+    pub fn forget(&mut self) {
+        self.learned.clear();
+    }
+
     /// Pulls the cable of a station.
     pub fn pull_cable(&mut self, station: Station) {
         for other in self.stations.clone() {

@@ -3,6 +3,7 @@
 use crate::agenda::{MS, Nanos};
 use crate::checks;
 use crate::client::Outcome;
+use crate::kind::Kind;
 use crate::scenario;
 use crate::variants::Variants;
 use crate::world::World;
@@ -13,6 +14,8 @@ const LONGEST: Nanos = 40_000 * MS;
 /// What came of a run.
 pub struct Report {
     pub seed: u64,
+    /// Asked for, whatever the seed says.
+    pub kind: Option<Kind>,
     pub scenario: String,
     pub violations: Vec<String>,
     pub connections: usize,
@@ -37,15 +40,16 @@ impl Report {
         }
         if !self.violations.is_empty() {
             let variant = if variant == "sound" { String::new() } else { format!(" --variant {variant}") };
-            told += &format!("  replay: scripts/simulate --seed {seed}{variant}\n");
+            let kind = self.kind.map_or(String::new(), |kind| format!(" --kind {kind:?}"));
+            told += &format!("  replay: scripts/simulate --seed {seed}{kind}{variant}\n");
         }
         told
     }
 }
 
 /// Runs a seed.
-pub fn run(seed: u64, variants: Variants, traces: bool) -> Report {
-    let (scenario, script) = scenario::of_seed(seed);
+pub fn run(seed: u64, kind: Option<Kind>, variants: Variants, traces: bool) -> Report {
+    let (scenario, script) = scenario::of_seed(seed, kind);
     let name = scenario.to_string();
     let mut world = World::new(seed, scenario, script, variants, traces);
     let began = world.agenda.now;
@@ -55,6 +59,7 @@ pub fn run(seed: u64, variants: Variants, traces: bool) -> Report {
     violations.sort();
     Report {
         seed,
+        kind,
         scenario: name,
         violations: violations
             .into_iter()

@@ -10,104 +10,12 @@ use crate::agenda::{Happening, MS, Nanos, US};
 use crate::checks;
 use crate::config::{Options, SELECT, SELECT_EVENLY, SERVICES};
 use crate::division::{Division, Steering};
+use crate::kind::Kind;
 use crate::link::{CLIENTS, MIRROR, SERVERS, STRAGGLE_MAX, Weather};
 use crate::world::{ALL, World};
 
 /// Nobody takes over from an appliance whose lcores stand still for no longer: it is far less than half of a lease.
 const SHORT_MAX: Nanos = 12 * MS;
-
-/// What a run is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Calm,
-    ActiveCrashes,
-    StandbyCrashes,
-    ActivePaused,
-    StandbyPaused,
-    MirrorCut,
-    MirrorCutOneWay,
-    MirrorRough,
-    OneWayCut,
-    DataCableCut,
-    WorkerStalls,
-    StandbyWorkerStalls,
-    ShortStalls,
-    TwoTakeovers,
-    Switchover,
-    Shutdown,
-    Partition,
-    BothCrash,
-    TwoFaults,
-}
-
-impl Kind {
-    pub const ALL: [Kind; 19] = [
-        Kind::ActiveCrashes,
-        Kind::Calm,
-        Kind::StandbyCrashes,
-        Kind::ActivePaused,
-        Kind::StandbyPaused,
-        Kind::MirrorCut,
-        Kind::MirrorCutOneWay,
-        Kind::MirrorRough,
-        Kind::OneWayCut,
-        Kind::DataCableCut,
-        Kind::WorkerStalls,
-        Kind::StandbyWorkerStalls,
-        Kind::ShortStalls,
-        Kind::TwoTakeovers,
-        Kind::Switchover,
-        Kind::Shutdown,
-        Kind::Partition,
-        Kind::BothCrash,
-        Kind::TwoFaults,
-    ];
-
-    /// Faults come one at a time, each with a synchronized standby: every promise holds.
-    pub fn is_single(self) -> bool {
-        !matches!(self, Kind::Partition | Kind::BothCrash | Kind::TwoFaults)
-    }
-
-    /// The mirror, or whoever acknowledges, is disturbed for long.
-    pub fn disturbs_mirror(self) -> bool {
-        match self {
-            Kind::MirrorCut
-            | Kind::MirrorCutOneWay
-            | Kind::MirrorRough
-            | Kind::StandbyPaused
-            | Kind::ActivePaused
-            | Kind::WorkerStalls
-            | Kind::StandbyWorkerStalls
-            | Kind::ShortStalls
-            | Kind::OneWayCut
-            | Kind::Partition
-            | Kind::BothCrash
-            | Kind::TwoFaults => true,
-            Kind::Calm
-            | Kind::ActiveCrashes
-            | Kind::StandbyCrashes
-            | Kind::DataCableCut
-            | Kind::TwoTakeovers
-            | Kind::Switchover
-            | Kind::Shutdown => false,
-        }
-    }
-
-    /// Nobody has a reason to take over.
-    pub fn keeps_leader(self) -> bool {
-        matches!(
-            self,
-            Kind::Calm
-                | Kind::StandbyCrashes
-                | Kind::StandbyPaused
-                | Kind::MirrorCut
-                | Kind::MirrorCutOneWay
-                | Kind::StandbyWorkerStalls
-                | Kind::ShortStalls
-                | Kind::DataCableCut
-        )
-    }
-}
 
 /// Whom a fault hits.
 #[derive(Clone, Copy, Debug)]
@@ -135,6 +43,12 @@ pub enum Fault {
     Stall(Who, usize, Nanos),
     /// Ports give flows to other lcores than before.
     Rehash(Who),
+    /// Frames pass a port of this one in one direction only: in, or else out.
+    OneWay(Who, usize, bool),
+    /// Switches forget which addresses are where.
+    Forget,
+    /// What is written on its disk fails, or does no more.
+    Disk(Who, bool),
     Operator(Who, Operator),
 }
 
@@ -215,10 +129,10 @@ impl fmt::Display for Scenario {
     }
 }
 
-/// The scenario of a seed.
-pub fn of_seed(seed: u64) -> (Scenario, Script) {
+/// The scenario of a seed; of this kind, or of the one that the seed says.
+pub fn of_seed(seed: u64, kind: Option<Kind>) -> (Scenario, Script) {
     let mut rng = Rng::with_seed(seed ^ 0x5eed_5eed);
-    let kind = Kind::ALL[(seed % Kind::ALL.len() as u64) as usize];
+    let kind = kind.unwrap_or(Kind::ALL[(seed % Kind::ALL.len() as u64) as usize]);
     let mut weather = [Weather::default(); 3];
     if kind != Kind::Calm && rng.u8(..) < 100 {
         // Data links that lose and double a little; heartbeats too.
@@ -241,6 +155,7 @@ pub fn of_seed(seed: u64) -> (Scenario, Script) {
         udp_timeout_s: rng.u32(1..4),
         quarantine_s: rng.u32(0..3),
         walk_rate: [500, 5_000, 100_000][rng.usize(0..3)],
+        is_safe: kind.is_safe(),
         select: ["source"; SERVICES.len()],
     };
     let mut scenario = Scenario {
@@ -278,7 +193,7 @@ fn steps(kind: Kind, rng: &mut Rng) -> VecDeque<Step> {
     let traffic = Traffic(rng.u64(900..1600) * MS);
     let soon = Wait(rng.u64(150..600) * MS);
     steps.push(Do(Start(Who::Node(first))));
-    if kind == Kind::Calm || rng.bool() {
+    if kind == Kind::Calm || kind.is_safe() || rng.bool() {
         steps.extend([
             Wait(rng.u64(0..40) * MS),
             Do(Start(Who::Node(1 - first))),
@@ -324,6 +239,30 @@ fn steps(kind: Kind, rng: &mut Rng) -> VecDeque<Step> {
             steps.extend([Do(CutFrom(from, &ALL)), outage, Do(Mend)]);
         }
         Kind::DataCableCut => steps.extend([Do(Cable(Who::Standby, data)), outage, Do(Mend)]),
+        Kind::ActiveCableCut => steps.extend([Do(Cable(Who::Active, data)), outage, Do(Mend)]),
+        Kind::PortOneWay => {
+            let who = if rng.bool() { Who::Active } else { Who::Standby };
+            steps.extend([Do(OneWay(who, data, rng.bool())), outage, Do(Mend)]);
+        }
+        Kind::MacsForgotten => {
+            for _ in 0..rng.u8(1..4) {
+                steps.extend([Do(Forget), Wait(rng.u64(0..100) * MS)]);
+            }
+            steps.extend([Do(Crash(Who::Active)), Wait(rng.u64(0..150) * MS), Do(Forget), outage]);
+            steps.push(Do(Start(Who::Victim)));
+        }
+        Kind::DiskFails => {
+            // What was reserved before is enough for one that goes on.
+            steps.extend([Do(Disk(Who::Standby, true)), Wait(rng.u64(0..300) * MS), Do(Crash(Who::Active))]);
+            steps.extend([outage, Do(Start(Who::Victim)), Settled]);
+            steps.extend([Do(Disk(Who::Node(0), false)), Do(Disk(Who::Node(1), false))]);
+        }
+        Kind::LoneDiskFails => {
+            let fails = Who::Node(rng.usize(..2));
+            steps.extend([Do(Crash(Who::Node(0))), Do(Crash(Who::Node(1))), Do(Disk(fails, true)), outage]);
+            steps.extend([Do(Start(Who::Node(0))), Wait(rng.u64(0..80) * MS), Do(Start(Who::Node(1)))]);
+            steps.extend([Serving, Do(Disk(fails, false))]);
+        }
         Kind::WorkerStalls => steps.extend([Do(Stall(Who::Active, stalled, stall)), Wait(stall), outage]),
         Kind::StandbyWorkerStalls => {
             steps.extend([Do(Stall(Who::Standby, stalled, stall)), Wait(stall), outage]);
@@ -364,7 +303,9 @@ fn steps(kind: Kind, rng: &mut Rng) -> VecDeque<Step> {
             ]);
             steps.push(Do(Start(Who::Victim)));
         }
-        Kind::Partition => steps.extend([Do(CutBothWays(&ALL)), outage, Wait(60 * MS), Do(Mend)]),
+        Kind::Partition | Kind::SafePartition => {
+            steps.extend([Do(CutBothWays(&ALL)), outage, Wait(60 * MS), Do(Mend)])
+        }
         Kind::TwoFaults => {
             for _ in 0..2 {
                 let who = if rng.bool() { Who::Active } else { Who::Standby };
@@ -498,6 +439,9 @@ fn strike(world: &mut World, fault: Fault) {
         | Fault::CutBothWays(_)
         | Fault::Cable(..)
         | Fault::Stall(..)
+        | Fault::OneWay(..)
+        | Fault::Forget
+        | Fault::Disk(..)
         | Fault::Rehash(_)
         | Fault::Operator(..) => checks::before_fault(world),
     }
@@ -528,6 +472,11 @@ fn strike(world: &mut World, fault: Fault) {
             whom(world, who).into_iter().for_each(|at| world.stall(at, count, span));
         }
         Fault::Rehash(who) => whom(world, who).into_iter().for_each(|at| world.rehash(at)),
+        Fault::OneWay(who, lan, inwards) => {
+            whom(world, who).into_iter().for_each(|at| world.cut_one_way(at, lan, inwards));
+        }
+        Fault::Forget => world.forget_addresses(),
+        Fault::Disk(who, fails) => whom(world, who).into_iter().for_each(|at| world.disk(at, fails)),
         Fault::Operator(who, operator) => {
             whom(world, who).into_iter().for_each(|at| world.operator(at, operator));
         }

@@ -8,6 +8,7 @@ mod config;
 mod division;
 mod flows;
 mod hosts;
+mod kind;
 mod lcore;
 mod link;
 mod moves;
@@ -29,6 +30,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use clap::Parser;
 
+use kind::Kind;
+
 /// Whole pairs of appliances with clients and servers, in virtual time, from one seed each.
 #[derive(Parser)]
 #[command(name = "scripts/simulate")]
@@ -42,6 +45,9 @@ struct Arguments {
     /// Run this seed alone and show all that happens.
     #[arg(long)]
     seed: Option<u64>,
+    /// What all runs are about, such as `ActiveCrashes`; else each seed says.
+    #[arg(long)]
+    kind: Option<String>,
     /// A deliberately broken variant, or `sound`.
     #[arg(long, default_value = "sound")]
     variant: String,
@@ -59,8 +65,16 @@ fn main() -> ExitCode {
         eprintln!("there is no variant {:?}: sound, {}", arguments.variant, variants::VARIANTS.join(", "));
         return ExitCode::from(2);
     };
+    let mut kind = None;
+    if let Some(name) = &arguments.kind {
+        kind = Kind::ALL.into_iter().find(|kind| format!("{kind:?}").eq_ignore_ascii_case(name));
+        if kind.is_none() {
+            eprintln!("there is no kind {name:?}: {:?}", Kind::ALL);
+            return ExitCode::from(2);
+        }
+    }
     if let Some(seed) = arguments.seed {
-        let report = run::run(seed, broken, true);
+        let report = run::run(seed, kind, broken, true);
         print!("{}", report.told(&arguments.variant));
         return if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
@@ -75,7 +89,7 @@ fn main() -> ExitCode {
                     if place >= arguments.seeds {
                         return;
                     }
-                    let report = run::run(arguments.from + place, broken, false);
+                    let report = run::run(arguments.from + place, kind, broken, false);
                     connections.fetch_add(report.connections as u64, Ordering::Relaxed);
                     frames.fetch_add(report.frames, Ordering::Relaxed);
                     moved.fetch_add(report.moved, Ordering::Relaxed);

@@ -46,6 +46,8 @@ pub struct Node {
     pub leads: bool,
     /// In which order packets came to it.
     order: Order,
+    /// What it writes on its disk fails.
+    disk_fails: bool,
 }
 
 pub struct World {
@@ -81,6 +83,7 @@ impl World {
             led: Term::NONE,
             leads: false,
             order: Order::default(),
+            disk_fails: false,
         });
         let mut lans: [Lan; 3] = Default::default();
         for (number, lan) in lans.iter_mut().enumerate() {
@@ -156,6 +159,11 @@ impl World {
 
     fn on_appliance(&mut self, at: usize, life: u64, what: Happening) {
         let node = &mut self.nodes[at];
+        if let (Happening::Durable { counter, .. }, true) = (&what, node.disk_fails) {
+            // As the driver does.
+            let again = Happening::Durable { at, life, counter: *counter };
+            return self.agenda.at(self.agenda.now + 1000 * MS, again);
+        }
         if let (Happening::Durable { counter, .. }, true) = (&what, node.life == life && node.up.is_some()) {
             // The disk is not stopped with the process.
             node.disk.reserved = node.disk.reserved.max(*counter);
@@ -489,7 +497,8 @@ impl World {
             let cut = &self.lans[*lan].cut;
             !cut.contains(&(a, b)) && !cut.contains(&(b, a))
         };
-        !self.scenario.kind.is_single() && !ALL.iter().any(works)
+        let kind = self.scenario.kind;
+        !kind.is_single() && !kind.is_safe() && !ALL.iter().any(works)
     }
 
     /// The ports of an appliance give flows to other lcores from now on.
@@ -523,6 +532,23 @@ impl World {
         let up = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.up.as_ref()?)));
         up.flat_map(|(at, up)| flows::doubles(&up.lcores).into_iter().map(move |double| (at, double)))
             .collect()
+    }
+
+    /// Frames pass a port in one direction only: in, or else out.
+    pub fn cut_one_way(&mut self, at: usize, lan: usize, inwards: bool) {
+        let way = if inwards { "come in" } else { "leave" };
+        self.say(|| format!("** frames of {} in {lan} only {way}", ["a", "b"][at]));
+        self.lans[lan].cut_one_way(Station::Appliance { at, port: lan }, inwards);
+    }
+
+    pub fn forget_addresses(&mut self) {
+        self.say(|| "** switches forget which addresses are where".to_owned());
+        self.lans.iter_mut().for_each(Lan::forget);
+    }
+
+    pub fn disk(&mut self, at: usize, fails: bool) {
+        self.say(|| format!("** the disk of {} {}", ["a", "b"][at], if fails { "fails" } else { "works" }));
+        self.nodes[at].disk_fails = fails;
     }
 
     /// Pulls the cable of a port.
