@@ -22,8 +22,8 @@ const LOST_AFTER: u64 = 10;
 /// No term is reserved for so long: then it tells the operator that it cannot lead.
 const UNABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// How well someone would lead: one that can take a term before one that cannot, in sync before not before booted fresh, then the higher
-/// priority, then the lower node.
+/// How well someone would lead: one that can take a term before one that cannot, in sync before not before booted fresh,
+/// then the higher priority, then the lower node.
 type Fitness = (bool, u8, u8, Reverse<NodeId>);
 
 impl Failover {

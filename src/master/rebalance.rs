@@ -69,7 +69,9 @@ impl core::fmt::Display for Refusal {
             Refusal::Worker(MoveRefusal::Walking) => {
                 "a peer is being brought up to date, or takes over: try again later"
             }
-            Refusal::Worker(MoveRefusal::Lossy) => "the mirror loses frames: try again later",
+            Refusal::Worker(MoveRefusal::Unacknowledged) => {
+                "a peer does not acknowledge what it is told: try again later"
+            }
             Refusal::Worker(MoveRefusal::NoRoom) => "the new owner's table has no room for the shard's flows",
         })
     }

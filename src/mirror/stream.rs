@@ -217,9 +217,11 @@ impl Stream {
         }
         self.sent.clear();
         if sender.leads && self.in_flight.has_room(sequence) {
-            if self.floor_due {
-                let floor = self.in_flight.lowest(sequence);
-                at += record::write(&Record::Floor { sequence: floor }, &mut body[at..body_max])?;
+            let floor = self.in_flight.lowest(sequence);
+            if self.floor_due
+                && let Some(len) = record::write(&Record::Floor { sequence: floor }, &mut body[at..body_max])
+            {
+                at += len;
                 self.sent.push(Sent { named: Named::Floor { sequence: floor }, since: now });
                 self.floor_due = false;
             }

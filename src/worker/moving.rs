@@ -103,8 +103,8 @@ pub enum MoveRefusal {
     Otherwise,
     /// A peer has not been told of every flow.
     Walking,
-    /// The mirror loses frames.
-    Lossy,
+    /// A peer has not acknowledged that it takes nothing more of what was taken for lost.
+    Unacknowledged,
     /// The table has no room for so many flows.
     NoRoom,
 }
@@ -414,7 +414,7 @@ impl<B: Buffer> Worker<B> {
         if giving.home || !self.mirror.may_have_strays(&giving.these.shards) {
             self.happened(now, Happened::NoStrays);
         } else if now - giving.since >= SETTLE_MAX {
-            self.answer(Event::Move(MoveEvent::Refused(MoveRefusal::Lossy)));
+            self.answer(Event::Move(MoveEvent::Refused(MoveRefusal::Unacknowledged)));
             self.happened(now, Happened::Cancelled);
         }
     }
