@@ -1,7 +1,8 @@
 //! The in-sync set of a leader: by whom a flow must be acknowledged to be protected.
 //!
-//! Order is everything. A member comes in: first all workers hold for it, only then is
-//! it told that it may take over undegraded. A member goes out: first the term rises and
+//! Order is everything. A member comes in: first all workers hold for it, then it acknowledges
+//! all that they were told before they did (of a flow that came just then a packet may have left under
+//! the acknowledgement of others), only then is it told that it may take over undegraded. A member goes out: first the term rises and
 //! the member is told (or is silent for the takeover time, or its process is gone), and
 //! the members that stay have heard the new term; only then do workers stop waiting for it.
 

@@ -94,6 +94,8 @@ pub struct Synced {
     pub oldest_unacked: Duration,
     /// Flows with unacknowledged changes.
     pub dirty: u32,
+    /// The epoch of the in-sync set before whose installation nothing is unacknowledged; or 0.
+    pub settled: u64,
 }
 
 /// One peer.

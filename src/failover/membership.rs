@@ -22,22 +22,12 @@ const REPORT_LIFE: Duration = Duration::from_millis(100);
 const REMOVE_UNACKED_MAX: Duration = Duration::from_secs(1);
 
 impl Failover {
-    #[allow(clippy::too_many_arguments)] // the fields of one report
-    pub(super) fn handle_synced(
-        &mut self,
-        now: Instant,
-        worker: WorkerId,
-        peer: NodeId,
-        session: u64,
-        walk_done: bool,
-        oldest_unacked: Duration,
-        dirty: u32,
-    ) {
+    pub(super) fn handle_synced(&mut self, worker: WorkerId, peer: NodeId, session: u64, synced: Synced) {
         let Some(peer) = self.peers.iter_mut().find(|other| other.node == peer) else { return };
         let current = peer.open && peer.live.as_ref().is_some_and(|live| live.session.id() == session);
         let worker = usize::from(worker.0);
         if current && worker < self.workers {
-            peer.synced[worker] = Some(Synced { at: now, walk_done, oldest_unacked, dirty });
+            peer.synced[worker] = Some(synced);
         }
     }
 
@@ -64,7 +54,7 @@ impl Failover {
                 if !fit {
                     self.insync.change = Change::None;
                     self.give_workers(self.insync.told);
-                } else if installed == all(self.workers) {
+                } else if installed == all(self.workers) && self.settled(node) {
                     self.insync.change = Change::None;
                     self.insync.told.insert(node);
                     self.beat_due = now;
@@ -99,6 +89,13 @@ impl Failover {
             && peer.heard_within(now, self.config.takeover_after)
             && peer.said.is_some_and(|said| said.role == Role::Standby && said.term == self.terms.current())
             && peer.synced[..self.workers].iter().all(current)
+    }
+
+    /// It has acknowledged all that was made known before workers held for it: what they let go without it too.
+    fn settled(&self, node: NodeId) -> bool {
+        let epoch = self.insync.epoch;
+        let settled = |synced: &Option<Synced>| synced.is_some_and(|synced| synced.settled == epoch);
+        self.peers.iter().any(|peer| peer.node == node && peer.synced[..self.workers].iter().all(settled))
     }
 
     fn to_remove(&self, now: Instant, node: NodeId) -> Option<Removal> {

@@ -103,7 +103,7 @@ use crate::wire::ethernet::MacAddress;
 use heartbeat::Beat;
 use insync::InSync;
 use lease::Lease;
-use liveness::{Peer, SentBeats};
+use liveness::{Peer, SentBeats, Synced};
 use output::all;
 use role::{Input, Step};
 use term::Terms;
@@ -332,8 +332,9 @@ impl Failover {
             WorkerReport::InSyncInstalled { worker, epoch } => {
                 self.insync.handle_installed(worker.0, epoch);
             }
-            WorkerReport::Sync { worker, peer, session, walk_done, oldest_unacked, dirty } => {
-                self.handle_synced(now, worker, peer, session, walk_done, oldest_unacked, dirty);
+            WorkerReport::Sync { worker, peer, session, walk_done, oldest_unacked, dirty, settled } => {
+                let synced = Synced { at: now, walk_done, oldest_unacked, dirty, settled };
+                self.handle_synced(worker, peer, session, synced);
             }
             WorkerReport::HoldOverdue { peer, .. } => {
                 if self.insync.told.contains(peer)

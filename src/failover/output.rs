@@ -122,6 +122,9 @@ pub enum WorkerReport {
         oldest_unacked: Duration,
         /// Flows with unacknowledged changes.
         dirty: u32,
+        /// The epoch of the newest [`Output::InSync`], if the peer has acknowledged all that was made known before the
+        /// worker installed it; else 0.
+        settled: u64,
     },
     /// A held packet waited for this peer longer than `mirror.hold_timeout`.
     HoldOverdue {

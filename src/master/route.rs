@@ -36,7 +36,7 @@ pub fn report_of(worker: WorkerId, event: &Event) -> Option<WorkerReport> {
     match event {
         Event::Installed { epoch } => Some(WorkerReport::Installed { worker, epoch: *epoch }),
         Event::InSyncInstalled { epoch } => Some(WorkerReport::InSyncInstalled { worker, epoch: *epoch }),
-        Event::Sync { peer, session, walk_done, oldest_unacknowledged, waiting } => {
+        Event::Sync { peer, session, walk_done, oldest_unacknowledged, waiting, settled } => {
             Some(WorkerReport::Sync {
                 worker,
                 peer: *peer,
@@ -44,6 +44,7 @@ pub fn report_of(worker: WorkerId, event: &Event) -> Option<WorkerReport> {
                 walk_done: *walk_done,
                 oldest_unacked: *oldest_unacknowledged,
                 dirty: *waiting as u32,
+                settled: *settled,
             })
         }
         Event::HoldOverdue { peer } => Some(WorkerReport::HoldOverdue { worker, peer: *peer }),

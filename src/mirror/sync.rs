@@ -64,6 +64,15 @@ struct Dirty {
     since: Instant,
 }
 
+/// An older state was lost while a later one stood in the queue: some entry has waited for longer than it says.
+#[derive(Clone, Copy, Default)]
+struct Older {
+    /// Since then, at most.
+    since: Instant,
+    /// It is among so many entries at the front.
+    among: usize,
+}
+
 /// What became of a settled record, for whoever holds packets or ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {
@@ -104,6 +113,7 @@ pub struct Sync {
     missed: usize,
     look_at: u32,
     missed_since: Instant,
+    older: Older,
     ended: VecDeque<(u32, Instant)>,
     walk: Walk,
     /// Flows marked [`WALKED`].
@@ -122,6 +132,7 @@ impl Sync {
             missed: 0,
             look_at: 0,
             missed_since: Instant::ZERO,
+            older: Older::default(),
             ended: VecDeque::new(),
             walk: Walk::Done,
             outstanding: 0,
@@ -144,6 +155,7 @@ impl Sync {
         }
         self.dirty.clear();
         self.missed = 0;
+        self.older = Older::default();
         self.ended.clear();
         // Of no shard there is nothing to name, and no end to say.
         self.walk = if self.shards.is_empty() { Walk::Done } else { Walk::At(0) };
@@ -202,8 +214,9 @@ impl Sync {
     pub fn oldest_since(&self) -> Option<Instant> {
         let dirty = self.dirty.front().map(|dirty| dirty.since);
         let missed = (self.missed > 0).then_some(self.missed_since);
+        let older = (self.older.among > 0).then_some(self.older.since);
         let ended = self.ended.front().map(|ended| ended.1);
-        dirty.into_iter().chain(missed).chain(ended).min()
+        dirty.into_iter().chain(missed).chain(older).chain(ended).min()
     }
 
     /// Whether the peer knows the flow in any state.
@@ -249,6 +262,7 @@ impl Sync {
             self.missed += 1;
         } else if first {
             self.dirty.push_front(dirty);
+            self.older.among += usize::from(self.older.among > 0);
         } else {
             self.dirty.push_back(dirty);
         }
@@ -315,17 +329,27 @@ impl Sync {
         if self.missed > 0 {
             self.look_for_missed();
         }
-        while let Some(dirty) = self.dirty.pop_front() {
+        while let Some(dirty) = self.take_dirty() {
             if let Some(later) = self.dirty.get(AHEAD) {
                 self.prefetch(FlowIndex(later.flow));
                 flows.table.prefetch_tenant(FlowIndex(later.flow));
             }
-            self.mark(dirty.flow, 0, QUEUED);
             if let Some(next) = self.write_state(flows, dirty, out) {
                 return Some(next);
             }
         }
         if may_walk { self.write_walked(now, flows, out) } else { None }
+    }
+
+    fn take_dirty(&mut self) -> Option<Dirty> {
+        let mut dirty = self.dirty.pop_front()?;
+        self.mark(dirty.flow, 0, QUEUED);
+        if self.older.among > 0 {
+            dirty.since = dirty.since.min(self.older.since);
+            // Of those that were missed, nobody knows in which order they are found.
+            self.older.among -= usize::from(self.missed == 0);
+        }
+        Some(dirty)
     }
 
     fn write_state(&self, flows: &Flows, dirty: Dirty, out: &mut [u8]) -> Option<(usize, Sent)> {
@@ -432,6 +456,9 @@ impl Sync {
                 if !self.has(flow, QUEUED) {
                     self.mark(flow, QUEUED, 0);
                     self.queue(Dirty { flow, since }, true);
+                } else if !self.has(flow, KNOWN) {
+                    let before = if self.older.among > 0 { self.older.since } else { since };
+                    self.older = Older { since: before.min(since), among: self.dirty.len() + self.missed };
                 }
                 Settled::Nothing
             }
@@ -475,5 +502,43 @@ pub fn state(flow: &Flow) -> FlowState {
         server_id: flow.server_id,
         tcp: flow.tcp.after_takeover(),
         full_nat: flow.is_full_nat(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lose(sync: &mut Sync, flow: u32, since: Instant) {
+        assert_eq!(sync.flow_settled(ShardId(0), flow, Fate::Lost, since), Settled::Nothing);
+    }
+
+    #[test]
+    fn a_flow_whose_first_state_is_lost_while_a_later_one_is_queued_has_waited_since_the_first() {
+        let at = Instant::from_millis;
+        let mut sync = Sync::new(16).expect("memory");
+        sync.changed(at(1), FlowIndex(3));
+        sync.changed(at(2), FlowIndex(4));
+        assert_eq!(sync.take_dirty().map(|dirty| dirty.flow), Some(3));
+        assert_eq!(sync.take_dirty().map(|dirty| dirty.flow), Some(4));
+        sync.changed(at(5), FlowIndex(3));
+        lose(&mut sync, 3, at(1));
+        assert_eq!(sync.oldest_since(), Some(at(1)));
+        // The other one is sent again first.
+        lose(&mut sync, 4, at(2));
+        sync.changed(at(6), FlowIndex(5));
+        let sent: Vec<_> = core::iter::from_fn(|| sync.take_dirty()).map(|d| (d.flow, d.since)).collect();
+        assert_eq!(sent, [(4, at(1)), (3, at(1)), (5, at(6))]);
+        assert_eq!(sync.oldest_since(), None);
+    }
+
+    #[test]
+    fn a_later_state_of_a_flow_that_the_peer_knows_waits_only_since_it_came() {
+        let at = Instant::from_millis;
+        let mut sync = Sync::new(16).expect("memory");
+        sync.flow_settled(ShardId(0), 3, Fate::Applied, at(1));
+        sync.changed(at(5), FlowIndex(3));
+        lose(&mut sync, 3, at(2));
+        assert_eq!(sync.oldest_since(), Some(at(5)));
     }
 }

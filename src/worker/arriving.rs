@@ -213,6 +213,9 @@ impl<B: Buffer> Worker<B> {
         if let Some(seen) = moved.seen {
             self.flows.last_seen.mark(place, seen);
         }
+        if self.mirror.listeners(flow.shard, flags) & !(moved.known.flow & holding) != 0 {
+            self.holds_since = now;
+        }
         self.mirror.flow_came(now, flow.shard, place, flags, moved.known, holding);
         true
     }

@@ -106,6 +106,9 @@ pub enum Event {
         oldest_unacknowledged: Duration,
         /// States that wait to be sent.
         waiting: usize,
+        /// The epoch of the newest [`Command::InSync`], if the peer has acknowledged all that was made known before this
+        /// worker took it; else 0.
+        settled: u64,
     },
     /// A packet has been held for longer than `mirror.hold_timeout_ms`.
     HoldOverdue {

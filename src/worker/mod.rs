@@ -145,6 +145,11 @@ pub struct Worker<B: Buffer> {
     counts: Counts,
     mirror: Mirror,
     in_sync: Vec<NodeId>,
+    /// Of the set's command.
+    in_sync_epoch: u64,
+    /// What changed until then may have been let go for fewer members; or a flow that some peer does not know came from
+    /// another worker, or went to one.
+    holds_since: Instant,
     /// Flows that the master named and that were not looked at yet; empty between turns.
     expired: ArrayVec<FlowIndex, BURST_MAX>,
     /// Shards that come or go.
@@ -241,6 +246,8 @@ impl<B: Buffer> Worker<B> {
             counts: Counts::default(),
             mirror: mirror_room,
             in_sync: Vec::new(),
+            in_sync_epoch: 0,
+            holds_since: setup.now,
             expired: ArrayVec::new(),
             moving: Moving::new(setup.hold_packets_max),
             hold: Hold::new(setup.hold_packets_max),
@@ -290,6 +297,7 @@ impl<B: Buffer> Worker<B> {
             }
             Command::InSync { epoch, term, peers } => {
                 self.in_sync = peers;
+                (self.in_sync_epoch, self.holds_since) = (epoch, now);
                 self.mirror.set_standing(Standing { term, ..self.mirror.standing() });
                 self.release_known(now, io);
                 self.answer(Event::InSyncInstalled { epoch });

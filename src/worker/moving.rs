@@ -484,7 +484,11 @@ impl<B: Buffer> Worker<B> {
         for place in &giving.places {
             let Some(hot) = self.flows.table.hot(*place) else { continue };
             let shard = hot.shard();
-            giving.known.push(self.mirror.standing_of(shard, *place, is_quiet));
+            let known = self.mirror.standing_of(shard, *place, is_quiet);
+            if self.mirror.listeners(shard, hot.flags()) & !known.flow != 0 {
+                self.holds_since = now;
+            }
+            giving.known.push(known);
             self.mirror.flow_left(now, shard, *place);
         }
         let heads = shards.iter().map(|shard| MovedShard {

@@ -17,6 +17,11 @@ impl<B: Buffer> Worker<B> {
     pub(super) fn report_sync(&mut self, now: Instant) {
         let peers: Vec<_> = self.mirror.progress().collect();
         for progress in peers {
+            // What left one worker unknown stands in the report of the other one by then.
+            let settled = progress.walk_done
+                && self.moving.arriving.is_none()
+                && now >= self.holds_since + super::SYNC_INTERVAL * 2
+                && progress.oldest_since.is_none_or(|since| since > self.holds_since);
             let oldest = progress.oldest_since.map_or(Duration::ZERO, |since| now - since);
             self.say(Event::Sync {
                 peer: progress.peer,
@@ -24,6 +29,7 @@ impl<B: Buffer> Worker<B> {
                 walk_done: progress.walk_done,
                 oldest_unacknowledged: oldest,
                 waiting: progress.waiting,
+                settled: if settled { self.in_sync_epoch } else { 0 },
             });
         }
     }

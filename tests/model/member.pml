@@ -42,6 +42,7 @@ inline begin(i, new_role) {
 inline clear_change(i) {
     change[i] = NO_CHANGE;
     whom[i] = 0;
+    older[i] = 0;
     excused[i] = 0;
     change_age[i] = 0
 }

@@ -62,6 +62,7 @@ inline membership(i) {
                 lost_peer[X(i, y)] = 0;
                 change[i] = ADMITTING;
                 whom[i] = y;
+                older[i] = known[i];
                 holding[i] = told[i] | 1 << y;
                 printf("%d holds for %d\n", i, y)
             :: else

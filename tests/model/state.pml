@@ -141,6 +141,7 @@ byte told[N];                   /* the set in beats, a bit each */
 byte holding[N];                /* the set that workers wait for */
 byte change[N];                 /* NO_CHANGE, ADMITTING or REMOVING */
 byte whom[N];                   /* the change is about */
+bit older[N];                   /* ADMITTING: the flow was there before workers held for it */
 bit excused[N];                 /* REMOVING: its process is gone */
 byte change_age[N];
 bit promised;                   /* a client has something because of the flow */

@@ -48,10 +48,10 @@
 #define FOLLOWS(i, j) (silent[X(i, j)] < T && said[X(i, j)] == STANDBY && said_term[X(i, j)] == term[i])
 #define ADMISSIBLE(i, j) (session[X(i, j)] && !diverged[X(i, j)] && !(told[i] & 1 << j) && FOLLOWS(i, j) && \
     walked[X(i, j)])
-#ifdef ADMITTED_WITH_ALL
-#define HAS_ALL(i, j) && (!known[i] || acked[X(i, j)])
+#ifdef ADMITTED_BEHIND
+#define HAS_ALL(i, j)           /* what was there before workers held for it may be on its way still */
 #else
-#define HAS_ALL(i, j)
+#define HAS_ALL(i, j) && (!older[i] || !known[i] || acked[X(i, j)])
 #endif
 #define IS_SILENT(i, j) (MIN(silent[X(i, j)], listening[i]) >= T)
 #define KNOWS(i, j) (said[X(i, j)] != SAID_NOTHING && COUNTER(said_term[X(i, j)]) >= COUNTER(term[i]))

@@ -160,6 +160,39 @@ fn a_forged_frame_is_dropped_and_counted() {
     assert_eq!(pair.standby.count(Counter::MirrorRefused), 2, "a replay is refused too");
 }
 
+/// Of the newest report: the in-sync set's epoch before which the standby has everything.
+fn settled(pair: &mut Pair) -> u64 {
+    let of = |event: &Event| match event {
+        Event::Sync { settled, .. } => Some(*settled),
+        _ => None,
+    };
+    pair.active.events().iter().filter_map(of).next_back().expect("a report")
+}
+
+#[test]
+fn a_report_says_whether_the_peer_has_all_that_was_there_before_the_newest_set() {
+    let mut pair = Pair::in_sync();
+    pair.exchange(40);
+    assert_eq!(settled(&mut pair), 2);
+    pair.active.command(Command::InSync { epoch: 3, term: TERM, peers: vec![] });
+    pair.exchange(40);
+    assert_eq!(settled(&mut pair), 3);
+    // Let go under the acknowledgement of nobody, and told to the peer in vain.
+    let syn = from_client(40000, "10.1.0.101", 80, Some(SYN));
+    let sent = pair.active.handle(CLIENT_PORT, &syn.bytes());
+    let out = only(&split(sent).1, SERVER_PORT, TxClass::Service);
+    pair.exchange_but(1, |_, _| false);
+    pair.active.command(Command::InSync { epoch: 4, term: TERM, peers: vec![NodeId(2)] });
+    pair.exchange_but(40, |_, _| false);
+    assert_eq!(settled(&mut pair), 0);
+    // A later state of it changes nothing.
+    pair.active.handle(SERVER_PORT, &out.answer(Some(SYN_ACK)).bytes());
+    pair.exchange_but(40, |_, _| false);
+    assert_eq!(settled(&mut pair), 0);
+    pair.exchange(400);
+    assert_eq!(settled(&mut pair), 4);
+}
+
 #[test]
 fn an_overdue_packet_names_the_peer_and_leaves_when_the_peer_leaves_the_set() {
     let mut pair = Pair::in_sync();

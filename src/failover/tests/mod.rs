@@ -1,5 +1,6 @@
 //! Members of a group in virtual time, joined by links that lose, delay and cut.
 
+mod admission;
 mod broken;
 mod chaos;
 mod operator;

@@ -50,6 +50,8 @@ struct Workers {
     role: Option<(u64, WorkerRole, Term)>,
     in_sync: (u64, Members),
     next_in_sync: Members,
+    /// The epoch of the set that they installed, and the first flow that was not there yet.
+    holds: (u64, u64),
     lease: Instant,
     sessions: BTreeMap<u16, u64>,
     known: Flows,
@@ -77,6 +79,8 @@ pub struct Node {
     pub priority: u8,
     pub paused_until: u64,
     pub stuck_until: u64,
+    /// It acknowledges no flows, since then.
+    pub acknowledges_nothing_since: Option<u64>,
     boots: u64,
     poll_phase: u64,
 }
@@ -124,6 +128,7 @@ impl World {
             priority: 100,
             paused_until: 0,
             stuck_until: 0,
+            acknowledges_nothing_since: None,
             boots: 0,
             poll_phase: rng.u64(0..2),
         });
@@ -312,7 +317,7 @@ impl World {
         }
     }
 
-    fn turn(&mut self) {
+    pub fn turn(&mut self) {
         self.now_us += TICK_US;
         self.deliver();
         // Workers look at the lease before the liveness thread has its turn: the worst order.
@@ -353,16 +358,20 @@ impl World {
             self.silent_for = 0;
         }
         for at in senders {
-            let now_us = self.now_us;
-            let flow = self.next_flow;
             if self.rng.u8(0..8) == 0 {
-                self.next_flow += 1;
-                let workers = &mut self.nodes[at].up.as_mut().unwrap().workers;
-                if workers.quiesce.is_none() {
-                    workers.known.insert(flow);
-                    workers.held.insert(flow, now_us);
-                }
+                self.client_comes(at);
             }
+        }
+    }
+
+    /// A client comes to a node that serves.
+    pub fn client_comes(&mut self, at: usize) {
+        let flow = self.next_flow;
+        self.next_flow += 1;
+        let workers = &mut self.nodes[at].up.as_mut().unwrap().workers;
+        if workers.quiesce.is_none() {
+            workers.known.insert(flow);
+            workers.held.insert(flow, self.now_us);
         }
     }
 
@@ -390,6 +399,7 @@ impl World {
                 if matches!(report, WorkerReport::InSyncInstalled { epoch, .. } if epoch == up.workers.in_sync.0)
                 {
                     up.workers.in_sync.1 = up.workers.next_in_sync;
+                    up.workers.holds = (up.workers.in_sync.0, self.next_flow);
                 }
                 up.failover.handle_report(now, report);
             }

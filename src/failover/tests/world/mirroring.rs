@@ -30,7 +30,7 @@ impl World {
     }
 
     fn mirror_to(&mut self, at: usize, to: usize) {
-        if at == to || !self.runs(&self.nodes[to]) {
+        if at == to || !self.runs(&self.nodes[to]) || self.nodes[to].acknowledges_nothing_since.is_some() {
             return;
         }
         if self.cut.contains(&(MIRROR, at, to)) || self.cut.contains(&(MIRROR, to, at)) {
@@ -76,6 +76,7 @@ impl World {
     fn release(&mut self, at: usize) {
         let now_us = self.now_us;
         let believers = self.believers(at);
+        let stopped: Vec<_> = self.nodes.iter().map(|node| node.acknowledges_nothing_since).collect();
         let up = self.nodes[at].up.as_mut().expect("it leads");
         let workers = &mut up.workers;
         let members = workers.in_sync.1;
@@ -112,18 +113,24 @@ impl World {
         }
         if now_us / TICK_US % 20 == 0 {
             for (peer, session) in &workers.sessions {
+                let stopped = stopped.get(usize::from(*peer) - 1).copied().flatten();
                 let known = workers.acknowledged.get(peer);
                 let dirty =
                     workers.known.iter().filter(|flow| !known.is_some_and(|all| all.contains(flow))).count();
                 let done = dirty == 0;
+                let oldest_ms = stopped.map_or(20, |since| 20 + (now_us - since) / 1000);
+                let (epoch, first) = workers.holds;
+                let settled =
+                    workers.known.range(..first).all(|flow| known.is_some_and(|all| all.contains(flow)));
                 for worker in (0..WORKERS as u16).map(WorkerId) {
                     let report = WorkerReport::Sync {
                         worker,
                         peer: NodeId(*peer),
                         session: *session,
-                        walk_done: done,
-                        oldest_unacked: Duration::from_millis(if done { 0 } else { 20 }),
+                        walk_done: done || stopped.is_some(),
+                        oldest_unacked: Duration::from_millis(if done { 0 } else { oldest_ms }),
                         dirty: dirty as u32,
+                        settled: if settled { epoch } else { 0 },
                     };
                     workers.reports.push((now_us + TICK_US, report));
                 }
