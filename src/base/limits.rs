@@ -121,6 +121,18 @@ pub const TOLD_WAITING_MAX: usize = 8192;
 /// Handshake messages of one port that are looked at in a second. More are dropped and counted.
 pub const HANDSHAKES_PER_SECOND_MAX: u64 = 200;
 
+/// Heartbeat intervals for which a new boot of a peer is not believed after its old one was heard: two live processes may
+/// have one node number. A booting appliance waits for so long too.
+pub const OLD_BOOT_INTERVALS: u64 = 3;
+
+/// Between two sendings of a hello, however long the peer was down. A booting appliance waits for two of them.
+pub const HANDSHAKE_RETRY: Duration = Duration::from_millis(10);
+
+/// How long the responder of a handshake trusts the initiator to complete it before it starts one itself: some round
+/// trips. It is short because a hello that waited in a queue may be of a boot that is gone. A booting appliance waits for
+/// it once.
+pub const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(15);
+
 /// Answered hellos of one peer that are remembered, so that none is answered twice.
 /// The oldest is forgotten for a newer one.
 pub const HELLOS_REMEMBERED_MAX: usize = 256;

@@ -412,7 +412,7 @@ pub struct Failover {
     pub lease: Duration,
     /// Silence after which a standby takes over.
     pub takeover_after: Duration,
-    /// How long a booting appliance waits for peers.
+    /// How long a booting appliance waits for peers; with peers, long enough to hear an active that is there.
     pub boot_wait: Duration,
     /// What happens in a full partition.
     pub partition: Partition,

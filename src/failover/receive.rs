@@ -10,6 +10,7 @@ use super::role::{Input, Role};
 use super::{Failover, Variant};
 use crate::base::counters::Counter;
 use crate::base::ids::{PortId, Term};
+use crate::base::limits::OLD_BOOT_INTERVALS;
 use crate::base::time::{Duration, Instant};
 use crate::seal::handshake::{Handled, read_hello};
 use crate::seal::{Mismatch, Refused, Session};
@@ -168,7 +169,7 @@ impl Failover {
         let interval = self.config.heartbeat_interval;
         let peer = &mut self.peers[peer_at];
         let two = peer.boot.is_some_and(|boot| boot != session.peer().boot)
-            && peer.heard_within(now, interval * 3)
+            && peer.heard_within(now, interval * OLD_BOOT_INTERVALS)
             && peer.said.is_some_and(|said| said.role != Role::Left);
         if two && now >= peer.quiet_until {
             // Said only when it goes on: a quick restart is over in three intervals.

@@ -26,7 +26,9 @@ use super::key::Key;
 use super::member::{MEMBER_LEN, MemberInfo, Mismatch};
 use super::session::{Session, Side};
 use crate::base::ids::NodeId;
-use crate::base::limits::{HANDSHAKES_PER_SECOND_MAX, HELLOS_REMEMBERED_MAX};
+use crate::base::limits::{
+    HANDSHAKE_PATIENCE, HANDSHAKE_RETRY, HANDSHAKES_PER_SECOND_MAX, HELLOS_REMEMBERED_MAX,
+};
 use crate::base::time::{Duration, Instant};
 
 const PATTERN: &str = "Noise_NNpsk0_25519_AESGCM_SHA256";
@@ -38,16 +40,10 @@ pub const MESSAGE_MAX: usize = 32 + 2 * MEMBER_LEN + 16;
 /// One handshake message.
 pub type Message = ArrayVec<u8, MESSAGE_MAX>;
 
-/// Between two sendings of a hello, however long the peer was down: when it is back, the
-/// two must know of each other well before one of them takes the other's silence for death.
-const RETRY: Duration = Duration::from_millis(10);
 /// A hello is renewed after this: less than a responder keeps its answer.
 const HELLO_LIFE: Duration = Duration::from_secs(1);
 /// How long an answered hello's session waits for its first frame.
 const PENDING_LIFE: Duration = Duration::from_secs(2);
-/// How long a responder trusts the initiator to complete before it starts itself: some round
-/// trips. It is short because a hello that waited in a queue may be of a boot that is gone.
-const PATIENCE: Duration = Duration::from_millis(15);
 
 /// What became of a message.
 #[derive(Debug)]
@@ -126,7 +122,7 @@ impl Handshake {
         if now < started.send_at {
             return None;
         }
-        started.send_at = now + RETRY;
+        started.send_at = now + HANDSHAKE_RETRY;
         Some(started.hello.clone())
     }
 
@@ -171,7 +167,7 @@ impl Handshake {
         }
         self.answered.push(*mark);
         self.started = None;
-        self.start_after = now + PATIENCE;
+        self.start_after = now + HANDSHAKE_PATIENCE;
         self.pending =
             Some(Pending { hello: kept, answer: answer.clone(), session, until: now + PENDING_LIFE });
         Handled::Reply(answer)

@@ -14,7 +14,7 @@
 #define P 1                     /* pause_bound: at most so long from the check of the lease to the transmit */
 #endif
 #ifndef WAIT
-#define WAIT (2 * T)            /* boot_wait */
+#define WAIT (T + 4)            /* boot_wait: the shortest, takeover_after and four intervals */
 #endif
 #ifndef MISSED
 #define MISSED 1                /* on a path that works, so many beats in a row may not come through */

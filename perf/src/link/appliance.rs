@@ -225,7 +225,7 @@ heartbeat_interval_ms = {heartbeat}
 lease_ms = {lease}
 pause_bound_ms = {pause}
 takeover_after_ms = {takeover}
-boot_wait_ms = 1
+boot_wait_ms = {boot_wait}
 state_dir = "{folder}/state-{node}"
 
 [control]
@@ -237,6 +237,8 @@ socket = "{folder}/{name}.sock"
             heartbeat = lease / 7,
             pause = lease / 5,
             takeover = lease / 4 * 5 + 5,
+            // The shortest that `baton check` allows.
+            boot_wait = if self.mirror.is_some() { lease / 4 * 5 + 5 + lease / 7 * 4 + 35 } else { 1 },
             name = member.name(),
         );
         text

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::base::limits::{HANDSHAKE_PATIENCE, HANDSHAKE_RETRY, OLD_BOOT_INTERVALS};
 use crate::config::check::blame;
 use crate::config::checked::{Failover, Notify};
 use crate::config::file::{FailoverFile, File};
@@ -16,6 +17,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
     let failover = file.failover.get()?;
     heartbeat(failover, report);
     lease(failover, report);
+    boot_wait(file, failover, report);
     advertisements(failover, report);
     let notify = notify(failover, report);
     Some(Failover {
@@ -71,6 +73,39 @@ fn lease(failover: &FailoverFile, report: &mut Report) {
             format!(
                 "lease_ms ({lease}) + pause_bound_ms ({pause}) + clock drift ({drift_us} µs) to be less than \
                  takeover_after_ms ({takeover})"
+            ),
+        );
+    }
+}
+
+/// Whoever was just started leads because of silence only if an active that is there would have been heard: the active has
+/// a session with it when the old boot's last beat is `OLD_BOOT_INTERVALS` old and a beat of the new boot comes, after a
+/// handshake of which one hello is lost, or which the other side had to begin. From then on it waits as a standby does.
+/// Without peers there is nobody to wait for.
+fn boot_wait(file: &File, failover: &FailoverFile, report: &mut Report) {
+    let (Some(wait), Some(takeover), Some(heartbeat)) =
+        (failover.boot_wait_ms.get(), failover.takeover_after_ms.get(), failover.heartbeat_interval_ms.get())
+    else {
+        return;
+    };
+    if !matches!(file.mirror.optional(), Some(Some(_))) {
+        return;
+    }
+    let (wait, takeover, heartbeat) = (wait.u32(), takeover.u32(), heartbeat.u32());
+    let intervals = OLD_BOOT_INTERVALS + 1;
+    let handshake_ms = (HANDSHAKE_RETRY * 2 + HANDSHAKE_PATIENCE).micros() / 1000;
+    let least = u64::from(takeover) + u64::from(heartbeat) * intervals + handshake_ms;
+    if u64::from(wait) < least {
+        let place = blame(&[
+            &failover.boot_wait_ms.place,
+            &failover.takeover_after_ms.place,
+            &failover.heartbeat_interval_ms.place,
+        ]);
+        report.refuse(
+            place,
+            format!(
+                "boot_wait_ms ({wait}) to be at least {least}: takeover_after_ms ({takeover}) + {intervals} x \
+                 heartbeat_interval_ms ({heartbeat}) + {handshake_ms} for the handshake"
             ),
         );
     }
