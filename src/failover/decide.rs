@@ -48,7 +48,7 @@ impl Failover {
         }
         self.membership(now);
         self.send_hellos(now);
-        if now >= self.beat_due {
+        if now >= self.beat_due && !self.yields(now) {
             self.send_beats(now);
             if self.role == Role::Installing {
                 self.advance_installed(now);
@@ -228,7 +228,7 @@ impl Failover {
             self.handover = None;
         }
         if self.leaving {
-            if self.handover.is_none() {
+            if self.handover.is_none() && !self.yields(now) {
                 self.apply(now, Input::Gone, Cause::Vacant);
             }
             return;

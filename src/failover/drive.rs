@@ -60,6 +60,8 @@ impl Failover {
         if was.claims() {
             self.end_lease();
             self.part_ways(claim.node, before);
+            // The configuration check sees to it that this is longer than the pause bound.
+            self.yields_by = now + (self.config.takeover_after - self.config.lease);
         }
         let mut leader = self.leader;
         if was != Role::Standby || before != claim.term {
@@ -92,9 +94,15 @@ impl Failover {
             handed_over: false,
             in_sync,
         };
-        if self.leaving {
+        if self.leaving && !was.claims() {
             self.apply(now, Input::Gone, Cause::Vacant);
         }
+    }
+
+    /// It has ended its lease, but some worker may have looked at it before and not yet sent: nothing is said
+    /// meanwhile, so that whoever hears us waits as for a leader.
+    pub(super) fn yields(&self, now: Instant) -> bool {
+        now < self.yields_by && !self.all_installed()
     }
 
     /// Both led, so the tables differ in ways that the other one cannot know of: it is to begin
@@ -114,6 +122,7 @@ impl Failover {
         let was_standby = self.role == Role::Standby;
         self.degraded = was_standby && !self.leader.in_sync;
         self.role = Role::Installing;
+        self.yields_by = Instant::ZERO;
         self.leader = Leader::default();
         self.handover = None;
         self.claimed_at = None;

@@ -57,7 +57,9 @@
 //! - A standby that stood still for `takeover_after` no longer believes to be in sync: it may have been removed meanwhile.
 //! - A process in which a thread failed leaves at once: a standby in sync leads as soon as it hears that, or, when no
 //!   frame leaves any more (the first worker failed, or the liveness thread), after the silence.
-//! - A handover waits (bounded) until all workers stopped, so not even a burst is sent by two.
+//! - A handover waits (bounded) until all workers stopped, so not even a burst is sent by two. So does whoever follows a
+//!   higher claim: its last word stays its own claim, for which the successor waits, until all workers have
+//!   the new role, or `takeover_after − lease` has passed, which is more than the pause bound.
 //! - A session outlives silence: a peer that was paused is heard again at once. Workers' streams do
 //!   not: after ten takeover times they are closed, and opened under a new session.
 //! - `preempt`: the standby in sync with the higher priority asks, and the active hands over as planned.
@@ -212,6 +214,8 @@ pub struct Failover {
     leaving: bool,
     /// It had to take over without being in sync; cleared when it follows again.
     degraded: bool,
+    /// It led, and follows: it says so when all workers have stopped, or then.
+    yields_by: Instant,
 
     role_epoch: u64,
     installed: u32,
@@ -290,6 +294,7 @@ impl Failover {
             heard_claim: None,
             leaving: false,
             degraded: false,
+            yields_by: Instant::ZERO,
             role_epoch: 0,
             installed: 0,
             announce_stage: 0,

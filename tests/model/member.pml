@@ -453,7 +453,7 @@ inline round(i) {
 #endif
         for (j : 0 .. N - 1) {
             if
-            :: j != i && session[X(i, j)] && !BEHIND(i, j) -> say(i, j)
+            :: j != i && session[X(i, j)] && !BEHIND(i, j) && !STOPS(i) -> say(i, j)
             :: else
             fi
         }

@@ -160,6 +160,12 @@
 #define BEHIND(i, j) (checked[i] > 0 && COMES(i, j))
 #define LET_BEATS_GO(i) for (j : 0 .. N - 1) { beat_held[X(i, j)] = 0 } j = 0;
 #endif
+/* It led, and nobody hears that it follows while a worker may have a packet of before. */
+#ifdef YIELDS_AT_ONCE
+#define STOPS(i) 0
+#else
+#define STOPS(i) (!CLAIMS(role[i]) && checked[i] > 0)
+#endif
 #ifdef LEASE_NOT_CHECKED
 #define COVERED(i) (role[i] == ACTIVE)
 #define LAST_INSTANT(i) true

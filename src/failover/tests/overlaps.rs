@@ -1,7 +1,10 @@
 //! Moments in which two might serve, or in which bridges believe that the wrong one does.
 
 use super::world::{Setup, World};
-use crate::failover::{FailoverEvent, Role};
+use crate::base::ids::Term;
+use crate::failover::event::Cause;
+use crate::failover::role::Input;
+use crate::failover::{FailoverEvent, Operator, Role};
 
 fn pair(seed: u64) -> World {
     let world = World::settled(seed, Setup::default());
@@ -47,4 +50,78 @@ fn a_leader_announces_again_as_soon_as_a_rival_yields() {
     let announced = world.announced.iter().filter(|(_, node)| *node == 1).map(|(at, _)| *at);
     let after = announced.filter(|at| *at >= yielded).min();
     assert!(after.is_some_and(|at| at < yielded + 20_000), "{after:?} {yielded}\n{}", world.story());
+}
+
+/// The leader hears, all of a sudden, that the other one claims a higher term.
+fn outranked(world: &mut World) {
+    let now = world.now();
+    let failover = &mut world.nodes[0].up.as_mut().expect("it is up").failover;
+    let mut claim = failover.peers[0].said.expect("it was heard");
+    claim.term = Term { counter: claim.term.counter + 5, node: claim.node };
+    claim.role = Role::Installing;
+    failover.heard_claim = Some(claim);
+    failover.apply(now, Input::Leader, Cause::Vacant);
+    failover.heard_claim = None;
+    assert_eq!(failover.role(), Role::Standby);
+}
+
+/// For how long, in half milliseconds, the other one still takes it for one that claims.
+fn said_to_lead(world: &mut World) -> u64 {
+    let claims =
+        |world: &World| world.machine(1).failover.peers[0].said.is_some_and(|said| said.role.claims());
+    (0..200)
+        .find(|_| {
+            let still = claims(world);
+            world.turn();
+            !still
+        })
+        .expect("it yields")
+}
+
+#[test]
+fn who_yields_says_so_when_all_workers_have_stopped() {
+    for seed in 0..20 {
+        for installs_after_ms in [0, 5, 9] {
+            let mut world = pair(seed);
+            world.nodes[0].installs_after_us = installs_after_ms * 1000;
+            outranked(&mut world);
+            let turns = said_to_lead(&mut world);
+            assert!(
+                turns >= installs_after_ms * 2,
+                "seed {seed}: {turns} half milliseconds\n{}",
+                world.story()
+            );
+            assert!(
+                turns <= installs_after_ms * 2 + 12,
+                "seed {seed}: {turns} half milliseconds\n{}",
+                world.story()
+            );
+        }
+    }
+}
+
+#[test]
+fn who_yields_says_so_after_the_pause_bound_though_a_worker_has_not_stopped() {
+    for seed in 0..20 {
+        let mut world = pair(seed);
+        world.nodes[0].installs_after_us = 500_000;
+        outranked(&mut world);
+        let turns = said_to_lead(&mut world);
+        assert!((28..=40).contains(&turns), "seed {seed}: {turns} half milliseconds\n{}", world.story());
+    }
+}
+
+#[test]
+fn who_yields_while_it_leaves_says_goodbye_when_all_workers_have_stopped() {
+    let mut world = pair(1);
+    world.nodes[0].installs_after_us = 9000;
+    // It waits for workers to flush, so it is still there.
+    world.nodes[1].acknowledges_nothing_since = Some(world.now_us);
+    world.run_ms(8);
+    world.operator(0, Operator::Shutdown).expect("it may end");
+    outranked(&mut world);
+    world.run_ms(8);
+    assert!(world.nodes[0].up.is_some(), "{}", world.story());
+    world.run_ms(20);
+    assert!(world.nodes[0].up.is_none(), "{}", world.story());
 }

@@ -81,6 +81,8 @@ pub struct Node {
     pub stuck_until: u64,
     /// It acknowledges no flows, since then.
     pub acknowledges_nothing_since: Option<u64>,
+    /// Its workers take a role so much later than else.
+    pub installs_after_us: u64,
     boots: u64,
     poll_phase: u64,
 }
@@ -129,6 +131,7 @@ impl World {
             paused_until: 0,
             stuck_until: 0,
             acknowledges_nothing_since: None,
+            installs_after_us: 0,
             boots: 0,
             poll_phase: rng.u64(0..2),
         });
@@ -446,6 +449,7 @@ impl World {
                     workers.held.clear();
                     workers.acknowledged.clear();
                 }
+                let due = due + node.installs_after_us;
                 for worker in (0..WORKERS as u16).map(WorkerId) {
                     workers.reports.push((due, WorkerReport::Installed { worker, epoch }));
                 }
