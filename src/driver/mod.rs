@@ -42,6 +42,8 @@ pub mod lease;
 pub mod liveness;
 pub mod load;
 #[cfg(feature = "dpdk")]
+mod locked;
+#[cfg(feature = "dpdk")]
 pub mod master;
 #[cfg(feature = "dpdk")]
 pub mod mbuf;

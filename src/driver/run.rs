@@ -38,6 +38,7 @@ use crate::driver::lcore::Lcore;
 use crate::driver::lease::{Lease, Turns};
 use crate::driver::liveness::{Board, Liveness, LivenessSetup, Request};
 use crate::driver::load::Loads;
+use crate::driver::locked::ask_for_memory_to_stay;
 use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL, mac_text};
 use crate::driver::mbuf::Packet;
 use crate::driver::nodes;
@@ -114,6 +115,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
         provoked,
     };
     let made = assemble(&eal, &shared, secrets, left, terms, notify.as_ref())?;
+    ask_for_memory_to_stay();
     let backend: Arc<dyn Backend> = Arc::new(made.backend);
     let control = Server::control(&checked.control.socket, Arc::clone(&backend)).map_err(sentence)?;
     let metrics = checked

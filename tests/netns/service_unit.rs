@@ -80,10 +80,15 @@ fn a_pair_runs_with_the_capabilities_that_the_unit_leaves() -> Result<()> {
         let active = stage.active()?;
         let process = stage.pair[active].process()?;
         let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+        let locked = status.lines().find_map(|line| line.strip_prefix("VmLck:")).context("no VmLck")?;
+        let locked_kb: u64 = locked.trim().trim_end_matches(" kB").parse()?;
+        ensure!(locked_kb > 10_000, "it has locked {locked_kb} kB of its memory");
         let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).context("no capabilities")?;
         let has = u64::from_str_radix(line.trim(), 16)?;
         ensure!(has.count_ones() as usize == left.len(), "it has {has:x}, not {left:?}");
-        for complaint in ["not real-time", "ordinary thread", "not permitted", "ermission denied"] {
+        for complaint in
+            ["not real-time", "ordinary thread", "not locked", "not permitted", "ermission denied"]
+        {
             ensure!(!process.log().contains(complaint), "{}", process.log());
         }
         let _servers = dns::start_servers(&stage.world)?;
