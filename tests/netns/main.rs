@@ -11,6 +11,7 @@ mod links_suit_dpdk;
 mod pair_divided;
 mod pair_dns;
 mod pair_downloads;
+mod pair_faults;
 mod pair_fragments;
 mod pair_hold;
 mod pair_notify;
@@ -24,6 +25,8 @@ mod pair_vrrp;
 mod router;
 mod service_unit;
 
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -31,10 +34,43 @@ use netns_harness::Result;
 use netns_harness::campaign::with_evidence;
 use netns_harness::config::Settings;
 use netns_harness::stage::Stage;
+use netns_harness::stall::{self, StallWatch, Verdict};
 
-/// Runs a test on a pair that works; when it fails, what both appliances say is kept with their logs.
-fn on_stage(settings: &Settings, test: impl FnOnce(&mut Stage) -> Result<()>) -> Result<()> {
-    with_evidence(&mut Stage::set(Path::new(env!("CARGO_BIN_EXE_baton")), settings)?, test)
+/// Runs a test on a pair that works; when it fails, what both appliances say is kept with their logs. It is tried again, on
+/// a fresh stage, when it fails while the machine stood still for longer than a pair rides out.
+fn on_stage(settings: &Settings, mut test: impl FnMut(&mut Stage) -> Result<()>) -> Result<()> {
+    riding_out_stalls(|| {
+        with_evidence(&mut Stage::set(Path::new(env!("CARGO_BIN_EXE_baton")), settings)?, &mut test)
+    })
+}
+
+/// Tries a test as often as [`stall::judge`] says.
+fn riding_out_stalls(mut test: impl FnMut() -> Result<()>) -> Result<()> {
+    let mut number = 1;
+    loop {
+        let watch = StallWatch::start();
+        let result = catch_unwind(AssertUnwindSafe(&mut test));
+        let stalls = watch.finish();
+        match stall::judge(matches!(result, Ok(Ok(()))), number, &stalls) {
+            Verdict::Again => {
+                let why = match result {
+                    Ok(Ok(())) => String::new(),
+                    Ok(Err(error)) => format!("{error:#}"),
+                    Err(_) => "it panicked".to_owned(),
+                };
+                // Past the test runner, which shows what passing tests print to nobody.
+                let _ = writeln!(
+                    std::io::stdout(),
+                    "\nTRIED AGAIN: try {number} failed, and {stalls}\n  failed: {why}"
+                );
+                number += 1;
+            }
+            Verdict::Passed | Verdict::Failed => {
+                println!("{stalls}");
+                return result.unwrap_or_else(|panic| resume_unwind(panic));
+            }
+        }
+    }
 }
 
 /// Worlds do not collide, but measurements disturb each other: one test at a time.

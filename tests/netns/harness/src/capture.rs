@@ -30,6 +30,9 @@ pub enum Depth {
 /// Longest time the kernel may keep packets before tcpdump sees them (libpcap: one second), and some.
 const KERNEL_DELAY: Duration = Duration::from_millis(1200);
 
+/// How long tcpdump may take to start, on a machine whose disk has much else to do.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
 /// A capture under way.
 #[derive(Debug)]
 pub struct Capture {
@@ -76,18 +79,19 @@ impl Capture {
         let name = format!("tcpdump-{interface}-{kept}");
         let file = unused(world.directory(), &name, "pcap");
         let shown = file.display().to_string();
-        let snap = if depth == Depth::Headers { "128" } else { "0" };
+        // The kernel makes all of the buffer at once, and lets nobody else run meanwhile: no more than is needed.
+        let (snap, buffer_kib) = if depth == Depth::Headers { ("128", "4096") } else { ("0", "32768") };
         // What comes in at the switch's end is what the appliance sends.
         let direction = if direction == Direction::Sent { "in" } else { "inout" };
         let mut args = vec![
-            "-i", &interface, "-n", "-Z", "root", "-B", "32768", "-s", snap, "-Q", direction, "-w", &shown,
+            "-i", &interface, "-n", "-Z", "root", "-B", buffer_kib, "-s", snap, "-Q", direction, "-w", &shown,
         ];
         if !filter.is_empty() {
             args.push(filter);
         }
         let mut process =
             Process::spawn(world.directory(), &world.namespace("switch"), &name, "tcpdump", &args)?;
-        process.wait_ready(Duration::from_secs(5), |p| Ok(p.log().contains("listening on")))?;
+        process.wait_ready(START_LIMIT, |p| Ok(p.log().contains("listening on")))?;
         Ok(Capture { side, link, process, file })
     }
 

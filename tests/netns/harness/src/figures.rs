@@ -38,36 +38,50 @@ impl Figure {
         self.values.is_empty()
     }
 
-    /// Least, median (of an even number: the mean of both in the middle) and greatest; `None` without values.
-    pub fn range(&self) -> Option<(f64, f64, f64)> {
+    /// How the values are distributed; `None` without values.
+    pub fn distribution(&self) -> Option<Distribution> {
         let mut sorted = self.values.clone();
         sorted.sort_by(f64::total_cmp);
         let (least, greatest) = (*sorted.first()?, *sorted.last()?);
-        let middle = sorted.len() / 2;
-        let median = if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            f64::midpoint(sorted[middle - 1], sorted[middle])
-        };
-        Some((least, median, greatest))
+        // Nearest rank: the least value that so many of a hundred do not exceed. It is one of the values.
+        let percentile = |of_hundred: usize| sorted[(of_hundred * sorted.len()).div_ceil(100).max(1) - 1];
+        Some(Distribution { least, p50: percentile(50), p90: percentile(90), p99: percentile(99), greatest })
     }
+}
+
+/// How values are distributed: percentiles by nearest rank. With fewer than a hundred values `p99` is the greatest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Distribution {
+    /// The least.
+    pub least: f64,
+    /// Half of them are no greater.
+    pub p50: f64,
+    /// Nine of ten are no greater.
+    pub p90: f64,
+    /// 99 of a hundred are no greater.
+    pub p99: f64,
+    /// The greatest.
+    pub greatest: f64,
 }
 
 /// Prints a table of figures, and then each as a line of JSON.
 pub fn print(campaign: &str, figures: &[Figure]) {
-    println!("\n{:<44} {:>6} {:>10} {:>10} {:>10}", campaign, "n", "min", "median", "max");
+    let heads = ["n", "min", "p50", "p90", "p99", "max"];
+    let [n, heads @ ..] = heads;
+    println!("\n{campaign:<44} {n:>6} {}", heads.map(|head| format!("{head:>9}")).join(" "));
     for figure in figures {
-        if let Some((least, median, greatest)) = figure.range() {
+        if let Some(Distribution { least, p50, p90, p99, greatest }) = figure.distribution() {
             let name = format!("{}, {}", figure.name, figure.unit);
-            println!("{name:<44} {:>6} {least:>10.1} {median:>10.1} {greatest:>10.1}", figure.len());
+            let values = [least, p50, p90, p99, greatest].map(|value| format!("{value:>9.1}")).join(" ");
+            println!("{name:<44} {:>6} {values}", figure.len());
         }
     }
     println!();
     for figure in figures {
-        if let Some((least, median, greatest)) = figure.range() {
+        if let Some(Distribution { least, p50, p90, p99, greatest }) = figure.distribution() {
             let line = json!({
-                "campaign": campaign, "figure": figure.name, "unit": figure.unit,
-                "n": figure.len(), "min": least, "median": median, "max": greatest,
+                "campaign": campaign, "figure": figure.name, "unit": figure.unit, "n": figure.len(),
+                "min": least, "p50": p50, "p90": p90, "p99": p99, "max": greatest,
             });
             println!("{line}");
         }
@@ -79,14 +93,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_is_in_the_middle() {
+    fn percentiles_are_values_by_nearest_rank() {
         let mut figure = Figure::new("gap", "ms");
-        assert_eq!(figure.range(), None);
+        assert_eq!(figure.distribution(), None);
+        let of = |figure: &Figure| {
+            let Distribution { least, p50, p90, p99, greatest } = figure.distribution().expect("has values");
+            [least, p50, p90, p99, greatest]
+        };
         for value in [3.0, 1.0, 8.0] {
             figure.add(value);
         }
-        assert_eq!(figure.range(), Some((1.0, 3.0, 8.0)));
+        assert_eq!(of(&figure), [1.0, 3.0, 8.0, 8.0, 8.0]);
         figure.add_time(Duration::from_millis(5));
-        assert_eq!(figure.range(), Some((1.0, 4.0, 8.0)));
+        assert_eq!(of(&figure), [1.0, 3.0, 8.0, 8.0, 8.0]);
+        let mut many = Figure::new("gap", "ms");
+        (1..=200).rev().for_each(|value| many.add(value.into()));
+        assert_eq!(of(&many), [1.0, 100.0, 180.0, 198.0, 200.0]);
     }
 }

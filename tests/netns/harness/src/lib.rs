@@ -34,11 +34,13 @@ pub mod conversation;
 pub mod dns;
 pub mod downloads;
 pub mod figures;
+pub mod frozen;
 pub mod keepalived;
 pub mod plan;
 pub mod probe;
 pub mod process;
 pub mod stage;
+pub mod stall;
 pub mod web;
 pub mod world;
 

@@ -13,6 +13,8 @@ use crate::world::World;
 
 /// How long a receiver waits before it looks whether it should stop.
 const STOP_CHECK: Duration = Duration::from_millis(20);
+/// A gap between answers that is told by itself: none of this length without a cause.
+pub const LONG_GAP: Duration = Duration::from_millis(20);
 /// How long the last answers are waited for.
 const GRACE: Duration = Duration::from_millis(300);
 
@@ -79,6 +81,8 @@ pub struct Report {
     pub largest_gap: Duration,
     /// When that gap began, from the start of the probe.
     pub largest_gap_at: Duration,
+    /// Every such time longer than [`LONG_GAP`].
+    pub long_gaps: Vec<Duration>,
     /// The longest time between two sendings: how far the probe itself was held up.
     pub largest_send_gap: Duration,
 }
@@ -148,12 +152,15 @@ fn report(sent: &[Instant], answers: &[(usize, Instant)]) -> Report {
     // An interruption that lasts until the end counts up to the last sending.
     let (start, last_sent) = (sent.first().copied(), sent.last().copied());
     let mut largest = (Duration::ZERO, start);
+    let mut long_gaps = Vec::new();
     let mut before = start;
     for at in times.iter().copied().chain(last_sent.filter(|last| times.last() < Some(last))) {
-        if let Some(gap) =
-            before.map(|before| at.saturating_duration_since(before)).filter(|gap| *gap > largest.0)
-        {
+        let gap = before.map_or(Duration::ZERO, |before| at.saturating_duration_since(before));
+        if gap > largest.0 {
             largest = (gap, before);
+        }
+        if gap > LONG_GAP {
+            long_gaps.push(gap);
         }
         before = Some(at);
     }
@@ -165,6 +172,7 @@ fn report(sent: &[Instant], answers: &[(usize, Instant)]) -> Report {
             .1
             .zip(start)
             .map_or(Duration::ZERO, |(at, start)| at.saturating_duration_since(start)),
+        long_gaps,
         largest_send_gap: sent.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default(),
     }
 }
@@ -183,6 +191,7 @@ mod tests {
         assert_eq!((report.sent, report.answered), (10, 4));
         assert_eq!(report.largest_gap, Duration::from_millis(7));
         assert_eq!(report.largest_gap_at, Duration::from_millis(2));
+        assert!(report.long_gaps.is_empty());
         assert_eq!(report.largest_send_gap, Duration::from_millis(1));
     }
 
@@ -192,5 +201,6 @@ mod tests {
         let sent: Vec<_> = (0..100).map(|ms| start + Duration::from_millis(ms)).collect();
         let report = report(&sent, &[(0, start)]);
         assert_eq!(report.largest_gap, Duration::from_millis(99));
+        assert_eq!(report.long_gaps, [Duration::from_millis(99)]);
     }
 }

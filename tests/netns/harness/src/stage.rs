@@ -21,6 +21,8 @@ const SERVERS: usize = 2;
 pub const ROLES_LIMIT: Duration = Duration::from_secs(30);
 /// The file that throttled downloads fetch, and its length in bytes.
 pub const FILE: (&str, usize) = ("file", 400_000);
+/// The file of downloads of two seconds.
+pub const MIDDLE_FILE: (&str, usize) = ("middle", 2_000_000);
 /// The file of one fast download.
 pub const LONG_FILE: (&str, usize) = ("long", 4_000_000);
 /// What an appliance is asked when something went wrong.
@@ -43,7 +45,7 @@ impl Stage {
     /// Sets it up: one appliance leads, the other is its synchronized standby.
     pub fn set(binary: &Path, settings: &Settings) -> Result<Stage> {
         let world = World::new(SERVERS)?;
-        let web = Web::start(&world, &[FILE, LONG_FILE])?;
+        let web = Web::start(&world, &[FILE, MIDDLE_FILE, LONG_FILE])?;
         let mut echoes = Vec::new();
         for (name, host) in world.server_names().iter().zip(world.server_hosts()) {
             for address in [plan::server4(host).into(), plan::server6(host).into()] {

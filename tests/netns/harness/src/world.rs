@@ -83,9 +83,34 @@ impl World {
         self.set_port_state(side, link, PORT_FORWARDING)
     }
 
+    /// Has nothing that an appliance sends on a link get through; what others send still comes to it.
+    pub fn mute(&self, side: Side, link: Link) -> Result<()> {
+        // A locked port lets in only what comes from addresses that are known to be behind it.
+        self.set_port(side, link, &["learning", "off", "locked", "on"])?;
+        self.forget_addresses_of(link)
+    }
+
+    /// Ends [`World::mute`].
+    pub fn unmute(&self, side: Side, link: Link) -> Result<()> {
+        self.set_port(side, link, &["learning", "on", "locked", "off"])
+    }
+
+    /// Has the switch forget which address is at which port.
+    pub fn forget_addresses(&self) -> Result<()> {
+        Link::ALL.into_iter().try_for_each(|link| self.forget_addresses_of(link))
+    }
+
+    fn forget_addresses_of(&self, link: Link) -> Result<()> {
+        ip(&self.namespace("switch"), &format!("link set dev {} type bridge fdb_flush\n", link.bridge()))
+    }
+
+    fn set_port(&self, side: Side, link: Link, what: &[&str]) -> Result<()> {
+        let (switch, port) = (self.namespace("switch"), link.interface(side));
+        run("bridge", &[&["-n", &switch, "link", "set", "dev", &port], what].concat()).map(drop)
+    }
+
     fn set_port_state(&self, side: Side, link: Link, state: &str) -> Result<()> {
-        let switch = self.namespace("switch");
-        run("bridge", &["-n", &switch, "link", "set", "dev", &link.interface(side), "state", state]).map(drop)
+        self.set_port(side, link, &["state", state])
     }
 
     /// Sets the shortest retransmission time-out of clients and servers, in milliseconds (Linux's own is 200).

@@ -7,14 +7,16 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use netns_harness::campaign::{dns, hold, kills, outage, roles, senders, with_evidence};
+use netns_harness::campaign::{
+    dns, failover, hold, kills, outage, planned, roles, saturated, senders, with_evidence,
+};
 use netns_harness::config::Settings;
 use netns_harness::figures::{self, Figure};
 use netns_harness::stage::Stage;
 use netns_harness::{Context, Result, bail, dns as dns_servers};
 
-const USAGE: &str = "usage: campaign kill|standby|twice|outage|dns|senders|hold|roles --baton PROGRAM \
-                     [--rounds N] [--minutes M] [--downloads N]";
+const USAGE: &str = "usage: campaign kill|standby|twice|failover|planned|outage|dns|senders|hold|roles|saturated \
+                     --baton PROGRAM [--rounds N] [--minutes M] [--downloads N] [--seed N]";
 
 struct Options {
     name: String,
@@ -22,6 +24,7 @@ struct Options {
     rounds: Option<usize>,
     minutes: Option<u64>,
     downloads: usize,
+    seed: u64,
     begun: Instant,
 }
 
@@ -71,6 +74,7 @@ fn options() -> Result<Options> {
         rounds: None,
         minutes: None,
         downloads: 200,
+        seed: 1,
         begun: Instant::now(),
     };
     while let Some(arg) = args.next() {
@@ -80,13 +84,9 @@ fn options() -> Result<Options> {
             "--rounds" => options.rounds = Some(value()?.parse().context("--rounds needs a number")?),
             "--minutes" => options.minutes = Some(value()?.parse().context("--minutes needs a number")?),
             "--downloads" => options.downloads = value()?.parse().context("--downloads needs a number")?,
+            "--seed" => options.seed = value()?.parse().context("--seed needs a number")?,
             _ => bail!("unknown argument {arg:?}"),
         }
-    }
-    if !["kill", "standby", "twice", "outage", "dns", "senders", "hold", "roles"]
-        .contains(&options.name.as_str())
-    {
-        bail!("there is no campaign {:?}", options.name);
     }
     options.baton = options.baton.canonicalize().with_context(|| options.baton.display().to_string())?;
     Ok(options)
@@ -101,7 +101,11 @@ fn run(options: &Options) -> Result<Vec<Figure>> {
         "dns" => questions(options),
         "senders" => one_sender(options),
         "hold" => holds(options),
-        _ => role_changes(options),
+        "roles" => role_changes(options),
+        "failover" => failovers(options),
+        "planned" => planned_changes(options),
+        "saturated" => saturation(options),
+        other => bail!("there is no campaign {other:?}\n{USAGE}"),
     }
 }
 
@@ -348,5 +352,114 @@ fn role_changes(options: &Options) -> Result<Vec<Figure>> {
         one("planned change, by the command", "ms", &planned);
         changes.violations.judge()
     })?;
+    Ok(figures)
+}
+
+fn failovers(options: &Options) -> Result<Vec<Figure>> {
+    let mut decided = Figure::new("kill until the other leads", "ms");
+    let mut installed = Figure::new("leads until it serves", "ms");
+    let mut gap = Figure::new("longest gap of a 1 ms UDP probe", "ms");
+    let mut stall = Figure::new("stall of a download", "ms");
+    let mut sending = Figure::new("the probe's own longest pause", "ms");
+    on_stage(options, &Settings::default(), |stage| {
+        for number in 1..=options.rounds(100) {
+            if !options.time_left() {
+                break;
+            }
+            let round = failover::round(stage)?;
+            options.say(&format!(
+                "kill {number}: led after {:.1} ms, served {:.1} ms later; gap {:.1} ms",
+                round.takeover.decided.as_secs_f64() * 1e3,
+                round.takeover.installed.as_secs_f64() * 1e3,
+                round.probe.largest_gap.as_secs_f64() * 1e3,
+            ));
+            decided.add_time(round.takeover.decided);
+            installed.add_time(round.takeover.installed);
+            gap.add_time(round.probe.largest_gap);
+            sending.add_time(round.probe.largest_send_gap);
+            round.stalls.iter().for_each(|time| stall.add_time(*time));
+            round.violations.judge()?;
+        }
+        Ok(())
+    })?;
+    Ok(vec![decided, installed, gap, stall, sending])
+}
+
+fn planned_changes(options: &Options) -> Result<Vec<Figure>> {
+    let mut took = Figure::new("planned switchover, by the command", "ms");
+    let mut gap = Figure::new("longest gap of a 1 ms UDP probe", "ms");
+    let mut rate = Figure::new("datagrams, each there and back", "a second");
+    let mut lost = Figure::new("datagrams lost", "a round");
+    let mut again = Figure::new("TCP segments sent again", "a round");
+    let wanted = options.rounds(100);
+    on_stage(options, &Settings::default(), |stage| {
+        while took.len() < wanted && options.time_left() {
+            let round = planned::round(stage, wanted - took.len())?;
+            options.say(&format!(
+                "{} switchovers: {} of {} datagrams lost, {} of {} TCP segments sent again",
+                round.switchovers.len(),
+                round.lost,
+                round.sent,
+                round.sent_again,
+                round.segments,
+            ));
+            round.switchovers.iter().for_each(|time| took.add_time(*time));
+            round.gaps.iter().for_each(|time| gap.add_time(*time));
+            rate.add(round.per_second);
+            lost.add(round.lost as f64);
+            again.add(round.sent_again as f64);
+            round.violations.judge()?;
+        }
+        Ok(())
+    })?;
+    Ok(vec![took, gap, rate, lost, again])
+}
+
+fn saturation(options: &Options) -> Result<Vec<Figure>> {
+    let length = Duration::from_secs(60 * options.minutes.unwrap_or(3));
+    let outcome = on_stage(options, &Settings::default(), |stage| {
+        saturated::run(stage, length, options.seed, |text| options.say(text))
+    })?;
+    options.say(&format!("{}; the CPUs were idle for {:.2} %", outcome.stalls, 100.0 * outcome.idle));
+    for (reason, times) in outcome.silenced_by_reason() {
+        options.say(&format!("silent by lease {times} times: {reason}"));
+    }
+    for told in &outcome.takeovers {
+        options.say(&format!("at {}: {} {}", told.unix_ms, told.side.letter(), told.message));
+    }
+    let mut figures = Vec::new();
+    for wanted in saturated::PAUSES_MS.map(Duration::from_millis) {
+        let name = match wanted.as_millis() {
+            5 => "pauses of 5 ms, in truth",
+            12 => "pauses of 12 ms, in truth",
+            _ => "pauses of 20 ms, in truth",
+        };
+        let mut figure = Figure::new(name, "ms");
+        let of_this = outcome.pauses.iter().filter(|pause| pause.wanted == wanted);
+        of_this.for_each(|pause| figure.add_time(pause.real));
+        figures.push(figure);
+    }
+    let mut one = |name, unit, value: f64| {
+        let mut figure = Figure::new(name, unit);
+        figure.add(value);
+        figures.push(figure);
+    };
+    one("pauses longer than 20 ms for the machine's sake", "pauses", outcome.long_pauses() as f64);
+    one("false takeovers", "takeovers", outcome.false_takeovers.len() as f64);
+    one("takeovers", "takeovers", outcome.takeovers.len() as f64);
+    one("silent by lease", "times", outcome.silenced.len() as f64);
+    one("stalls of the machine of more than 20 ms", "stalls", outcome.stalls.gaps.len() as f64);
+    one("idle", "% of both CPUs", 100.0 * outcome.idle);
+    one("longest gap of a 1 ms UDP probe", "ms", outcome.probe.largest_gap.as_secs_f64() * 1e3);
+    one("gaps of more than 20 ms", "gaps", outcome.probe.long_gaps.len() as f64);
+    one("the probe's own longest pause", "ms", outcome.probe.largest_send_gap.as_secs_f64() * 1e3);
+    one("datagrams sent", "datagrams", outcome.probe.sent as f64);
+    one("of these, answered", "datagrams", outcome.probe.answered as f64);
+    one("connections that had a SYN-ACK", "connections", outcome.tally.opened as f64);
+    one("of these, completed", "connections", outcome.tally.complete as f64);
+    if !outcome.violations.is_empty() {
+        figures::print(&options.name, &figures);
+    }
+    outcome.violations.judge()?;
     Ok(figures)
 }

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::analysis;
 use crate::appliance::Role;
-use crate::campaign::{Violations, takeover_in, unix_ms};
+use crate::campaign::{Violations, takeover_in, unix_us};
 use crate::capture::{Capture, Captured, Depth, Direction, stop_all};
 use crate::command::wait_until;
 use crate::downloads::{Downloads, Outcome, tally, through_virtual_servers};
@@ -151,7 +151,7 @@ fn kill(stage: &mut Stage, downloads: &Downloads, index: usize, round: &mut Roun
 /// Kills the active and waits until the other one leads.
 fn take_over(stage: &mut Stage, downloads: &Downloads, active: usize, round: &mut Round) -> Result<()> {
     stage.still_leads(active)?;
-    let killed = unix_ms();
+    let killed = unix_us();
     kill(stage, downloads, active, round)?;
     let survivor = &stage.pair[1 - active];
     survivor.wait_role(Role::Active, ROLES_LIMIT)?;

@@ -5,10 +5,14 @@
 //! Times are measured, never judged.
 
 pub mod dns;
+pub mod failover;
+pub mod faults;
 pub mod hold;
 pub mod kills;
 pub mod outage;
+pub mod planned;
 pub mod roles;
+pub mod saturated;
 pub mod senders;
 
 use std::time::Duration;
@@ -80,25 +84,37 @@ pub struct Takeover {
     pub installed: Duration,
 }
 
-/// The first takeover at or after `since_unix_ms`.
-pub fn takeover_in(events: &Value, since_unix_ms: u64) -> Option<Takeover> {
+/// The first takeover at or after `since_unix_us`.
+pub fn takeover_in(events: &Value, since_unix_us: u64) -> Option<Takeover> {
     let role = |begins: &str| {
         events["events"].as_array().into_iter().flatten().find_map(|event| {
-            let at = event["unix_ms"].as_u64()?;
+            let at = event_unix_us(event)?;
             let message = event["message"].as_str()?;
-            (event["kind"] == "role" && at >= since_unix_ms && message.starts_with(begins)).then_some(at)
+            // A time in whole milliseconds is up to one too early.
+            let after = at + 999 >= since_unix_us;
+            (event["kind"] == "role" && after && message.starts_with(begins)).then_some(at)
         })
     };
     let (leads, serves) = (role("leads term")?, role("serves in term")?);
     Some(Takeover {
-        decided: Duration::from_millis(leads - since_unix_ms),
-        installed: Duration::from_millis(serves.saturating_sub(leads)),
+        decided: Duration::from_micros(leads.saturating_sub(since_unix_us)),
+        installed: Duration::from_micros(serves.saturating_sub(leads)),
     })
 }
 
-/// Now, on the clock of events.
+/// When an event was, in microseconds since 1970; as exact as the appliance tells it.
+pub fn event_unix_us(event: &Value) -> Option<u64> {
+    event["unix_us"].as_u64().or_else(|| Some(event["unix_ms"].as_u64()? * 1000))
+}
+
+/// Now, on the clock of events, in microseconds.
+pub fn unix_us() -> u64 {
+    (crate::analysis::capture_clock() * 1e6) as u64
+}
+
+/// Now, on the clock of events, in milliseconds.
 pub fn unix_ms() -> u64 {
-    (crate::analysis::capture_clock() * 1e3) as u64
+    unix_us() / 1000
 }
 
 #[cfg(test)]
@@ -115,9 +131,11 @@ mod tests {
             event(1050, "leads term 2.1: the leader is silent"),
             event(1052, "serves in term 2.1"),
         ]});
-        let takeover = takeover_in(&events, 1000).expect("there is one");
+        let takeover = takeover_in(&events, 1_000_000).expect("there is one");
         assert_eq!(takeover.decided, Duration::from_millis(50));
         assert_eq!(takeover.installed, Duration::from_millis(2));
-        assert!(takeover_in(&events, 2000).is_none());
+        assert!(takeover_in(&events, 2_000_000).is_none());
+        let exact = json!({"unix_us": 1_050_123, "unix_ms": 1050});
+        assert_eq!(event_unix_us(&exact), Some(1_050_123));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::appliance::Role;
-use crate::campaign::{Violations, takeover_in, unix_ms};
+use crate::campaign::{Violations, takeover_in, unix_us};
 use crate::command::wait_until;
 use crate::config::ECHO_PORT;
 use crate::conversation::Conversation;
@@ -55,7 +55,7 @@ pub fn round(stage: &mut Stage) -> Result<Round> {
     std::thread::sleep(QUIET);
 
     stage.still_leads(active)?;
-    let killed = unix_ms();
+    let killed = unix_us();
     stage.pair[active].kill()?;
     stage.pair[1 - active].wait_role(Role::Active, ROLES_LIMIT)?;
     std::thread::sleep(QUIET);

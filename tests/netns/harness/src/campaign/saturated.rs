@@ -1,0 +1,306 @@
+//! Both CPUs saturated and appliances paused, for long: nobody takes over from an active that merely had to wait.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::campaign::{Violations, unix_ms};
+use crate::config::ECHO_PORT;
+use crate::connections::{Clients, Tally};
+use crate::plan::{Family, Side, Translation, virtual_address};
+use crate::probe::{Probe, Report};
+use crate::process::Process;
+use crate::stage::{Stage, virtual_servers};
+use crate::stall::{self, RIDDEN_OUT, StallWatch, Stalls};
+
+/// Lengths of the pauses, in turn.
+pub const PAUSES_MS: [u64; 3] = [5, 12, 20];
+/// Between two pauses, in milliseconds.
+const BETWEEN_MS: std::ops::Range<u64> = 300..1700;
+/// A pause that was to last as long as is ridden out may last so much longer without being called longer.
+const INEXACT: Duration = Duration::from_millis(1);
+/// What may follow a pause or a stall so closely is laid to it: the takeover time, and the time to say so.
+const LAID_TO: Duration = Duration::from_millis(150);
+/// Processes that never rest, of ordinary priority, one of each on each CPU: arithmetic, and writes to 64 MiB of memory.
+const BUSY: [&[&str]; 2] =
+    [&["sha256sum", "/dev/zero"], &["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "status=none"]];
+/// New connections a second meanwhile, each with a request and its answer.
+const CONNECTIONS_PER_SECOND: u32 = 20;
+/// Between two looks at what the appliances say.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two words about how it goes.
+const TELL: Duration = Duration::from_secs(60);
+
+/// A pause that was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// Whose process.
+    pub side: Side,
+    /// How long it was to last.
+    pub wanted: Duration,
+    /// How long it lasted, from before SIGSTOP until after SIGCONT.
+    pub real: Duration,
+    /// When it was over, in milliseconds since 1970.
+    pub ended_unix_ms: u64,
+}
+
+/// Something that an appliance told.
+#[derive(Clone, Debug)]
+pub struct Told {
+    /// Who.
+    pub side: Side,
+    /// When, in milliseconds since 1970.
+    pub unix_ms: u64,
+    /// What.
+    pub message: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Every pause.
+    pub pauses: Vec<Pause>,
+    /// Every time that an appliance took the lead.
+    pub takeovers: Vec<Told>,
+    /// Those of them that no stall of the machine and no pause of more than 20 ms explains.
+    pub false_takeovers: Vec<Told>,
+    /// Every time that an active fell silent by its lease.
+    pub silenced: Vec<Told>,
+    /// Stalls of the machine itself.
+    pub stalls: Stalls,
+    /// What a probe each millisecond saw.
+    pub probe: Report,
+    /// What became of the connections.
+    pub tally: Tally,
+    /// The part of the time for which the CPUs had nothing to do.
+    pub idle: f64,
+    /// What was not as required.
+    pub violations: Violations,
+}
+
+impl Outcome {
+    /// Pauses that lasted longer than is ridden out.
+    pub fn long_pauses(&self) -> usize {
+        self.pauses.iter().filter(|pause| is_long(pause)).count()
+    }
+
+    /// How often an active fell silent, by its reason.
+    pub fn silenced_by_reason(&self) -> BTreeMap<&str, usize> {
+        let mut by_reason = BTreeMap::new();
+        for told in &self.silenced {
+            *by_reason.entry(told.message.as_str()).or_default() += 1;
+        }
+        by_reason
+    }
+}
+
+/// Runs for so long; `seed` decides when who is paused. `say` hears how it goes.
+pub fn run(stage: &mut Stage, length: Duration, seed: u64, mut say: impl FnMut(&str)) -> Result<Outcome> {
+    stage.active()?;
+    let mut heard = Heard::default();
+    heard.look(stage)?;
+    heard.forget();
+    let busy = saturate(stage)?;
+    let probed = SocketAddr::new(virtual_address(Translation::Nat, Family::V4), ECHO_PORT);
+    let probe = Probe::start(&stage.world, probed, Duration::from_millis(1))?;
+    let clients = Clients::start(&stage.world, virtual_servers(80), CONNECTIONS_PER_SECOND)?;
+    let pids = [stage.pair[0].process()?.pid(), stage.pair[1].process()?.pid()];
+    let (watch, since_unix_ms) = (StallWatch::start(), unix_ms());
+    let idle_before = idle_and_all()?;
+    let pauser = Pauser::start(pids, seed);
+
+    let (begun, mut told) = (Instant::now(), Instant::now());
+    let mut looked = Ok(());
+    while begun.elapsed() < length && looked.is_ok() {
+        std::thread::sleep(LOOK.min(length.saturating_sub(begun.elapsed())));
+        looked = heard.look(stage);
+        if told.elapsed() >= TELL {
+            told = Instant::now();
+            say(&format!("{} takeovers, {} times silent by lease", heard.leads.len(), heard.silent.len()));
+        }
+    }
+    let pauses = pauser.finish()?;
+    let idle_after = idle_and_all()?;
+    let stalls = watch.finish();
+    let tally = clients.finish()?;
+    let probe = probe.finish()?;
+    drop(busy);
+    looked?;
+    stage.active().context("the pair does not come to rest")?;
+    heard.look(stage)?;
+
+    let (idle, all) = (idle_after.0 - idle_before.0, idle_after.1 - idle_before.1);
+    let mut violations = Violations::new();
+    let (takeovers, silenced) = (heard.leads, heard.silent);
+    let explained = |told: &Told| explains(told.unix_ms, since_unix_ms, &pauses, &stalls);
+    let false_takeovers: Vec<Told> = takeovers.iter().filter(|told| !explained(told)).cloned().collect();
+    for told in &false_takeovers {
+        violations.add(format!(
+            "false takeover at {}: {}: {}",
+            told.unix_ms,
+            told.side.letter(),
+            told.message
+        ));
+    }
+    for broken in &tally.broken {
+        violations.add(format!("a client had its SYN-ACK and did not complete: {broken}"));
+    }
+    violations.require(!pauses.is_empty() && tally.complete > 0, || "nothing was tried".into());
+    let idle = idle as f64 / all.max(1) as f64;
+    Ok(Outcome { pauses, takeovers, false_takeovers, silenced, stalls, probe, tally, idle, violations })
+}
+
+fn is_long(pause: &Pause) -> bool {
+    pause.real > RIDDEN_OUT + INEXACT
+}
+
+/// Whether a pause that was too long, or a stall of the machine, came right before this instant.
+fn explains(unix_ms: u64, since_unix_ms: u64, pauses: &[Pause], stalls: &Stalls) -> bool {
+    let long = pauses.iter().filter(|pause| is_long(pause)).map(|pause| pause.ended_unix_ms);
+    let stalled = stalls.gaps.iter().map(|gap| since_unix_ms + gap.at.as_millis() as u64);
+    let laid_to = LAID_TO.as_millis() as u64;
+    // It can be told of just before the thread that watches, or pauses, runs again.
+    long.chain(stalled).any(|end| (end.saturating_sub(laid_to)..=end + laid_to).contains(&unix_ms))
+}
+
+/// Starts what keeps every CPU busy; it ends when dropped.
+fn saturate(stage: &Stage) -> Result<Vec<Process>> {
+    let mut busy = Vec::new();
+    for cpu in stall::cpus() {
+        for (number, program) in BUSY.iter().enumerate() {
+            let (name, cpu) = (format!("busy-{cpu}-{number}"), cpu.to_string());
+            let args = [&["--cpu-list", &cpu], *program].concat();
+            let namespace = stage.world.namespace("switch");
+            busy.push(Process::spawn(stage.world.directory(), &namespace, &name, "taskset", &args)?);
+        }
+    }
+    Ok(busy)
+}
+
+/// Idle time and all time of all CPUs until now, in ticks (proc(5), `/proc/stat`).
+fn idle_and_all() -> Result<(u64, u64)> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let line = text.lines().next().context("/proc/stat is empty")?;
+    let numbers: Vec<u64> = line.split_whitespace().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let idle = numbers.get(3).context("no idle time")? + numbers.get(4).unwrap_or(&0);
+    // The guests' time is in the users' already.
+    Ok((idle, numbers.iter().take(8).sum()))
+}
+
+/// What both appliances have told, each thing once.
+#[derive(Debug, Default)]
+struct Heard {
+    leads: Vec<Told>,
+    silent: Vec<Told>,
+    newest: [u64; 2],
+}
+
+impl Heard {
+    fn look(&mut self, stage: &Stage) -> Result<()> {
+        for (appliance, newest) in stage.pair.iter().zip(&mut self.newest) {
+            // One that has little of a CPU may answer late; the next look hears the same.
+            let Ok(events) = appliance.ask("events") else { continue };
+            for event in events["events"].as_array().context("no events")? {
+                let number = event["number"].as_u64().context("an event without a number")?;
+                if number <= *newest {
+                    continue;
+                }
+                *newest = number;
+                let message = event["message"].as_str().unwrap_or_default().to_owned();
+                let told = |message| Told {
+                    side: appliance.side(),
+                    unix_ms: event["unix_ms"].as_u64().unwrap_or_default(),
+                    message,
+                };
+                if message.starts_with("leads term") {
+                    self.leads.push(told(message));
+                } else if let Some(reason) = message.strip_prefix("sends nothing: ") {
+                    self.silent.push(told(reason.to_owned()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.leads.clear();
+        self.silent.clear();
+    }
+}
+
+/// Stops and continues one of two processes now and then.
+struct Pauser {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Vec<Pause>>>,
+}
+
+impl Pauser {
+    fn start(pids: [u32; 2], seed: u64) -> Pauser {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || pause_now_and_then(pids, seed, &stopped));
+        Pauser { stop, thread }
+    }
+
+    fn finish(self) -> Result<Vec<Pause>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow!("the pauser panicked"))?
+    }
+}
+
+fn pause_now_and_then(pids: [u32; 2], seed: u64, stop: &AtomicBool) -> Result<Vec<Pause>> {
+    // So that its own waits are exact.
+    stall::be_real_time().map_err(|why| anyhow!(why))?;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut pauses = Vec::new();
+    for length_ms in PAUSES_MS.into_iter().cycle() {
+        let next = Instant::now() + Duration::from_millis(random.u64(BETWEEN_MS));
+        while Instant::now() < next {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(pauses);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let whose = random.usize(0..2);
+        let (pid, wanted) = (Pid::from_raw(pids[whose] as i32), Duration::from_millis(length_ms));
+        let since = Instant::now();
+        kill(pid, Signal::SIGSTOP).context("the appliance is gone")?;
+        std::thread::sleep(wanted);
+        kill(pid, Signal::SIGCONT)?;
+        let real = since.elapsed();
+        pauses.push(Pause { side: Side::BOTH[whose], wanted, real, ended_unix_ms: unix_ms() });
+    }
+    Ok(pauses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stall::Gap;
+
+    #[test]
+    fn only_what_is_too_long_and_came_right_before_explains_a_takeover() {
+        let pause = |real: u64, ended_unix_ms| Pause {
+            side: Side::A,
+            wanted: Duration::from_millis(20),
+            real: Duration::from_millis(real),
+            ended_unix_ms,
+        };
+        let none = Stalls::default();
+        assert!(!explains(10_050, 0, &[pause(20, 10_020)], &none), "20 ms are ridden out");
+        assert!(explains(10_050, 0, &[pause(60, 10_020)], &none));
+        assert!(!explains(10_400, 0, &[pause(60, 10_020)], &none), "long before");
+        let gap = Gap { cpu: 0, at: Duration::from_millis(500), lasted: Duration::from_millis(40) };
+        let stood_still = Stalls { gaps: vec![gap], ..Stalls::default() };
+        assert!(explains(10_520, 10_000, &[], &stood_still));
+        assert!(!explains(11_000, 10_000, &[], &stood_still));
+    }
+}
