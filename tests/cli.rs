@@ -29,7 +29,7 @@ fn scratch(name: &str) -> PathBuf {
     path
 }
 
-const WORDS: [&str; 15] = [
+const WORDS: [&str; 16] = [
     "run",
     "check",
     "status",
@@ -41,6 +41,7 @@ const WORDS: [&str; 15] = [
     "pools",
     "rebalance",
     "switchover",
+    "maintenance",
     "promote",
     "keygen",
     "man",

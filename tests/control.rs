@@ -14,6 +14,7 @@ use baton::base::ids::{NodeId, ShardId, Term, Version, WorkerId};
 use baton::config::checked::Protocol;
 use baton::control::Backend;
 use baton::control::client::{AskError, ask};
+use baton::control::maintenance::Maintenance;
 use baton::control::rebalance::{MoveLine, RebalanceReport, Wanted};
 use baton::control::report::*;
 use baton::control::rss::{RssReport, SpreadBy};
@@ -73,6 +74,7 @@ impl Backend for Fake {
                 role: Some(Role::Standby),
                 in_sync: true,
                 can_lead: Some(true),
+                maintenance: Some(true),
                 heard_ms_ago: Some(2),
                 paths: vec![PathReport { port: "client".to_owned(), heard_ms_ago: Some(2), two_way: true }],
             }],
@@ -88,6 +90,7 @@ impl Backend for Fake {
             leader: Some(NodeId(1)),
             waits_for_operator: false,
             can_lead: false,
+            maintenance: true,
             takeovers: 1,
             degraded: false,
             synchronized: true,
@@ -192,6 +195,14 @@ impl Backend for Fake {
         }
     }
 
+    fn maintenance(&self, wanted: Maintenance) -> Result<String, String> {
+        match wanted {
+            Maintenance { on: true, force: false } => Err("no standby is in sync".to_owned()),
+            Maintenance { on: true, force: true } => Ok("it is under maintenance".to_owned()),
+            Maintenance { on: false, .. } => Ok("it is in service".to_owned()),
+        }
+    }
+
     fn promote(&self) -> Result<String, String> {
         match self.promotions.fetch_add(1, Ordering::Relaxed) {
             0 => Ok("it leads in term 4.1".to_owned()),
@@ -255,6 +266,7 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "up 1m 1s",
                 "takeovers by this one: 1",
                 "96 of 16384",
+                "under maintenance",
                 "load %  cycles/packet",
                 "42.5          131.0",
                 "1 protected, 1 unprotected",
@@ -319,6 +331,21 @@ fn a_switchover_is_done_or_refused_with_a_sentence() {
     let refused = baton(&["switchover"], &socket);
     assert_eq!(refused.status.code(), Some(1));
     assert_eq!(String::from_utf8_lossy(&refused.stderr), "baton: this appliance does not lead\n");
+}
+
+#[test]
+fn maintenance_begins_and_ends_or_is_refused_with_a_sentence() {
+    let scratch = Scratch::new("maintenance");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    let refused = baton(&["maintenance", "on"], &socket);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&refused.stderr), "baton: no standby is in sync\n");
+    assert_eq!(prints(&["maintenance", "on", "--force"], &socket), "it is under maintenance\n");
+    assert_eq!(prints(&["maintenance", "off"], &socket), "it is in service\n");
+    for wrong in [&["maintenance"][..], &["maintenance", "perhaps"], &["maintenance", "off", "--force"]] {
+        assert_eq!(baton(wrong, &socket).status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -44,6 +44,7 @@ pub fn main() -> ExitCode {
         Word::Pools(at) => query::pools(&at),
         Word::Rebalance(what) => query::rebalance(&what),
         Word::Switchover(at) => query::switchover(&at),
+        Word::Maintenance(what) => query::maintenance(&what),
         Word::Promote(at) => query::promote(&at),
         Word::Keygen { file } => files::keygen(&file),
         Word::Man { directory } => files::man(directory.as_deref()),

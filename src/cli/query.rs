@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::base::ids::{ShardId, WorkerId};
-use crate::cli::words::{FlowQuery, Query, Rebalance};
+use crate::cli::words::{FlowQuery, InOrOut, MaintenanceWish, Query, Rebalance};
 use crate::cli::{Failure, print};
 use crate::control::client::{AskError, ask};
+use crate::control::maintenance::Maintenance;
 use crate::control::paths;
 use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::report::{
@@ -59,6 +60,18 @@ pub fn rebalance(what: &Rebalance) -> Result<(), Failure> {
 
 pub fn switchover(at: &Query) -> Result<(), Failure> {
     show::<Done>(at, "POST", paths::SWITCHOVER)
+}
+
+pub fn maintenance(what: &MaintenanceWish) -> Result<(), Failure> {
+    let on = match what.state {
+        InOrOut::On => true,
+        InOrOut::Off => false,
+    };
+    if what.force && !on {
+        return Err(Failure::AskedWrongly("--force goes with `on` alone".to_owned()));
+    }
+    let wanted = Maintenance { on, force: what.force };
+    show::<Done>(&what.query, "POST", &format!("{}?{}", paths::MAINTENANCE, wanted.to_query()))
 }
 
 pub fn promote(at: &Query) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use core::net::IpAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::limits::FLOWS_SHOWN_MAX;
 
@@ -55,6 +55,17 @@ pub enum Word {
     Rebalance(Rebalance),
     /// Hand the lead to a peer that is in sync; nothing is lost
     Switchover(Query),
+    /// Take the appliance out of service, or put it back
+    ///
+    /// `on`: if it leads, it hands over as planned, to a standby that is in sync; if there is none, that is refused, and
+    /// --force ends service instead. From then on it follows and is mirrored to as before, but never leads: not when the
+    /// leader is silent, not at a boot of the group, not by `baton promote` or `baton switchover`. So while the
+    /// only other appliance is under maintenance, a failure of the active one ends service.
+    ///
+    /// `off`: it may lead again, at once or by `failover.preempt`.
+    ///
+    /// A restart of baton ends it too. To start under maintenance, set failover.maintenance in the configuration file.
+    Maintenance(MaintenanceWish),
     /// Lead, though the leader's silence proves nothing: with `partition = "safety"`, when no leader is heard
     ///
     /// With `partition = "safety"` a standby that no longer hears its leader waits, because the leader may be
@@ -98,6 +109,29 @@ pub struct Query {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// What is asked of maintenance.
+#[derive(Args, Debug)]
+pub struct MaintenanceWish {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub query: Query,
+    /// Out of service, or back
+    #[arg(value_enum, value_name = "STATE")]
+    pub state: InOrOut,
+    /// Go out of service though no standby is in sync: flows may be lost, and service ends if nobody takes over
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// A state of maintenance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum InOrOut {
+    /// Under maintenance: it does not lead
+    On,
+    /// In service
+    Off,
 }
 
 /// Which shards to move.

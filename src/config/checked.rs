@@ -424,6 +424,8 @@ pub struct Failover {
     pub vrrp_checksum: VrrpChecksum,
     /// Where terms are kept.
     pub state_dir: PathBuf,
+    /// Whether it starts under maintenance: it never leads until the operator puts it into service.
+    pub maintenance: bool,
     /// What is run when the role changes; `None`: nothing.
     pub notify: Option<Notify>,
 }

@@ -170,6 +170,7 @@ tables! {
         vrrp_interval_ms: Int<10, 40_950> = 1000,
         vrrp_checksum: VrrpChecksum = "pseudo-header",
         state_dir: FilePath = "/var/lib/baton",
+        maintenance: bool = false,
         notify: Vec<Key<Argument>> = [],
         notify_timeout_ms: Int<10, 600_000> = 10_000,
     }

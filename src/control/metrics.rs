@@ -36,6 +36,7 @@ pub fn text(
             status.waits_for_operator.into(),
         ),
         ("can_lead", "1 unless terms cannot be reserved in failover.state_dir.", status.can_lead.into()),
+        ("maintenance", "1 while it is out of service: see `baton maintenance`.", status.maintenance.into()),
         ("term", "The counter of the term that it follows.", status.term.counter),
         ("configuration_generation", "The generation of its configuration.", status.generation),
         ("uptime_seconds", "Since its process started.", status.uptime_ms / 1000),

@@ -10,6 +10,7 @@
 
 pub mod client;
 pub mod http;
+pub mod maintenance;
 pub mod metrics;
 pub mod print;
 pub mod rebalance;
@@ -17,6 +18,7 @@ pub mod report;
 pub mod rss;
 pub mod server;
 
+use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::report::{
     CounterReport, EventReport, FlowFilter, FlowReport, MirrorReport, PoolReport, PortReport, StatusReport,
@@ -43,6 +45,8 @@ pub trait Backend: Send + Sync + 'static {
     fn rebalance(&self, wanted: &Wanted) -> Result<RebalanceReport, String>;
     /// Hands the lead to a peer: a sentence that says to whom, or why not.
     fn switchover(&self) -> Result<String, String>;
+    /// Takes the appliance out of service, or puts it back: a sentence that says so, or why not.
+    fn maintenance(&self, wanted: Maintenance) -> Result<String, String>;
     /// Takes the lead, as nobody is heard to have it: a sentence that says so, or why not.
     fn promote(&self) -> Result<String, String>;
 }
@@ -67,6 +71,8 @@ pub mod paths {
     pub const REBALANCE: &str = "/v1/rebalance";
     /// POST: [`super::report::Done`].
     pub const SWITCHOVER: &str = "/v1/switchover";
+    /// POST: [`super::report::Done`]; see [`super::maintenance::Maintenance`] for the query.
+    pub const MAINTENANCE: &str = "/v1/maintenance";
     /// POST: [`super::report::Done`].
     pub const PROMOTE: &str = "/v1/promote";
     /// GET: Prometheus' text format; on the metrics address too.

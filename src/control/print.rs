@@ -88,6 +88,9 @@ impl Display for StatusReport {
                 "            it cannot take the lead: no term can be reserved in failover.state_dir"
             )?;
         }
+        if self.maintenance {
+            writeln!(f, "            under maintenance: it does not lead before `baton maintenance off`")?;
+        }
         match self.lease_ms {
             Some(lease) => writeln!(f, "lease       {lease} ms left")?,
             None => writeln!(f, "lease       none: it sends nothing for the service")?,
@@ -138,7 +141,10 @@ impl Display for StatusReport {
         for p in &self.peers {
             let role = or_dash(p.role.map(role_text));
             let (in_sync, heard) = (yes_no(p.in_sync), or_dash(p.heard_ms_ago));
-            let able = or_dash(p.can_lead.map(yes_no));
+            let able = match p.maintenance {
+                Some(true) => "maintenance".to_owned(),
+                Some(false) | None => or_dash(p.can_lead.map(yes_no)),
+            };
             for path in &p.paths {
                 let path_heard = or_dash(path.heard_ms_ago);
                 peers.row(&[

@@ -30,6 +30,8 @@ pub struct StatusReport {
     pub waits_for_operator: bool,
     /// Whether it could take the lead: not, when terms cannot be reserved in `failover.state_dir`.
     pub can_lead: bool,
+    /// Whether its operator has taken it out of service (`baton maintenance`), so that it does not lead.
+    pub maintenance: bool,
     /// How often it took over from a leader, since its start.
     pub takeovers: u64,
     /// Whether it was promoted outside the in-sync set: flows may be missing.
@@ -118,6 +120,8 @@ pub struct PeerReport {
     pub in_sync: bool,
     /// Whether it says that it could take the lead; `None`: it was not heard.
     pub can_lead: Option<bool>,
+    /// Whether it says to be out of service; `None`: it was not heard.
+    pub maintenance: Option<bool>,
     /// Since it was last heard on any path, in milliseconds; `None`: never.
     pub heard_ms_ago: Option<u64>,
     /// Whether both directions work, for each port.
@@ -138,6 +142,7 @@ impl PeerReport {
             role: status.role,
             in_sync: status.in_sync,
             can_lead: status.can_lead,
+            maintenance: status.maintenance,
             heard_ms_ago: millis(status.heard_ago_us),
             paths: paths.collect(),
         }

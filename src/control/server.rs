@@ -16,6 +16,7 @@ use nix::sys::stat::{Mode, umask};
 use serde::Serialize;
 
 use crate::control::http::{Request, RequestError, Response, read_request, write_response};
+use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::Wanted;
 use crate::control::report::{Done, FlowFilter, Refusal};
 use crate::control::{Backend, metrics, paths};
@@ -194,7 +195,7 @@ fn serve_one<S: Read + Write>(stream: &mut S, answer: &impl Fn(&Request) -> Resp
 
 fn answer(request: &Request, backend: &dyn Backend) -> Response {
     let known = match request.path.as_str() {
-        paths::SWITCHOVER | paths::PROMOTE | paths::REBALANCE => "POST",
+        paths::SWITCHOVER | paths::MAINTENANCE | paths::PROMOTE | paths::REBALANCE => "POST",
         paths::STATUS
         | paths::FLOWS
         | paths::COUNTERS
@@ -227,6 +228,10 @@ fn answer(request: &Request, backend: &dyn Backend) -> Response {
             Err(why) => refusal(400, why),
         },
         paths::SWITCHOVER => done(backend.switchover()),
+        paths::MAINTENANCE => match Maintenance::from_query(&request.query) {
+            Ok(wanted) => done(backend.maintenance(wanted)),
+            Err(why) => refusal(400, why),
+        },
         paths::PROMOTE => done(backend.promote()),
         _ => Response {
             status: 200,

@@ -16,6 +16,7 @@ use crate::base::time::Duration;
 use crate::config::checked::Protocol;
 use crate::config::snapshot::Snapshot;
 use crate::control::Backend;
+use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::report::{
     Bucket, BufferTotals, CounterReport, EventReport, FlowFilter, FlowLine, FlowReport, FlowTotals,
@@ -255,6 +256,7 @@ impl Backend for Appliance {
             leader: failover.and_then(|status| status.leader),
             waits_for_operator: failover.is_some_and(|status| status.waits_for_operator),
             can_lead: failover.is_some_and(|status| status.can_lead),
+            maintenance: failover.is_some_and(|status| status.maintenance),
             takeovers: failover.map_or(0, |status| status.takeovers),
             degraded: failover.is_some_and(|status| status.degraded),
             synchronized,
@@ -424,6 +426,40 @@ impl Backend for Appliance {
             Some(format!("node {leader} leads in term {}", status.term))
         });
         over.ok_or_else(|| "the handover did not come to an end in time: see `baton events`".to_owned())
+    }
+
+    fn maintenance(&self, wanted: Maintenance) -> Result<String, String> {
+        let changes = |status: &FailoverStatus| status.maintenance_changes;
+        let (before, was_on) =
+            self.failover().as_ref().map_or((0, false), |status| (changes(status), status.maintenance));
+        self.request(Operator::Maintenance { on: wanted.on, force: wanted.force })?;
+        if !wanted.on {
+            return Ok("it is in service".to_owned());
+        }
+        let over = self.wait_until(|status| {
+            // What was published before says nothing of it.
+            if !was_on && changes(status) == before {
+                return None;
+            }
+            if !status.maintenance {
+                return Some(Err("nobody in sync can take over any more: it serves on".to_owned()));
+            }
+            if status.role.claims() {
+                return None;
+            }
+            let leader = status.leader.filter(|_| status.role == Role::Standby);
+            let Some(leader) = leader else {
+                // Whoever is to lead may not have said so yet.
+                let nobody = wanted.force || status.peers.iter().all(|peer| !peer.heard);
+                return nobody.then(|| Ok("it is under maintenance; no leader is heard".to_owned()));
+            };
+            let follows = leader != status.node;
+            follows
+                .then(|| Ok(format!("it is under maintenance; node {leader} leads in term {}", status.term)))
+        });
+        over.unwrap_or_else(|| {
+            Ok("it is under maintenance; no leader is heard yet: see `baton events`".to_owned())
+        })
     }
 
     fn promote(&self) -> Result<String, String> {

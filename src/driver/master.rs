@@ -407,11 +407,15 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
         | E::Resumed { .. }
         | E::HandingOver { .. }
         | E::Left
-        | E::CanLead => ("role", false),
+        | E::CanLead
+        | E::MaintenanceOn
+        | E::MaintenanceOff => ("role", false),
         E::Resigned { clean, .. } => ("role", !clean),
-        E::Silenced { .. } | E::WaitsForOperator | E::CannotLead => ("role", true),
+        E::Silenced { .. } | E::WaitsForOperator | E::CannotLead | E::MaintenanceCalledOff => ("role", true),
         E::RivalSeen { .. } => ("rival", true),
-        E::PeerHeard { .. } | E::PeerRestarted { .. } | E::PeerLeft { .. } => ("peer", false),
+        E::PeerHeard { .. } | E::PeerRestarted { .. } | E::PeerLeft { .. } | E::PeerMaintenance { .. } => {
+            ("peer", false)
+        }
         E::PeerSilent { .. } | E::PeerRefused { .. } | E::PeerUnproven { .. } | E::DuplicateNode { .. } => {
             ("peer", true)
         }

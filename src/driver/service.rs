@@ -182,6 +182,8 @@ mod tests {
             lease_left_us: 0,
             waits_for_operator: false,
             can_lead: true,
+            maintenance: false,
+            maintenance_changes: 0,
             leaving: false,
             workers_stuck: Vec::new(),
             promotions: 0,

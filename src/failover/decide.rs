@@ -95,9 +95,14 @@ impl Failover {
         }
     }
 
-    /// Whether it could take a term: whoever waits for one that cannot write its term file waits in vain. One that boots gets
-    /// some time for it, since disks may be slower than everything else there.
+    /// Whether it could take a term, as others are told: whoever waits for one that cannot waits in vain.
     pub(super) fn can_lead(&self) -> bool {
+        !self.maintenance.on && self.has_term()
+    }
+
+    /// Whether it has a term to take, or soon will: one that boots gets some time for its term file, since disks may be
+    /// slower than everything else there.
+    pub(super) fn has_term(&self) -> bool {
         self.terms.next().is_some() || self.role == Role::Booting && !self.cannot_lead
     }
 
@@ -144,7 +149,7 @@ impl Failover {
 
     /// It can take over, and what it did not hear was not said.
     fn listens(&self, progress: Progress) -> bool {
-        progress.drained && self.worker_stuck == 0 && self.terms.next().is_some()
+        progress.drained && self.worker_stuck == 0 && !self.maintenance.on && self.terms.next().is_some()
     }
 
     /// Whether someone leads, as far as is known.
@@ -291,6 +296,10 @@ impl Failover {
             self.apply(now, Input::Shutdown, Cause::Vacant);
             return;
         }
+        if self.maintenance.on {
+            self.maintain(now);
+            return;
+        }
         let wanted =
             self.successor(now, true).and_then(|node| self.peers.iter().find(|peer| peer.node == node));
         let preempts = wanted
@@ -347,7 +356,8 @@ impl Failover {
             let answered = self.answered(now, peer)
                 && self.sent.at(peer.echo()).is_some_and(|sent_at| now - sent_at < self.lease.length());
             // In `safety` a standby that cannot hear us does not take over either.
-            let harmless = self.config.partition == Partition::Safety
+            // Nor does one under maintenance.
+            let harmless = (self.config.partition == Partition::Safety || said.maintenance)
                 && now - self.silenced_at.max(self.listening_since) >= self.config.takeover_after;
             answered || harmless
         };
@@ -367,6 +377,7 @@ impl Failover {
             let interval = self.config.heartbeat_interval;
             let grants = peer.heard_within(now, interval * 2)
                 && said.role == Role::Standby
+                && !said.maintenance
                 && said.term <= self.terms.current();
             let heard_of = self.sent.at(said.echo);
             if !grants {

@@ -241,10 +241,11 @@ impl Failover {
     }
 
     fn quiesce(&mut self, now: Instant) {
-        let to = self.successor(now, true).or_else(|| self.successor(now, false).filter(|_| self.leaving));
+        let insists = self.leaving || self.maintenance.on && self.maintenance.forced;
+        let to = self.successor(now, true).or_else(|| self.successor(now, false).filter(|_| insists));
         let Some(peer) = to else {
-            if self.leaving {
-                self.leave(now);
+            if insists {
+                self.withdraw(now);
             }
             return;
         };

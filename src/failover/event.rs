@@ -184,6 +184,19 @@ pub enum FailoverEvent {
     CannotLead,
     /// Terms are reserved again.
     CanLead,
+    /// The operator took it out of service: it never leads until it is back.
+    MaintenanceOn,
+    /// The operator put it back into service.
+    MaintenanceOff,
+    /// It was to go out of service, and nobody can take over any more: it serves on.
+    MaintenanceCalledOff,
+    /// A peer went out of service, or came back.
+    PeerMaintenance {
+        /// Who.
+        node: NodeId,
+        /// Whether it went.
+        on: bool,
+    },
 }
 
 impl fmt::Display for FailoverEvent {
@@ -249,6 +262,13 @@ impl fmt::Display for FailoverEvent {
             E::CannotLead => {
                 write!(f, "no term can be reserved in failover.state_dir: it cannot take the lead")
             }
+            E::MaintenanceOn => write!(f, "is under maintenance: it does not lead until that ends"),
+            E::MaintenanceOff => write!(f, "maintenance is over"),
+            E::MaintenanceCalledOff => {
+                write!(f, "maintenance is called off: nobody in sync can take over any more")
+            }
+            E::PeerMaintenance { node, on: true } => write!(f, "node {node} is under maintenance"),
+            E::PeerMaintenance { node, on: false } => write!(f, "node {node} is no more under maintenance"),
             E::CanLead => write!(f, "terms are reserved again: it can take the lead"),
             E::WaitsForOperator => {
                 write!(

@@ -193,8 +193,11 @@ pub struct Beat {
     pub in_sync: bool,
     /// It wants to lead when it is in sync and has the higher priority.
     pub preempts: bool,
-    /// It could take a term: its term file can be written. One that does not say is taken to be able to.
+    /// It could take a term: its term file can be written, and it is not under maintenance. One that does not say is
+    /// taken to be able to.
     pub can_lead: bool,
+    /// Its operator has taken it out of service.
+    pub maintenance: bool,
     /// It resigned from its term and names this successor; node 0: nobody.
     pub successor: NodeId,
     /// As a leader: who it counts as in sync, itself not among them.
@@ -218,7 +221,10 @@ impl Beat {
         out[36..38].copy_from_slice(&self.term.node.0.to_be_bytes());
         out[38] = self.role.code();
         out[39] = self.priority;
-        out[40] = u8::from(self.in_sync) | u8::from(self.preempts) << 1 | u8::from(!self.can_lead) << 2;
+        out[40] = u8::from(self.in_sync)
+            | u8::from(self.preempts) << 1
+            | u8::from(!self.can_lead) << 2
+            | u8::from(self.maintenance) << 3;
         out[41] = self.members.len() as u8;
         out[42..44].copy_from_slice(&self.successor.0.to_be_bytes());
         out[44..48].copy_from_slice(&self.leader_age_us.to_be_bytes());
@@ -253,6 +259,7 @@ impl Beat {
             in_sync: bytes[40] & 1 != 0,
             preempts: bytes[40] & 2 != 0,
             can_lead: bytes[40] & 4 == 0,
+            maintenance: bytes[40] & 8 != 0,
             successor: node_at(42),
             members,
             leader_age_us: u32::from_be_bytes([bytes[44], bytes[45], bytes[46], bytes[47]]),
@@ -289,6 +296,7 @@ mod tests {
             in_sync: true,
             preempts: true,
             can_lead: false,
+            maintenance: true,
             successor: NodeId(9),
             members,
             leader_age_us: 10,
@@ -300,7 +308,7 @@ mod tests {
     fn what_a_beat_says_survives_the_wire() {
         assert_eq!(Beat::decode(&beat().encode()), Some(beat()));
         for role in Role::ALL {
-            let said = Beat { role, in_sync: false, can_lead: true, ..beat() };
+            let said = Beat { role, in_sync: false, can_lead: true, maintenance: false, ..beat() };
             assert_eq!(Beat::decode(&said.encode()), Some(said));
         }
     }

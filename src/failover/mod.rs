@@ -62,6 +62,8 @@
 //!   the new role, or `takeover_after − lease` has passed, which is more than the pause bound.
 //! - A session outlives silence: a peer that was paused is heard again at once. Workers' streams do
 //!   not: after ten takeover times they are closed, and opened under a new session.
+//! - One under maintenance never takes a term, and nobody waits for it, or minds that it is deaf; when it is back in
+//!   service it waits as if it had just woken up.
 //! - `preempt`: the standby in sync with the higher priority asks, and the active hands over as planned.
 //!
 //! Not yet: a witness, fencing hooks, several groups. VRRP decides nothing, and is said in `master/vrrp.rs`.
@@ -73,6 +75,7 @@ pub mod heartbeat;
 pub mod insync;
 mod lease;
 mod liveness;
+mod maintenance;
 pub mod members;
 mod membership;
 pub mod output;
@@ -106,6 +109,7 @@ use heartbeat::Beat;
 use insync::InSync;
 use lease::Lease;
 use liveness::{Peer, SentBeats, Synced};
+use maintenance::Maintenance;
 use output::all;
 use role::{Input, Step};
 use term::Terms;
@@ -212,6 +216,7 @@ pub struct Failover {
     /// The claim that is being taken in, while it is.
     heard_claim: Option<Beat>,
     leaving: bool,
+    maintenance: Maintenance,
     /// It had to take over without being in sync; cleared when it follows again.
     degraded: bool,
     /// It led, and follows: it says so when all workers have stopped, or then.
@@ -273,6 +278,7 @@ impl Failover {
             .filter(|port| usize::from(port.id.0) < PORTS_MAX)
             .map(|setup| Port { setup, allowance: Allowance::new(now), quiet_until: now })
             .collect();
+        let maintenance = Maintenance { on: config.maintenance, ..Maintenance::default() };
         let mut failover = Failover {
             terms: Terms::new(member.node, reserved),
             lease: Lease::new(config.lease),
@@ -293,6 +299,7 @@ impl Failover {
             handover: None,
             heard_claim: None,
             leaving: false,
+            maintenance,
             degraded: false,
             yields_by: Instant::ZERO,
             role_epoch: 0,
@@ -370,16 +377,18 @@ impl Failover {
             Operator::Switchover => Input::OperatorSwitchover,
             Operator::Promote => Input::OperatorPromote,
             Operator::Shutdown => Input::Shutdown,
+            Operator::Maintenance { on: true, force } => return self.start_maintenance(now, force),
+            Operator::Maintenance { on: false, .. } => {
+                self.end_maintenance(now);
+                return Ok(());
+            }
         };
         match role::step(self.role, input) {
             Step::Refuse(reason) => return Err(Refusal::Role(reason)),
             Step::Quiesce if operator == Operator::Switchover => {
-                let node = self.successor(now, true).ok_or(Refusal::NoneInSync)?;
-                let said = self.peers.iter().find(|peer| peer.node == node).and_then(|peer| peer.said);
-                if said.is_some_and(|said| !said.can_lead) {
-                    return Err(Refusal::CannotLead(node));
-                }
+                self.able_successor(now)?;
             }
+            Step::Lead if self.maintenance.on => return Err(Refusal::UnderMaintenance),
             Step::Lead if self.leader_lives(now) => {
                 let leader = self.terms.current().node;
                 let resigned = leader == self.node();

@@ -176,6 +176,10 @@ pub enum Refusal {
     NoneInSync,
     /// This node is in sync, the best of those, and cannot take a term.
     CannotLead(NodeId),
+    /// This node is in sync, the best of those, and under maintenance.
+    PeerUnderMaintenance(NodeId),
+    /// It is under maintenance itself.
+    UnderMaintenance,
     /// This node is heard to lead.
     LeaderHeard(NodeId),
     /// It led itself until just now, and its successor comes first.
@@ -191,6 +195,15 @@ impl fmt::Display for Refusal {
             Refusal::NoneInSync => f.write_str("no standby is in sync"),
             Refusal::CannotLead(node) => {
                 write!(f, "node {node} is in sync, and cannot lead: its term file cannot be written")
+            }
+            Refusal::PeerUnderMaintenance(node) => {
+                write!(
+                    f,
+                    "node {node} is in sync, and under maintenance: first `baton maintenance off` there"
+                )
+            }
+            Refusal::UnderMaintenance => {
+                f.write_str("it is under maintenance: first `baton maintenance off`")
             }
             Refusal::LeaderHeard(node) => {
                 write!(f, "node {node} is heard to lead: hand over there, with `baton switchover`")
@@ -208,6 +221,13 @@ pub enum Operator {
     Switchover,
     /// Of a standby: lead. The operator vouches that the old active sends nothing any more.
     Promote,
+    /// Go out of service, handing over first if active; or come back.
+    Maintenance {
+        /// Whether it goes or comes.
+        on: bool,
+        /// Go, though nobody is in sync: service ends, unless somebody else takes over.
+        force: bool,
+    },
     /// Leave: hand over if active, then say [`Output::MayExit`].
     Shutdown,
 }

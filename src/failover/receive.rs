@@ -237,6 +237,9 @@ impl Failover {
             peer.present = true;
             self.event(FailoverEvent::PeerHeard { node: beat.node, boot: beat.boot });
         }
+        if before.is_some_and(|said| said.maintenance) != beat.maintenance {
+            self.event(FailoverEvent::PeerMaintenance { node: beat.node, on: beat.maintenance });
+        }
         if self.role.serves() && (appears || yields) {
             // It may have served meanwhile, and bridges think that the virtual MAC is there.
             self.announce_from(now);

@@ -120,6 +120,8 @@ pub enum Input {
     Regained,
     /// The operator wants the standby to lead.
     OperatorSwitchover,
+    /// The operator takes it out of service.
+    Maintenance,
     /// The process is asked to end.
     Shutdown,
     /// All workers flushed what the successor lacked, or the wait for it is over.
@@ -134,7 +136,7 @@ pub enum Input {
 
 impl Input {
     /// Every input.
-    pub const ALL: [Input; 13] = [
+    pub const ALL: [Input; 14] = [
         Input::Leader,
         Input::Rival,
         Input::Vacant,
@@ -143,6 +145,7 @@ impl Input {
         Input::Lapsed,
         Input::Regained,
         Input::OperatorSwitchover,
+        Input::Maintenance,
         Input::Shutdown,
         Input::Flushed,
         Input::SuccessorLost,
@@ -195,7 +198,14 @@ pub const fn step(role: Role, input: Input) -> Step {
         // A booting appliance has no term yet: nothing is below it.
         (
             R::Booting,
-            I::Rival | I::Installed | I::Lapsed | I::Regained | I::Flushed | I::SuccessorLost | I::Gone,
+            I::Rival
+            | I::Installed
+            | I::Lapsed
+            | I::Regained
+            | I::Maintenance
+            | I::Flushed
+            | I::SuccessorLost
+            | I::Gone,
         ) => Stay,
 
         (R::Standby, I::Leader) => Follow,
@@ -203,9 +213,16 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Standby, I::OperatorSwitchover) => Refuse("it is standby: ask the active appliance"),
         (R::Standby, I::Shutdown | I::Gone | I::Broken) => Leave,
         // Lower terms are refused; they are counted where they are heard.
-        (R::Standby, I::Rival | I::Installed | I::Lapsed | I::Regained | I::Flushed | I::SuccessorLost) => {
-            Stay
-        }
+        (
+            R::Standby,
+            I::Rival
+            | I::Installed
+            | I::Lapsed
+            | I::Regained
+            | I::Maintenance
+            | I::Flushed
+            | I::SuccessorLost,
+        ) => Stay,
 
         (R::Installing, I::Leader) => Follow,
         (R::Installing, I::Rival) => Alarm,
@@ -214,13 +231,15 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Installing, I::Shutdown) => Withdraw,
         (R::Installing, I::Broken) => Leave,
         (R::Installing, I::OperatorPromote) => Refuse("it leads already"),
-        (R::Installing, I::OperatorSwitchover) => Refuse("it is just taking over: try again"),
+        (R::Installing, I::OperatorSwitchover | I::Maintenance) => {
+            Refuse("it is just taking over: try again")
+        }
         (R::Installing, I::Vacant | I::Regained | I::Flushed | I::SuccessorLost | I::Gone) => Stay,
 
         (R::Active, I::Leader) => Follow,
         (R::Active, I::Rival) => Alarm,
         (R::Active, I::Lapsed) => Silence,
-        (R::Active, I::OperatorSwitchover | I::Shutdown) => Quiesce,
+        (R::Active, I::OperatorSwitchover | I::Maintenance | I::Shutdown) => Quiesce,
         (R::Active, I::Broken) => Leave,
         (R::Active, I::OperatorPromote) => Refuse("it leads already"),
         (R::Active, I::Vacant | I::Installed | I::Regained | I::Flushed | I::SuccessorLost | I::Gone) => Stay,
@@ -233,7 +252,9 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Quiescing, I::Broken) => Leave,
         (R::Quiescing, I::OperatorPromote) => Refuse("it is handing over"),
         (R::Quiescing, I::OperatorSwitchover) => Refuse("it is handing over already"),
-        (R::Quiescing, I::Shutdown | I::Vacant | I::Installed | I::Regained | I::Gone) => Stay,
+        (R::Quiescing, I::Maintenance | I::Shutdown | I::Vacant | I::Installed | I::Regained | I::Gone) => {
+            Stay
+        }
 
         (R::Resigning, I::Leader) => Follow,
         (R::Resigning, I::Installed) => Resign,
@@ -246,6 +267,7 @@ pub const fn step(role: Role, input: Input) -> Step {
             | I::Vacant
             | I::Lapsed
             | I::Regained
+            | I::Maintenance
             | I::Shutdown
             | I::Flushed
             | I::SuccessorLost
@@ -258,10 +280,14 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Silenced, I::Shutdown) => Withdraw,
         (R::Silenced, I::Broken) => Leave,
         (R::Silenced, I::OperatorPromote) => Refuse("it is finding out whether someone else leads"),
-        (R::Silenced, I::OperatorSwitchover) => Refuse("it is finding out whether someone else leads"),
+        (R::Silenced, I::OperatorSwitchover | I::Maintenance) => {
+            Refuse("it is finding out whether someone else leads")
+        }
         (R::Silenced, I::Vacant | I::Installed | I::Lapsed | I::Flushed | I::SuccessorLost | I::Gone) => Stay,
 
-        (R::Left, I::OperatorPromote | I::OperatorSwitchover) => Refuse("it has left the group"),
+        (R::Left, I::OperatorPromote | I::OperatorSwitchover | I::Maintenance) => {
+            Refuse("it has left the group")
+        }
         (
             R::Left,
             I::Leader

@@ -38,6 +38,10 @@ pub struct FailoverStatus {
     pub waits_for_operator: bool,
     /// It could take a term: its term file can be written.
     pub can_lead: bool,
+    /// Its operator has taken it out of service, or is about to have.
+    pub maintenance: bool,
+    /// How often that changed, since its start.
+    pub maintenance_changes: u64,
     /// It is leaving the group.
     pub leaving: bool,
     /// Workers that make no progress.
@@ -71,6 +75,8 @@ pub struct PeerStatus {
     pub term: Option<Term>,
     /// Whether it last said that it could take a term.
     pub can_lead: Option<bool>,
+    /// Whether it last said to be out of service.
+    pub maintenance: Option<bool>,
     /// Its priority.
     pub priority: Option<u8>,
     /// It is in our in-sync set.
@@ -115,7 +121,9 @@ impl Failover {
             members_changing: self.insync.change != Change::None,
             lease_left_us: (self.lease.until() - now).micros(),
             waits_for_operator: self.waits_for_operator,
-            can_lead: self.can_lead(),
+            can_lead: self.has_term(),
+            maintenance: self.maintenance.on,
+            maintenance_changes: self.maintenance.changes,
             leaving: self.leaving,
             workers_stuck: (0..self.lcores as u16)
                 .filter(|worker| self.worker_stuck & 1 << worker != 0)
@@ -143,6 +151,7 @@ impl Failover {
             role: peer.said.map(|said| said.role),
             term: peer.said.map(|said| said.term),
             can_lead: peer.said.map(|said| said.can_lead),
+            maintenance: peer.said.map(|said| said.maintenance),
             priority: peer.said.map(|said| said.priority),
             in_sync: self.insync.told.contains(peer.node),
             walk_done: reports().all(|synced| synced.is_some_and(|synced| synced.walk_done)),

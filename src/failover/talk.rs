@@ -102,6 +102,7 @@ impl Failover {
             in_sync: self.role == Role::Standby && self.leader.in_sync,
             preempts: self.config.preempt,
             can_lead: self.can_lead(),
+            maintenance: self.maintenance.on,
             successor: successor.unwrap_or(NodeId(0)),
             members,
             leader_age_us,

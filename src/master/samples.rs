@@ -124,6 +124,7 @@ pub(crate) fn checked() -> Checked {
             vrrp_checksum: VrrpChecksum::PseudoHeader,
             state_dir: "state".into(),
             notify: None,
+            maintenance: false,
         },
         control: Control { socket: "baton.sock".into(), metrics: None },
     }

@@ -194,7 +194,11 @@ impl Advertiser {
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
             | E::CannotLead
-            | E::CanLead => {}
+            | E::CanLead
+            | E::MaintenanceOn
+            | E::MaintenanceOff
+            | E::MaintenanceCalledOff
+            | E::PeerMaintenance { .. } => {}
         }
     }
 

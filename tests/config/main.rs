@@ -3,6 +3,7 @@
 
 mod distributor;
 mod notify;
+mod roles;
 mod times;
 
 use std::path::Path;

@@ -14,6 +14,7 @@ mod pair_downloads;
 mod pair_faults;
 mod pair_fragments;
 mod pair_hold;
+mod pair_maintenance;
 mod pair_notify;
 mod pair_panic;
 mod pair_promote;

@@ -32,6 +32,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
         vrrp_interval: failover.vrrp_interval_ms.get()?.millis(),
         vrrp_checksum: *failover.vrrp_checksum.get()?,
         state_dir: directory.join(&failover.state_dir.get()?.0),
+        maintenance: *failover.maintenance.get()?,
         notify: notify?,
     })
 }

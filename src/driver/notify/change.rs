@@ -79,7 +79,11 @@ impl Changes {
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
             | E::CannotLead
-            | E::CanLead => return None,
+            | E::CanLead
+            | E::MaintenanceOn
+            | E::MaintenanceOff
+            | E::MaintenanceCalledOff
+            | E::PeerMaintenance { .. } => return None,
         };
         if role == self.role {
             return None;

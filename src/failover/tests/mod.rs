@@ -3,6 +3,7 @@
 mod admission;
 mod broken;
 mod chaos;
+mod maintenance;
 mod operator;
 mod overlaps;
 mod pair;

@@ -2,7 +2,7 @@
 
 use super::pair::{pair, promoted, safe_pair, sound};
 use super::world::World;
-use crate::failover::event::Cause;
+use crate::failover::event::{Cause, FailoverEvent};
 use crate::failover::{Operator, Refusal, Role};
 
 #[test]
@@ -64,4 +64,26 @@ fn in_a_partition_with_safety_the_operator_can_have_two_serve_and_the_promoted_o
     assert_eq!(world.leader(), 1);
     assert_eq!(world.role(0), Role::Standby);
     assert!(world.status(0).in_sync, "{}", world.story());
+}
+
+#[test]
+fn who_leaves_without_a_follower_does_so_when_its_workers_have_stopped_or_a_bound_has_passed() {
+    for (installs_after_us, stays_ms, gone_by_ms) in [(20_000, 15, 30), (500_000, 95, 110)] {
+        let mut world = pair();
+        world.kill(1);
+        world.run_ms(100);
+        world.nodes[0].installs_after_us = installs_after_us;
+        world.operator(0, Operator::Shutdown).unwrap();
+        world.run_ms(stays_ms);
+        assert_eq!(world.role(0), Role::Resigning, "{}", world.story());
+        assert!(world.senders().is_empty());
+        world.run_ms(gone_by_ms - stays_ms);
+        assert!(world.nodes[0].up.is_none(), "{}", world.story());
+        let resigned = |event: &&FailoverEvent| match *event {
+            FailoverEvent::Resigned { clean, .. } => Some(*clean),
+            _ => None,
+        };
+        let clean: Vec<bool> = world.events(0).iter().filter_map(resigned).collect();
+        assert_eq!(clean, [installs_after_us < 100_000]);
+    }
 }

@@ -3,29 +3,41 @@
 use crate::failover::role::{Input, Role, Step, step};
 
 /// One line for each role; a step for each input in the order of [`Input::ALL`]:
-/// leader, rival, vacant, promote, installed, lapsed, regained, switchover, shutdown,
+/// leader, rival, vacant, promote, installed, lapsed, regained, switchover, maintenance, shutdown,
 /// flushed, successor lost, gone, broken. `.` is stay, `X` a refusal.
-const TABLE: [(Role, [&str; 13]); 8] = [
-    (Role::Booting, ["follow", ".", "lead", "lead", ".", ".", ".", "X", "leave", ".", ".", ".", "leave"]),
-    (Role::Standby, ["follow", ".", "lead", "lead", ".", ".", ".", "X", "leave", ".", ".", "leave", "leave"]),
+const TABLE: [(Role, [&str; 14]); 8] = [
+    (
+        Role::Booting,
+        ["follow", ".", "lead", "lead", ".", ".", ".", "X", ".", "leave", ".", ".", ".", "leave"],
+    ),
+    (
+        Role::Standby,
+        ["follow", ".", "lead", "lead", ".", ".", ".", "X", ".", "leave", ".", ".", "leave", "leave"],
+    ),
     (
         Role::Installing,
-        ["follow", "alarm", ".", "X", "serve", "silence", ".", "X", "withdraw", ".", ".", ".", "leave"],
+        ["follow", "alarm", ".", "X", "serve", "silence", ".", "X", "X", "withdraw", ".", ".", ".", "leave"],
     ),
     (
         Role::Active,
-        ["follow", "alarm", ".", "X", ".", "silence", ".", "quiesce", "quiesce", ".", ".", ".", "leave"],
+        [
+            "follow", "alarm", ".", "X", ".", "silence", ".", "quiesce", "quiesce", "quiesce", ".", ".", ".",
+            "leave",
+        ],
     ),
     (
         Role::Quiescing,
-        ["follow", "alarm", ".", "X", ".", "silence", ".", "X", ".", "withdraw", "abandon", ".", "leave"],
+        [
+            "follow", "alarm", ".", "X", ".", "silence", ".", "X", ".", ".", "withdraw", "abandon", ".",
+            "leave",
+        ],
     ),
-    (Role::Resigning, ["follow", ".", ".", "X", "resign", ".", ".", "X", ".", ".", ".", ".", "leave"]),
+    (Role::Resigning, ["follow", ".", ".", "X", "resign", ".", ".", "X", ".", ".", ".", ".", ".", "leave"]),
     (
         Role::Silenced,
-        ["follow", "alarm", ".", "X", ".", ".", "resume", "X", "withdraw", ".", ".", ".", "leave"],
+        ["follow", "alarm", ".", "X", ".", ".", "resume", "X", "X", "withdraw", ".", ".", ".", "leave"],
     ),
-    (Role::Left, [".", ".", ".", "X", ".", ".", ".", "X", ".", ".", ".", ".", "."]),
+    (Role::Left, [".", ".", ".", "X", ".", ".", ".", "X", "X", ".", ".", ".", ".", "."]),
 ];
 
 fn name(step: Step) -> &'static str {
@@ -89,7 +101,10 @@ fn refusals_are_sentences_to_an_operator_alone() {
     for role in Role::ALL {
         for input in Input::ALL {
             if let Step::Refuse(reason) = step(role, input) {
-                assert!(matches!(input, Input::OperatorPromote | Input::OperatorSwitchover));
+                assert!(matches!(
+                    input,
+                    Input::OperatorPromote | Input::OperatorSwitchover | Input::Maintenance
+                ));
                 assert!(reason.starts_with("it ") || reason.starts_with("no "), "{reason}");
             }
         }

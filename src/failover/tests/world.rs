@@ -77,6 +77,8 @@ pub struct Node {
     pub up: Option<Machine>,
     pub disk: u64,
     pub priority: u8,
+    /// It starts under maintenance.
+    pub maintenance: bool,
     pub paused_until: u64,
     pub stuck_until: u64,
     /// It acknowledges no flows, since then.
@@ -128,6 +130,7 @@ impl World {
             up: None,
             disk: 0,
             priority: 100,
+            maintenance: false,
             paused_until: 0,
             stuck_until: 0,
             acknowledges_nothing_since: None,
@@ -189,6 +192,7 @@ impl World {
             vrrp_checksum: checked::VrrpChecksum::PseudoHeader,
             state_dir: "/nowhere".into(),
             notify: None,
+            maintenance: self.nodes[at].maintenance,
         }
     }
 

@@ -1,0 +1,17 @@
+//! What the configuration says of an appliance's role.
+
+use std::path::Path;
+
+use baton::config::load;
+
+use crate::{GOOD, one_error};
+
+#[test]
+fn an_appliance_starts_in_service_unless_the_file_says_otherwise() {
+    let with =
+        |lines: &str| GOOD.replace("virtual_router_id = 51", &format!("virtual_router_id = 51\n{lines}"));
+    assert!(!load(Path::new("a.toml"), GOOD).expect("it is good").failover.maintenance);
+    let out = load(Path::new("a.toml"), &with("maintenance = true")).expect("it is good");
+    assert!(out.failover.maintenance);
+    one_error(&with("maintenance = \"on\""), "maintenance", "failover.maintenance", "true or false");
+}
