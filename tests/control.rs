@@ -19,6 +19,7 @@ use baton::control::rebalance::{MoveLine, RebalanceReport, Wanted};
 use baton::control::report::*;
 use baton::control::rss::{RssReport, SpreadBy};
 use baton::control::server::{ServeError, Server};
+use baton::failover::State;
 use baton::failover::role::Role;
 
 /// An appliance that never was.
@@ -51,6 +52,7 @@ impl Backend for Fake {
             name: "baton-a".to_owned(),
             node: NodeId(1),
             role: Role::Active,
+            state: State::ActiveAlone,
             term: Term { counter: 3, node: NodeId(1) },
             lease_ms: Some(31),
             in_sync: vec![NodeId(1), NodeId(2)],
@@ -72,6 +74,7 @@ impl Backend for Fake {
             peers: vec![PeerReport {
                 node: NodeId(2),
                 role: Some(Role::Standby),
+                state: Some(State::Synchronizing),
                 in_sync: true,
                 can_lead: Some(true),
                 maintenance: Some(true),
@@ -146,7 +149,16 @@ impl Backend for Fake {
     fn events(&self) -> EventReport {
         let message = "promoted: node 2 was not heard for 50 ms".to_owned();
         let kind = "role".to_owned();
-        EventReport { events: vec![EventLine { number: 1, unix_ms: 1_700_000_000_123, kind, message }] }
+        let event = EventLine {
+            number: 1,
+            unix_ms: 1_700_000_000_123,
+            unix_us: 1_700_000_000_123_456,
+            kind,
+            silence_us: Some(50_007),
+            message,
+            ..EventLine::default()
+        };
+        EventReport { events: vec![event] }
     }
 
     fn ports(&self) -> PortReport {
@@ -267,6 +279,8 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "takeovers by this one: 1",
                 "96 of 16384",
                 "under maintenance",
+                "active alone: no standby is in sync",
+                "synchronizing  yes",
                 "load %  cycles/packet",
                 "42.5          131.0",
                 "1 protected, 1 unprotected",
@@ -278,7 +292,10 @@ fn every_question_is_answered_as_a_table_and_as_json() {
         ),
         ("counters", &["rx_packets", "42", "worker1", "Packets received from a port."]),
         ("mirror", &["peer 2: walking, not in sync", "12 of 256 shards", "1 now, 9 released, 0 timed out"]),
-        ("events", &["2023-11-14T22:13:20.123Z", "promoted: node 2 was not heard for 50 ms"]),
+        (
+            "events",
+            &["2023-11-14T22:13:20.123456Z", "promoted: node 2 was not heard for 50 ms (for 50007 us)"],
+        ),
         (
             "ports",
             &[

@@ -7,6 +7,7 @@ use crate::control::report::{
     CounterReport, MirrorReport, PortReport, StatusReport, WorkerReport, role_text,
 };
 use crate::control::rss::SpreadBy;
+use crate::failover::State;
 use crate::failover::role::Role;
 
 /// What a scrape is told that it gets.
@@ -26,6 +27,10 @@ pub fn text(
     page.gauge("role", "1 for the role that the appliance has.");
     for role in Role::ALL {
         page.sample("role", &format!("role=\"{}\"", role_text(role)), u8::from(role == status.role));
+    }
+    page.gauge("state", "1 for what that comes to for the operator: see `baton status`.");
+    for state in State::ALL {
+        page.sample("state", &format!("state=\"{state}\""), u8::from(state == status.state));
     }
     for (name, help, value) in [
         ("degraded", "1 when it was promoted outside the in-sync set.", u64::from(status.degraded)),

@@ -9,6 +9,7 @@
 //! Not yet: draining and enabling servers, reloading, capturing.
 
 pub mod client;
+pub mod happened;
 pub mod http;
 pub mod maintenance;
 pub mod metrics;

@@ -7,6 +7,7 @@ use crate::control::report::{
     CounterReport, Done, EventReport, FlowReport, HoldReport, MirrorReport, PoolReport, PortReport,
     StatusReport, role_text,
 };
+use crate::failover::State;
 
 /// Rows under headings, columns as wide as they need; numbers to the right.
 struct Table {
@@ -75,6 +76,7 @@ impl Display for StatusReport {
         let degraded = if self.degraded { " (degraded: promoted outside the in-sync set)" } else { "" };
         writeln!(f, "{name} (node {node}), baton {version}, up {}", span(self.uptime_ms))?;
         writeln!(f, "role        {}{degraded}, term {term}, configuration {generation}", role_text(*role))?;
+        writeln!(f, "state       {}", self.state.words())?;
         writeln!(f, "leader      node {}, takeovers by this one: {}", or_dash(self.leader), self.takeovers)?;
         if self.waits_for_operator {
             writeln!(
@@ -130,7 +132,7 @@ impl Display for StatusReport {
         }
         let mut peers = Table::new(&[
             "peer",
-            "role",
+            "state",
             "in sync",
             "can lead",
             "heard ms ago",
@@ -139,7 +141,7 @@ impl Display for StatusReport {
             "two-way",
         ]);
         for p in &self.peers {
-            let role = or_dash(p.role.map(role_text));
+            let role = or_dash(p.state.map(State::name));
             let (in_sync, heard) = (yes_no(p.in_sync), or_dash(p.heard_ms_ago));
             let able = match p.maintenance {
                 Some(true) => "maintenance".to_owned(),
@@ -257,9 +259,16 @@ impl Display for EventReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for event in &self.events {
             // A time past the year 9999 cannot be written: it is shown as the start of time.
-            let millis = if event.unix_ms < 253_402_300_800_000 { event.unix_ms } else { 0 };
-            let at = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis));
-            writeln!(f, "{:>5}  {at}  {:<10}  {}", event.number, event.kind, event.message)?;
+            let micros = if event.unix_us < 253_402_300_800_000_000 { event.unix_us } else { 0 };
+            let at = humantime::format_rfc3339_micros(UNIX_EPOCH + Duration::from_micros(micros));
+            write!(f, "{:>5}  {at}  {:<10}  {}", event.number, event.kind, event.message)?;
+            if let Some(silence) = event.silence_us {
+                write!(f, " (for {silence} us)")?;
+            }
+            if let Some(since) = event.since_decision_us {
+                write!(f, " ({since} us after the decision)")?;
+            }
+            writeln!(f)?;
         }
         if self.events.is_empty() { writeln!(f, "nothing happened yet") } else { Ok(()) }
     }

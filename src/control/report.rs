@@ -9,7 +9,9 @@ use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, PortId, ShardId, Term, Version, WorkerId};
 use crate::base::limits::FLOWS_SHOWN_MAX;
 use crate::config::checked::{LcoreRole, Protocol};
+pub use crate::control::happened::{EventLine, EventReport, StandingLine};
 use crate::control::rss::RssReport;
+use crate::failover::State;
 use crate::failover::role::Role;
 use crate::failover::status::PeerStatus;
 
@@ -24,6 +26,8 @@ pub struct StatusReport {
     pub version: String,
     /// What it does now.
     pub role: Role,
+    /// What that comes to for the operator.
+    pub state: State,
     /// Who leads, as far as is known.
     pub leader: Option<NodeId>,
     /// In a partition, with `partition = "safety"`: only the operator can promote it.
@@ -116,6 +120,8 @@ pub struct PeerReport {
     pub node: NodeId,
     /// What it says that it does; `None`: it was not heard.
     pub role: Option<Role>,
+    /// What that comes to.
+    pub state: Option<State>,
     /// Whether it is in the in-sync set.
     pub in_sync: bool,
     /// Whether it says that it could take the lead; `None`: it was not heard.
@@ -140,6 +146,7 @@ impl PeerReport {
         PeerReport {
             node: status.node,
             role: status.role,
+            state: status.state,
             in_sync: status.in_sync,
             can_lead: status.can_lead,
             maintenance: status.maintenance,
@@ -442,26 +449,6 @@ pub struct Bucket {
     pub up_to_us: Option<u64>,
     /// How many.
     pub count: u64,
-}
-
-/// What happened.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EventReport {
-    /// The newest, oldest first.
-    pub events: Vec<EventLine>,
-}
-
-/// One thing that happened.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct EventLine {
-    /// Counts events since the start; a gap: older ones were forgotten.
-    pub number: u64,
-    /// When, in milliseconds since 1970 (UTC).
-    pub unix_ms: u64,
-    /// Of which kind, in kebab-case: `role`, `peer`, `mirror`, `worker`, `rival`, `rebalance`, `notify`.
-    pub kind: String,
-    /// A sentence.
-    pub message: String,
 }
 
 /// The ports.

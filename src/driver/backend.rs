@@ -32,7 +32,7 @@ use crate::driver::load::Loads;
 use crate::driver::master::{Question, mac_text};
 use crate::driver::provoked::Provoked;
 use crate::driver::rebalancing::{self, shard_flows};
-use crate::failover::{FailoverStatus, Operator, Role};
+use crate::failover::{FailoverStatus, Operator, Role, State};
 use crate::flow::key::TCP;
 use crate::flow::shard::owner_of;
 use crate::flow::toeplitz::Toeplitz;
@@ -253,6 +253,7 @@ impl Backend for Appliance {
             node: config.appliance.node,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role,
+            state: failover.map_or(State::Booting, |status| status.state),
             leader: failover.and_then(|status| status.leader),
             waits_for_operator: failover.is_some_and(|status| status.waits_for_operator),
             can_lead: failover.is_some_and(|status| status.can_lead),

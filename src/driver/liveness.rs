@@ -269,8 +269,8 @@ impl Liveness {
                 Output::Announce { .. } => {}
                 Output::ReserveTerm { counter } => self.setup.terms.ask(counter),
                 Output::MayExit => self.setup.board.may_exit.store(true, Ordering::Release),
-                Output::Event(event) => {
-                    self.news.push_back(News::Event(event));
+                Output::Event(what) => {
+                    self.news.push_back(News::Event(what));
                     happened = true;
                 }
                 Output::PeerSession { .. }

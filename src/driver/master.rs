@@ -154,12 +154,13 @@ impl MasterThread {
         while let Some(news) = self.setup.ends.news.pop_one() {
             match news {
                 News::Role { active } => self.setup.master.handle_role(now, active),
-                News::Event(event) => {
-                    self.setup.master.handle_event(now, &event);
+                News::Event(happened) => {
+                    let event = &happened.event;
+                    self.setup.master.handle_event(now, event);
                     if let Some(notifier) = &mut self.setup.notifier {
-                        notifier.handle_event(&event, &self.setup.counters);
+                        notifier.handle_event(&happened, &self.setup.counters);
                     }
-                    let (kind, grave) = kind_of(&event);
+                    let (kind, grave) = kind_of(event);
                     // On a crowded machine this one may come many times in a second.
                     if matches!(event, FailoverEvent::WorkerStuck { .. }) {
                         if now < self.stuck_at {
@@ -172,7 +173,7 @@ impl MasterThread {
                     } else {
                         log::info!("{event}");
                     }
-                    self.setup.events.add(kind, event.to_string());
+                    self.setup.events.add_failover(kind, &happened);
                 }
             }
         }
@@ -410,6 +411,7 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
         | E::CanLead
         | E::MaintenanceOn
         | E::MaintenanceOff => ("role", false),
+        E::StateChanged { .. } => ("state", false),
         E::Resigned { clean, .. } => ("role", !clean),
         E::Silenced { .. } | E::WaitsForOperator | E::CannotLead | E::MaintenanceCalledOff => ("role", true),
         E::RivalSeen { .. } => ("rival", true),

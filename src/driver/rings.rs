@@ -13,7 +13,7 @@ use crate::base::ids::{PortId, WorkerId};
 use crate::base::io::TxClass;
 use crate::distributor::tell::Told;
 use crate::driver::mbuf::Packet;
-use crate::failover::{FailoverEvent, FrameBytes, WorkerReport};
+use crate::failover::{FrameBytes, Happened, WorkerReport};
 use crate::flow::shard::Move;
 use crate::worker::message::{Command, Event};
 
@@ -48,7 +48,7 @@ pub enum News {
         active: bool,
     },
     /// Something happened.
-    Event(FailoverEvent),
+    Event(Happened),
 }
 
 /// What an lcore holds that only distributes.

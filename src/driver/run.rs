@@ -99,7 +99,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     let left = state::open(&checked.failover.state_dir).map_err(sentence)?;
     let terms = TermWriter::start(&checked.failover.state_dir, &left).map_err(sentence)?;
 
-    let events = Arc::new(EventLog::default());
+    let events = Arc::new(EventLog::new(checked.appliance.node, clock));
     // Before the EAL pins this thread to its CPU: commands run where the operator started this process.
     let notify = start_notify(checked, clock, &events, &broken).map_err(sentence)?;
 

@@ -148,22 +148,22 @@ impl Said {
 
 /// One line.
 fn sentence(status: &FailoverStatus) -> String {
-    let FailoverStatus { role, term, peers, .. } = status;
+    let FailoverStatus { role, state, term, peers, .. } = status;
     if peers.is_empty() {
         return format!("{role} in term {term}");
     }
     if role.claims() {
         let in_sync = peers.iter().filter(|peer| peer.in_sync).count();
-        return format!("{role} in term {term}, peers in sync: {in_sync} of {}", peers.len());
+        return format!("{state} in term {term}, peers in sync: {in_sync} of {}", peers.len());
     }
-    format!("{role} in term {term}, {}", if status.in_sync { "in sync" } else { "not in sync" })
+    format!("{state} in term {term}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::ids::{BootId, GroupId, NodeId, Term};
-    use crate::failover::{Members, Role};
+    use crate::failover::{Members, Role, State};
 
     const WATCHDOG: Duration = Duration::from_secs(10);
 
@@ -173,6 +173,7 @@ mod tests {
             node: NodeId(1),
             boot: BootId(1),
             role,
+            state: State::Booting,
             term: Term { counter: 3, node: NodeId(1) },
             leader: None,
             degraded: false,

@@ -29,6 +29,7 @@ type Fitness = (bool, u8, u8, Reverse<NodeId>);
 impl Failover {
     /// Goes one step; called every millisecond.
     pub fn poll(&mut self, now: Instant, progress: Progress) {
+        self.heard_until = now;
         self.own_gap = now - self.polled_at;
         self.polled_at = now;
         self.note_progress(now, progress);
@@ -55,6 +56,10 @@ impl Failover {
             }
         }
         self.announce_again(now);
+        let (was, now) = (self.told.state, self.state());
+        if was != now {
+            self.event(FailoverEvent::StateChanged { was, now });
+        }
     }
 
     fn note_progress(&mut self, now: Instant, progress: Progress) {

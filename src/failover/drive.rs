@@ -120,6 +120,8 @@ impl Failover {
     fn lead(&mut self, now: Instant, cause: Cause) {
         let Some(term) = self.terms.take() else { return };
         let was_standby = self.role == Role::Standby;
+        let silence = self.leader.heard_at.filter(|_| cause == Cause::Silence).map(|heard_at| now - heard_at);
+        self.decided_at = now;
         self.degraded = was_standby && !self.leader.in_sync;
         self.role = Role::Installing;
         self.yields_by = Instant::ZERO;
@@ -130,7 +132,8 @@ impl Failover {
         self.waits_for_operator = false;
         self.promotions += 1;
         self.takeovers += u64::from(was_standby);
-        self.event(FailoverEvent::Promoted { term, cause, degraded: self.degraded });
+        let promoted = FailoverEvent::Promoted { term, cause, degraded: self.degraded };
+        self.event_with(promoted, silence, None);
         self.install(WorkerRole::Active);
         let epoch = self.insync.clear();
         self.emit(Output::InSync { epoch, term, members: self.insync.told });
@@ -157,7 +160,8 @@ impl Failover {
         let Some(claimed_at) = self.claimed_at else { return };
         self.role = Role::Active;
         self.beat_due = now;
-        self.event(FailoverEvent::Serving { term: self.terms.current() });
+        let serving = FailoverEvent::Serving { term: self.terms.current() };
+        self.event_with(serving, None, Some(now - self.decided_at));
         self.grant(claimed_at);
         self.announce_from(now);
     }
@@ -234,6 +238,7 @@ impl Failover {
 
     fn resume(&mut self, now: Instant) {
         self.role = Role::Installing;
+        self.decided_at = now;
         self.claimed_at = None;
         self.install(WorkerRole::Active);
         self.beat_due = now;

@@ -5,7 +5,9 @@ use core::fmt;
 use serde::Serialize;
 
 use super::role::Role;
+use super::state::State;
 use crate::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
+use crate::base::time::{Duration, Instant};
 use crate::seal::Mismatch;
 
 /// Why an appliance took a term.
@@ -54,6 +56,73 @@ pub enum Removal {
     Restarted,
     /// It said goodbye.
     Left,
+}
+
+impl Cause {
+    /// In one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Cause::Alone => "alone",
+            Cause::Boot => "boot",
+            Cause::Silence => "silence",
+            Cause::LeaderRestarted => "leader-restarted",
+            Cause::LeaderResigned => "leader-resigned",
+            Cause::Vacant => "vacant",
+            Cause::HandedOver => "handed-over",
+            Cause::Operator => "operator",
+        }
+    }
+}
+
+impl Lapse {
+    /// In one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Lapse::Paused => "paused",
+            Lapse::WorkersStuck => "workers-stuck",
+            Lapse::Unheard => "unheard",
+        }
+    }
+}
+
+impl Removal {
+    /// In one word.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Removal::Overdue => "overdue",
+            Removal::Silent => "silent",
+            Removal::Restarted => "restarted",
+            Removal::Left => "left",
+        }
+    }
+}
+
+/// What an appliance is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// To its group.
+    pub role: Role,
+    /// To its operator.
+    pub state: State,
+}
+
+/// Something that happened, and how things were then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Happened {
+    /// What.
+    pub event: FailoverEvent,
+    /// When.
+    pub at: Instant,
+    /// What the appliance was when the event before this one happened.
+    pub before: Standing,
+    /// What it is from now on.
+    pub after: Standing,
+    /// The term that it leads or follows.
+    pub term: Term,
+    /// For how long the leader had not been heard, when this one decided to lead because of that.
+    pub silence: Option<Duration>,
+    /// It serves: so long ago it decided to.
+    pub since_decision: Option<Duration>,
 }
 
 /// What happened.
@@ -184,6 +253,13 @@ pub enum FailoverEvent {
     CannotLead,
     /// Terms are reserved again.
     CanLead,
+    /// It is something else to its operator, and none of the other events has said so.
+    StateChanged {
+        /// What it was.
+        was: State,
+        /// What it is.
+        now: State,
+    },
     /// The operator took it out of service: it never leads until it is back.
     MaintenanceOn,
     /// The operator put it back into service.
@@ -269,6 +345,7 @@ impl fmt::Display for FailoverEvent {
             }
             E::PeerMaintenance { node, on: true } => write!(f, "node {node} is under maintenance"),
             E::PeerMaintenance { node, on: false } => write!(f, "node {node} is no more under maintenance"),
+            E::StateChanged { was, now } => write!(f, "is {}, was {}", now.words(), was.words()),
             E::CanLead => write!(f, "terms are reserved again: it can take the lead"),
             E::WaitsForOperator => {
                 write!(
@@ -276,6 +353,110 @@ impl fmt::Display for FailoverEvent {
                     "no leader is heard; partition = \"safety\" leaves it to the operator (`baton promote`)"
                 )
             }
+        }
+    }
+}
+
+impl FailoverEvent {
+    /// In one word, as JSON has it.
+    pub const fn name(&self) -> &'static str {
+        use FailoverEvent as E;
+        match self {
+            E::Promoted { .. } => "promoted",
+            E::Serving { .. } => "serving",
+            E::Following { .. } => "following",
+            E::Silenced { .. } => "silenced",
+            E::Resumed { .. } => "resumed",
+            E::RivalSeen { .. } => "rival-seen",
+            E::HandingOver { .. } => "handing-over",
+            E::Resigned { .. } => "resigned",
+            E::Left => "left",
+            E::PeerHeard { .. } => "peer-heard",
+            E::PeerSilent { .. } => "peer-silent",
+            E::PeerRestarted { .. } => "peer-restarted",
+            E::PeerLeft { .. } => "peer-left",
+            E::PeerRefused { .. } => "peer-refused",
+            E::PeerUnproven { .. } => "peer-unproven",
+            E::DuplicateNode { .. } => "duplicate-node",
+            E::InSync { .. } => "in-sync",
+            E::OutOfSync { .. } => "out-of-sync",
+            E::WorkerStuck { .. } => "worker-stuck",
+            E::WaitsForOperator => "waits-for-operator",
+            E::CannotLead => "cannot-lead",
+            E::CanLead => "can-lead",
+            E::MaintenanceOn => "maintenance-on",
+            E::MaintenanceOff => "maintenance-off",
+            E::MaintenanceCalledOff => "maintenance-called-off",
+            E::PeerMaintenance { .. } => "peer-maintenance",
+            E::StateChanged { .. } => "state-changed",
+        }
+    }
+
+    /// Why, in one word, if it says why.
+    pub const fn cause(&self) -> Option<&'static str> {
+        use FailoverEvent as E;
+        match self {
+            E::Promoted { cause, .. } => Some(cause.word()),
+            E::Silenced { lapse } => Some(lapse.word()),
+            E::OutOfSync { removal, .. } => Some(removal.word()),
+            E::Serving { .. }
+            | E::Following { .. }
+            | E::Resumed { .. }
+            | E::RivalSeen { .. }
+            | E::HandingOver { .. }
+            | E::Resigned { .. }
+            | E::Left
+            | E::PeerHeard { .. }
+            | E::PeerSilent { .. }
+            | E::PeerRestarted { .. }
+            | E::PeerLeft { .. }
+            | E::PeerRefused { .. }
+            | E::PeerUnproven { .. }
+            | E::DuplicateNode { .. }
+            | E::InSync { .. }
+            | E::WorkerStuck { .. }
+            | E::WaitsForOperator
+            | E::CannotLead
+            | E::CanLead
+            | E::MaintenanceOn
+            | E::MaintenanceOff
+            | E::MaintenanceCalledOff
+            | E::PeerMaintenance { .. }
+            | E::StateChanged { .. } => None,
+        }
+    }
+
+    /// Which other member it is about.
+    pub const fn peer(&self) -> Option<NodeId> {
+        use FailoverEvent as E;
+        match self {
+            E::RivalSeen { node, .. }
+            | E::HandingOver { to: node }
+            | E::PeerHeard { node, .. }
+            | E::PeerSilent { node }
+            | E::PeerRestarted { node, .. }
+            | E::PeerLeft { node }
+            | E::PeerRefused { node, .. }
+            | E::PeerUnproven { node, .. }
+            | E::DuplicateNode { node }
+            | E::InSync { node, .. }
+            | E::OutOfSync { node, .. }
+            | E::PeerMaintenance { node, .. } => Some(*node),
+            E::Resigned { to, .. } => *to,
+            E::Following { term, .. } => Some(term.node),
+            E::Promoted { .. }
+            | E::Serving { .. }
+            | E::Silenced { .. }
+            | E::Resumed { .. }
+            | E::Left
+            | E::WorkerStuck { .. }
+            | E::WaitsForOperator
+            | E::CannotLead
+            | E::CanLead
+            | E::MaintenanceOn
+            | E::MaintenanceOff
+            | E::MaintenanceCalledOff
+            | E::StateChanged { .. } => None,
         }
     }
 }

@@ -15,6 +15,7 @@ use arrayvec::ArrayVec;
 
 use super::members::Members;
 use super::role::Role;
+use super::state::{Facts, State};
 use crate::base::ids::{BootId, GroupId, NodeId, Term};
 use crate::base::limits::MEMBERS_MAX;
 use crate::seal::{StreamId, TAG_LEN, handshake};
@@ -209,6 +210,12 @@ pub struct Beat {
 }
 
 impl Beat {
+    /// What the sender is to its operator.
+    pub fn state(&self) -> State {
+        let Beat { in_sync, maintenance, .. } = *self;
+        State::of(self.role, Facts { in_sync, followed: !self.members.is_empty(), maintenance })
+    }
+
     /// On the wire.
     pub fn encode(&self) -> [u8; BEAT_LEN] {
         let mut out = [0; BEAT_LEN];

@@ -81,6 +81,7 @@ mod membership;
 pub mod output;
 mod receive;
 pub mod role;
+pub mod state;
 pub mod status;
 mod talk;
 pub mod term;
@@ -91,11 +92,12 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub use event::{Cause, FailoverEvent, Lapse, Removal};
+pub use event::{Cause, FailoverEvent, Happened, Lapse, Removal, Standing};
 pub use heartbeat::FrameBytes;
 pub use members::Members;
 pub use output::{Operator, Output, Progress, Refusal, WorkerReport, WorkerRole};
 pub use role::Role;
+pub use state::State;
 pub use status::FailoverStatus;
 
 use crate::base::counters::Counters;
@@ -254,6 +256,13 @@ pub struct Failover {
     worker_moved_at: [Instant; WORKERS_MAX],
     worker_stuck: u32,
 
+    /// The time of the newest call.
+    heard_until: Instant,
+    /// What the newest event said that it is.
+    told: Standing,
+    /// When it decided to lead the term that it installs.
+    decided_at: Instant,
+
     promotions: u64,
     takeovers: u64,
 }
@@ -323,6 +332,9 @@ impl Failover {
             claimed_at: None,
             worker_moved_at: [now; WORKERS_MAX],
             worker_stuck: 0,
+            heard_until: now,
+            told: Standing { role: Role::Booting, state: State::Booting },
+            decided_at: now,
             promotions: 0,
             takeovers: 0,
         };
@@ -334,6 +346,7 @@ impl Failover {
 
     /// Handles a report of a worker.
     pub fn handle_report(&mut self, now: Instant, report: WorkerReport) {
+        self.heard_until = now;
         match report {
             WorkerReport::Installed { worker, epoch } => {
                 if epoch == self.role_epoch && usize::from(worker.0) < self.workers {
@@ -373,6 +386,7 @@ impl Failover {
 
     /// Does what an operator asks, or says why not.
     pub fn handle_operator(&mut self, now: Instant, operator: Operator) -> Result<(), Refusal> {
+        self.heard_until = now;
         let input = match operator {
             Operator::Switchover => Input::OperatorSwitchover,
             Operator::Promote => Input::OperatorPromote,
@@ -407,6 +421,7 @@ impl Failover {
     /// A thread of this process failed, and the driver has seen to it that nothing is sent for the service any more:
     /// leaves the group and says so, without waiting for workers, which may have failed themselves.
     pub fn handle_broken(&mut self, now: Instant) {
+        self.heard_until = now;
         self.leaving = true;
         self.apply(now, Input::Broken, event::Cause::Vacant);
     }
@@ -456,7 +471,23 @@ impl Failover {
     }
 
     fn event(&mut self, event: FailoverEvent) {
-        self.emit(Output::Event(event));
+        self.event_with(event, None, None);
+    }
+
+    fn event_with(
+        &mut self,
+        event: FailoverEvent,
+        silence: Option<Duration>,
+        since_decision: Option<Duration>,
+    ) {
+        let (at, after, term) = (self.heard_until, self.standing(), self.terms.current());
+        let before = core::mem::replace(&mut self.told, after);
+        self.emit(Output::Event(Happened { event, at, before, after, term, silence, since_decision }));
+    }
+
+    /// What it is, for the operator.
+    fn standing(&self) -> Standing {
+        Standing { role: self.role, state: self.state() }
     }
 
     fn install(&mut self, role: WorkerRole) {

@@ -3,7 +3,7 @@
 use core::fmt;
 use std::sync::Arc;
 
-use super::event::FailoverEvent;
+use super::event::Happened;
 use super::heartbeat::FrameBytes;
 use super::members::Members;
 use crate::base::ids::{NodeId, PortId, Term, WorkerId};
@@ -88,7 +88,7 @@ pub enum Output {
     /// The process may exit.
     MayExit,
     /// Something happened.
-    Event(FailoverEvent),
+    Event(Happened),
 }
 
 /// What workers report.

@@ -22,6 +22,7 @@ impl Failover {
     /// Handles a frame of EtherType 0x88b5 that came in by `port`, as it is on the wire,
     /// with or without VLAN tags. It is opened in place.
     pub fn handle_frame(&mut self, now: Instant, port: PortId, frame: &mut [u8]) {
+        self.heard_until = now;
         if let Err(reason) = self.receive(now, port, frame) {
             self.counters.bump(reason);
         }

@@ -6,6 +6,7 @@ use super::Failover;
 use super::insync::Change;
 use super::members::Members;
 use super::role::Role;
+use super::state::{Facts, State};
 use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, WorkerId};
 use crate::base::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub struct FailoverStatus {
     pub boot: BootId,
     /// What it is.
     pub role: Role,
+    /// What that comes to.
+    pub state: State,
     /// The term that it leads or follows.
     pub term: Term,
     /// Who leads, as far as is known.
@@ -71,6 +74,8 @@ pub struct PeerStatus {
     pub heard_ago_us: Option<u64>,
     /// What it last said to be.
     pub role: Option<Role>,
+    /// What that comes to.
+    pub state: Option<State>,
     /// The term that it last said to lead or follow.
     pub term: Option<Term>,
     /// Whether it last said that it could take a term.
@@ -113,6 +118,7 @@ impl Failover {
             node: self.node(),
             boot: self.member.boot,
             role: self.role,
+            state: self.state(),
             term: self.terms.current(),
             leader: (leads || followed).then_some(self.terms.current().node),
             degraded: self.degraded,
@@ -136,6 +142,13 @@ impl Failover {
         }
     }
 
+    /// What it is, for the operator.
+    pub(super) fn state(&self) -> State {
+        let in_sync = self.role == Role::Standby && self.leader.in_sync;
+        let followed = !self.insync.told.is_empty();
+        State::of(self.role, Facts { in_sync, followed, maintenance: self.maintenance.on })
+    }
+
     fn peer_status(&self, now: Instant, peer: &super::Peer) -> PeerStatus {
         let takeover_after = self.config.takeover_after;
         let ago = |at: Instant| (at != Instant::ZERO).then(|| (now - at).micros());
@@ -149,6 +162,7 @@ impl Failover {
             heard: peer.present,
             heard_ago_us: peer.said.and_then(|_| ago(peer.heard_at)),
             role: peer.said.map(|said| said.role),
+            state: peer.said.map(|said| said.state()),
             term: peer.said.map(|said| said.term),
             can_lead: peer.said.map(|said| said.can_lead),
             maintenance: peer.said.map(|said| said.maintenance),

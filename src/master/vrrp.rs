@@ -195,6 +195,7 @@ impl Advertiser {
             | E::WaitsForOperator
             | E::CannotLead
             | E::CanLead
+            | E::StateChanged { .. }
             | E::MaintenanceOn
             | E::MaintenanceOff
             | E::MaintenanceCalledOff

@@ -411,7 +411,8 @@ impl Appliance {
                     agenda.at(written, Happening::Durable { at: self.at, life: self.life, counter });
                 }
                 Output::MayExit => self.notes.push(Note::MayExit),
-                Output::Event(event) => {
+                Output::Event(happened) => {
+                    let event = happened.event;
                     let seen_at = agenda.now + agenda.span(US, 500 * US);
                     self.news.push(seen_at, News::Event(event.clone()));
                     self.notes.push(Note::Happened(event));

@@ -3,13 +3,15 @@
 use core::fmt;
 
 use crate::base::ids::Term;
-use crate::failover::{Cause, FailoverEvent, Lapse, Role};
+use crate::failover::{FailoverEvent, Role, State};
 
 /// A role that begins: active, standby, silenced or left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// From now on.
     pub role: Role,
+    /// What that comes to, at first: a standby is synchronized later.
+    pub state: State,
     /// The term that it leads or follows, or did last.
     pub term: Term,
     /// Why, in one word.
@@ -39,12 +41,13 @@ impl Default for Changes {
 
 impl Changes {
     /// Something happened; the change, if it is one. While it installs a term the appliance serves nobody, and while it
-    /// hands over it still serves: neither is a change. `failed`: a thread of this process has.
-    pub fn handle_event(&mut self, event: &FailoverEvent, failed: bool) -> Option<Change> {
+    /// hands over it still serves: neither is a change. `state`: what it is from now on. `failed`: a thread of this process
+    /// has.
+    pub fn handle_event(&mut self, event: &FailoverEvent, state: State, failed: bool) -> Option<Change> {
         use FailoverEvent as E;
         let (role, reason) = match event {
             E::Promoted { cause, .. } => {
-                self.taken = word_of_cause(*cause);
+                self.taken = cause.word();
                 return None;
             }
             E::Resumed { .. } => {
@@ -63,7 +66,7 @@ impl Changes {
                 self.term = *term;
                 (Role::Standby, "resigned")
             }
-            E::Silenced { lapse } => (Role::Silenced, word_of_lapse(*lapse)),
+            E::Silenced { lapse } => (Role::Silenced, lapse.word()),
             E::Left => (Role::Left, if failed { "failed" } else { "shutdown" }),
             E::RivalSeen { .. }
             | E::HandingOver { .. }
@@ -80,6 +83,7 @@ impl Changes {
             | E::WaitsForOperator
             | E::CannotLead
             | E::CanLead
+            | E::StateChanged { .. }
             | E::MaintenanceOn
             | E::MaintenanceOff
             | E::MaintenanceCalledOff
@@ -89,28 +93,7 @@ impl Changes {
             return None;
         }
         self.role = role;
-        Some(Change { role, term: self.term, reason })
-    }
-}
-
-const fn word_of_cause(cause: Cause) -> &'static str {
-    match cause {
-        Cause::Alone => "alone",
-        Cause::Boot => "boot",
-        Cause::Silence => "silence",
-        Cause::LeaderRestarted => "leader-restarted",
-        Cause::LeaderResigned => "leader-resigned",
-        Cause::Vacant => "vacant",
-        Cause::HandedOver => "handed-over",
-        Cause::Operator => "operator",
-    }
-}
-
-const fn word_of_lapse(lapse: Lapse) -> &'static str {
-    match lapse {
-        Lapse::Paused => "paused",
-        Lapse::WorkersStuck => "workers-stuck",
-        Lapse::Unheard => "unheard",
+        Some(Change { role, state, term: self.term, reason })
     }
 }
 
@@ -118,6 +101,7 @@ const fn word_of_lapse(lapse: Lapse) -> &'static str {
 mod tests {
     use super::*;
     use crate::base::ids::{NodeId, WorkerId};
+    use crate::failover::{Cause, Lapse};
 
     fn term(counter: u64) -> Term {
         Term { counter, node: NodeId(1) }
@@ -127,7 +111,7 @@ mod tests {
         let mut changes = Changes::default();
         events
             .iter()
-            .filter_map(|event| changes.handle_event(event, false))
+            .filter_map(|event| changes.handle_event(event, State::Synchronizing, false))
             .map(|change| change.to_string())
             .collect()
     }
@@ -174,7 +158,7 @@ mod tests {
 
     #[test]
     fn who_leaves_since_a_thread_failed_says_so() {
-        let change = Changes::default().handle_event(&FailoverEvent::Left, true);
+        let change = Changes::default().handle_event(&FailoverEvent::Left, State::Left, true);
         assert_eq!(change.map(|change| change.reason), Some("failed"));
     }
 

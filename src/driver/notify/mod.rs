@@ -32,7 +32,7 @@ use crate::driver::notify::change::Changes;
 use crate::driver::notify::child::Outcome;
 use crate::driver::notify::queue::{Queue, Run};
 use crate::driver::priority;
-use crate::failover::FailoverEvent;
+use crate::failover::Happened;
 
 /// When the process ends, so long the command that runs is waited for, and then the last one. After that it is killed.
 const END_MAX: Duration = Duration::from_secs(1);
@@ -101,9 +101,11 @@ pub struct Notifier {
 
 impl Notifier {
     /// Something happened. Does not wait for a command; `counters` are the calling thread's own.
-    pub fn handle_event(&mut self, event: &FailoverEvent, counters: &Counters) {
+    pub fn handle_event(&mut self, happened: &Happened, counters: &Counters) {
         let failed = self.broken.load(Ordering::SeqCst);
-        let Some(change) = self.changes.handle_event(event, failed) else { return };
+        let Some(change) = self.changes.handle_event(&happened.event, happened.after.state, failed) else {
+            return;
+        };
         let skipped = self.shared.state.lock().queue.put(change);
         self.shared.came.notify_one();
         if let Some(skipped) = skipped {

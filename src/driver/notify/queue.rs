@@ -2,7 +2,7 @@
 
 use crate::base::ids::{GroupId, NodeId, Term};
 use crate::driver::notify::change::Change;
-use crate::failover::Role;
+use crate::failover::{Role, State};
 
 /// At most one change waits; a newer one takes its place.
 #[derive(Debug)]
@@ -39,7 +39,10 @@ impl Queue {
     /// A thread failed: if nothing has said that the appliance left, this does. As [`Queue::put`].
     pub fn put_failed(&mut self) -> Option<Change> {
         let (role, term) = self.newest;
-        if role == Role::Left { None } else { self.put(Change { role: Role::Left, term, reason: "failed" }) }
+        if role == Role::Left {
+            return None;
+        }
+        self.put(Change { role: Role::Left, state: State::Left, term, reason: "failed" })
     }
 
     /// What is to be run now, if anything.
@@ -52,10 +55,11 @@ impl Queue {
 
 impl Run {
     /// What the command finds in its environment.
-    pub fn environment(&self, node: NodeId, group: GroupId) -> [(&'static str, String); 6] {
-        let Run { change: Change { role, term, reason }, previous } = self;
+    pub fn environment(&self, node: NodeId, group: GroupId) -> [(&'static str, String); 7] {
+        let Run { change: Change { role, state, term, reason }, previous } = self;
         [
             ("BATON_ROLE", role.to_string()),
+            ("BATON_STATE", state.to_string()),
             ("BATON_PREVIOUS_ROLE", previous.to_string()),
             ("BATON_TERM", term.to_string()),
             ("BATON_REASON", (*reason).to_owned()),
@@ -70,7 +74,8 @@ mod tests {
     use super::*;
 
     fn change(role: Role, counter: u64) -> Change {
-        Change { role, term: Term { counter, node: NodeId(1) }, reason: "silence" }
+        let term = Term { counter, node: NodeId(1) };
+        Change { role, state: State::ActiveAlone, term, reason: "silence" }
     }
 
     #[test]
@@ -120,6 +125,7 @@ mod tests {
             .collect();
         let expected = [
             "BATON_ROLE=active",
+            "BATON_STATE=active-alone",
             "BATON_PREVIOUS_ROLE=standby",
             "BATON_TERM=4.1",
             "BATON_REASON=silence",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::base::ids::Term;
-use crate::failover::{Cause, Role};
+use crate::failover::{Cause, FailoverEvent, Role, Standing, State};
 
 struct Scratch(PathBuf);
 
@@ -40,7 +40,7 @@ impl Drop for Scratch {
 const LONG: Duration = Duration::from_secs(60);
 
 fn start(notify: Notify) -> (NotifyThread, Arc<EventLog>) {
-    let events = Arc::<EventLog>::default();
+    let events = Arc::new(EventLog::new(NodeId(1), Clock::start()));
     let (node, group) = (NodeId(1), GroupId(0));
     let (clock, broken) = (Clock::start(), Arc::default());
     let setup = NotifySetup { notify, node, group, clock, events: Arc::clone(&events), broken };
@@ -55,6 +55,19 @@ fn told(events: &EventLog) -> Vec<String> {
         .filter(|event| event.kind == "notify")
         .map(|event| event.message)
         .collect()
+}
+
+fn told_as(event: FailoverEvent) -> Happened {
+    let standing = Standing { role: Role::Standby, state: State::Synchronizing };
+    Happened {
+        event,
+        at: Instant::ZERO,
+        before: standing,
+        after: standing,
+        term: term(3),
+        silence: None,
+        since_decision: None,
+    }
 }
 
 fn term(counter: u64) -> Term {
@@ -90,10 +103,10 @@ fn the_command_is_told_each_role_in_its_environment_and_what_became_of_it_is_kep
     let (thread, events) = start(scratch.shell(script, LONG));
     let counters = Counters::default();
     let (mut notifier, counted) = (thread.notifier(), thread.counters());
-    notifier.handle_event(&follows(3), &counters);
+    notifier.handle_event(&told_as(follows(3)), &counters);
     wait_lines(&scratch, 1);
     for event in takes_over(4) {
-        notifier.handle_event(&event, &counters);
+        notifier.handle_event(&told_as(event), &counters);
     }
     thread.end();
     assert_eq!(scratch.out(), ["standby booting 3.1 leader-heard 1 0", "active standby 4.1 silence 1 0"]);
@@ -118,12 +131,12 @@ fn a_slow_command_is_run_for_the_newest_role_alone_and_the_skipped_ones_are_said
     let script = r#"echo "$BATON_ROLE" >> "$1"; while test ! -e "$1.go"; do sleep 0.01; done"#;
     let (thread, events) = start(scratch.shell(script, LONG));
     let (mut notifier, counters) = (thread.notifier(), Counters::default());
-    notifier.handle_event(&follows(3), &counters);
+    notifier.handle_event(&told_as(follows(3)), &counters);
     wait_lines(&scratch, 1);
     for event in takes_over(4) {
-        notifier.handle_event(&event, &counters);
+        notifier.handle_event(&told_as(event), &counters);
     }
-    notifier.handle_event(&FailoverEvent::Left, &counters);
+    notifier.handle_event(&told_as(FailoverEvent::Left), &counters);
     fs::write(scratch.0.join("out.go"), "").unwrap();
     thread.end();
     assert_eq!(scratch.out(), ["standby", "left"]);
@@ -138,7 +151,7 @@ fn a_command_that_takes_too_long_is_killed_with_all_that_it_started() {
     let script = r#"sleep 1000 & echo $! >> "$1"; wait"#;
     let (thread, events) = start(scratch.shell(script, Duration::from_millis(300)));
     let counted = thread.counters();
-    thread.notifier().handle_event(&follows(3), &Counters::default());
+    thread.notifier().handle_event(&told_as(follows(3)), &Counters::default());
     let clock = Clock::start();
     while counted.value(Counter::NotifyTimeouts) == 0 {
         assert!(clock.uptime() < LONG, "{:?}", told(&events));
@@ -161,7 +174,7 @@ fn a_process_that_ends_waits_for_the_last_command_and_not_for_long() {
     let scratch = Scratch::new("end");
     let script = r#"echo "$BATON_ROLE $BATON_REASON" >> "$1"; test "$BATON_ROLE" = left || sleep 1000"#;
     let (thread, events) = start(scratch.shell(script, LONG));
-    thread.notifier().handle_event(&follows(3), &Counters::default());
+    thread.notifier().handle_event(&told_as(follows(3)), &Counters::default());
     wait_lines(&scratch, 1);
     // It returns at all: the command before sleeps.
     thread.broken.store(true, Ordering::SeqCst);
@@ -176,7 +189,7 @@ fn a_program_that_is_not_there_is_said_and_counted() {
     let notify = Notify { program: "/nowhere/at/all".into(), arguments: Vec::new(), timeout: LONG };
     let (thread, events) = start(notify);
     let counted = thread.counters();
-    thread.notifier().handle_event(&follows(3), &Counters::default());
+    thread.notifier().handle_event(&told_as(follows(3)), &Counters::default());
     thread.end();
     assert!(told(&events)[0].contains("could not be started (No such file"), "{:?}", told(&events));
     assert_eq!((counted.value(Counter::NotifyRuns), counted.value(Counter::NotifyFailures)), (1, 1));
@@ -189,7 +202,7 @@ fn the_command_gets_no_descriptor_but_the_three() {
     let file = fs::File::create(scratch.0.join("device")).unwrap();
     rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
     let (thread, _) = start(scratch.shell(r#"ls -l /proc/$$/fd >> "$1""#, LONG));
-    thread.notifier().handle_event(&follows(3), &Counters::default());
+    thread.notifier().handle_event(&told_as(follows(3)), &Counters::default());
     thread.end();
     let all = scratch.out().join("\n");
     assert!(all.contains("/dev/null") && !all.contains("/device"), "{all}");

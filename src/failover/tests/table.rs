@@ -68,6 +68,16 @@ fn every_pair_of_role_and_input_does_what_the_table_says() {
     }
 }
 
+/// The table of docs/design.md is this one.
+#[test]
+fn the_table_in_the_documentation_is_the_one_in_the_code() {
+    let text = include_str!("../../../docs/design.md");
+    for (role, steps) in TABLE {
+        let row = format!("| {role} | {} |", steps.join(" | "));
+        assert!(text.lines().any(|line| line == row), "docs/design.md lacks: {row}");
+    }
+}
+
 #[test]
 fn whoever_serves_falls_silent_on_a_higher_claim_and_on_a_lapse() {
     for role in Role::ALL.into_iter().filter(|role| role.serves()) {

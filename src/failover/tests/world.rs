@@ -484,7 +484,7 @@ impl World {
                 }
             }
             Output::MayExit => up.exited = true,
-            Output::Event(event) => {
+            Output::Event(Happened { event, .. }) => {
                 if let FailoverEvent::Promoted { degraded: false, cause, .. } = &event
                     && !matches!(cause, Cause::Boot | Cause::Alone | Cause::Operator)
                 {

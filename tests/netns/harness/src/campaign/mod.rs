@@ -86,25 +86,22 @@ pub struct Takeover {
 
 /// The first takeover at or after `since_unix_us`.
 pub fn takeover_in(events: &Value, since_unix_us: u64) -> Option<Takeover> {
-    let role = |begins: &str| {
-        events["events"].as_array().into_iter().flatten().find_map(|event| {
-            let at = event_unix_us(event)?;
-            let message = event["message"].as_str()?;
-            // A time in whole milliseconds is up to one too early.
-            let after = at + 999 >= since_unix_us;
-            (event["kind"] == "role" && after && message.starts_with(begins)).then_some(at)
+    let first = |name: &str| {
+        events["events"].as_array().into_iter().flatten().find(|event| {
+            let later = event["unix_us"].as_u64().is_some_and(|at| at >= since_unix_us);
+            event["event"] == name && later
         })
     };
-    let (leads, serves) = (role("leads term")?, role("serves in term")?);
+    let (promoted, serving) = (first("promoted")?, first("serving")?);
     Some(Takeover {
-        decided: Duration::from_micros(leads.saturating_sub(since_unix_us)),
-        installed: Duration::from_micros(serves.saturating_sub(leads)),
+        decided: Duration::from_micros(promoted["unix_us"].as_u64()? - since_unix_us),
+        installed: Duration::from_micros(serving["since_decision_us"].as_u64()?),
     })
 }
 
-/// When an event was, in microseconds since 1970; as exact as the appliance tells it.
+/// When an event was, in microseconds since 1970.
 pub fn event_unix_us(event: &Value) -> Option<u64> {
-    event["unix_us"].as_u64().or_else(|| Some(event["unix_ms"].as_u64()? * 1000))
+    event["unix_us"].as_u64()
 }
 
 /// Now, on the clock of events, in microseconds.
@@ -124,18 +121,17 @@ mod tests {
 
     #[test]
     fn a_takeovers_times_are_read_from_the_events() {
-        let event = |at: u64, message: &str| json!({"unix_ms": at, "kind": "role", "message": message});
+        let event = |at: u64, name: &str, since: Option<u64>| json!({"unix_us": at, "kind": "role", "event": name, "since_decision_us": since});
         let events = json!({"events": [
-            event(900, "leads term 1.2: nobody leads"),
-            event(901, "serves in term 1.2"),
-            event(1050, "leads term 2.1: the leader is silent"),
-            event(1052, "serves in term 2.1"),
+            event(900_000, "promoted", None),
+            event(901_000, "serving", Some(1000)),
+            json!({"unix_us": 1_040_000, "kind": "notify", "event": null}),
+            event(1_050_300, "promoted", None),
+            event(1_052_000, "serving", Some(1650)),
         ]});
         let takeover = takeover_in(&events, 1_000_000).expect("there is one");
-        assert_eq!(takeover.decided, Duration::from_millis(50));
-        assert_eq!(takeover.installed, Duration::from_millis(2));
+        assert_eq!(takeover.decided, Duration::from_micros(50_300));
+        assert_eq!(takeover.installed, Duration::from_micros(1650));
         assert!(takeover_in(&events, 2_000_000).is_none());
-        let exact = json!({"unix_us": 1_050_123, "unix_ms": 1050});
-        assert_eq!(event_unix_us(&exact), Some(1_050_123));
     }
 }
