@@ -390,6 +390,16 @@ pub enum Partition {
     Safety,
 }
 
+/// What other VRRP routers of the group's virtual router are to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VrrpUse {
+    /// Rivals: it advertises, and decides nothing by what it hears.
+    Output,
+    /// Those of a higher priority than every member's are given way to. VRRP is not authenticated: whoever can send on
+    /// the link can take service away.
+    Yield,
+}
+
 /// What the checksum of VRRP covers over IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VrrpChecksum {
@@ -418,6 +428,8 @@ pub struct Failover {
     pub partition: Partition,
     /// Whether the higher priority takes the lead back.
     pub preempt: bool,
+    /// Whether routers of a higher priority are given way to.
+    pub vrrp: VrrpUse,
     /// Between two VRRP advertisements, a multiple of 10 ms.
     pub vrrp_interval: Duration,
     /// What their checksum covers over IPv4.

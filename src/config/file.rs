@@ -5,7 +5,7 @@ use toml::de::DeValue;
 
 use crate::base::limits::WORKERS_MAX;
 use crate::config::checked::{
-    Balance, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
+    Balance, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum, VrrpUse,
 };
 use crate::config::read::{
     FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
@@ -167,6 +167,7 @@ tables! {
         boot_wait_ms: Int<1, 600_000> = 2000,
         partition: Partition = "availability",
         preempt: bool = false,
+        vrrp: VrrpUse = "output",
         vrrp_interval_ms: Int<10, 40_950> = 1000,
         vrrp_checksum: VrrpChecksum = "pseudo-header",
         state_dir: FilePath = "/var/lib/baton",

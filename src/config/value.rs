@@ -7,7 +7,7 @@ use toml::de::DeValue;
 
 use crate::base::time::Duration;
 use crate::config::checked::{
-    Balance, Cidr, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
+    Balance, Cidr, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum, VrrpUse,
 };
 use crate::config::read::{FromFile, Source};
 use crate::config::report::{Place, Report};
@@ -297,6 +297,10 @@ choices! {
     Partition {
         "availability" => Partition::Availability,
         "safety" => Partition::Safety,
+    } not_built_yet [];
+    VrrpUse {
+        "output" => VrrpUse::Output,
+        "yield" => VrrpUse::Yield,
     } not_built_yet [];
     VrrpChecksum {
         "pseudo-header" => VrrpChecksum::PseudoHeader,

@@ -6,7 +6,7 @@
 //! their reports and turns, reserved terms, the operator. Out: frames, the lease, commands
 //! to the workers, news to the master.
 
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -56,6 +56,8 @@ pub struct Board {
     pub status: Mutex<Option<FailoverStatus>>,
     /// What operators ask.
     pub requests: Mutex<VecDeque<Request>>,
+    /// With `vrrp = "yield"`: the priority of the strongest router that others advertise with; 0: none.
+    pub foreign_priority: AtomicU8,
     /// A thread failed, and the lease was revoked: the appliance is to leave its group.
     pub broken: Arc<AtomicBool>,
     /// The appliance has left its group.
@@ -72,6 +74,7 @@ impl Board {
         Arc::new(Board {
             status: Mutex::new(None),
             requests: Mutex::new(VecDeque::new()),
+            foreign_priority: AtomicU8::new(0),
             broken,
             may_exit: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -185,6 +188,8 @@ impl Liveness {
             self.reserved = reserved;
             self.setup.failover.handle_reserved(reserved);
         }
+        let foreign_priority = self.setup.board.foreign_priority.load(Ordering::Relaxed);
+        self.setup.failover.handle_foreign(now, foreign_priority);
         self.take_requests(now);
         self.leave_if_broken(now);
         self.setup.failover.poll(now, Progress { workers_moved, drained: true });

@@ -5,6 +5,7 @@
 //! In: frames that workers punted, their events, the liveness thread's news, questions.
 //! Out: commands to workers, frames by way of them, answers. It polls every millisecond.
 
+use core::sync::atomic::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
@@ -19,6 +20,7 @@ use crate::base::io::TxClass;
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::driver::events::EventLog;
+use crate::driver::liveness::Board;
 use crate::driver::load::Loads;
 use crate::driver::mbuf::Packet;
 use crate::driver::notify::Notifier;
@@ -83,6 +85,8 @@ pub struct MasterThreadSetup {
     pub loads: Arc<Loads>,
     /// What the control interface asks.
     pub questions: Receiver<Question>,
+    /// What the liveness thread is told.
+    pub board: Arc<Board>,
     /// Who tells the operator's command of changes of role, if there is one.
     pub notifier: Option<Notifier>,
 }
@@ -323,6 +327,9 @@ impl MasterThread {
                 }
                 MasterOutput::Moved(outcome) => self.take_moved(outcome),
                 MasterOutput::Count { counter, packets } => self.setup.counters.add(counter, packets),
+                MasterOutput::Foreign(priority) => {
+                    self.setup.board.foreign_priority.store(priority, Ordering::Relaxed);
+                }
                 MasterOutput::Rival(Claim { port, address, link }) => {
                     if now < self.rival_at {
                         continue;
@@ -410,10 +417,15 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
         | E::Left
         | E::CanLead
         | E::MaintenanceOn
-        | E::MaintenanceOff => ("role", false),
+        | E::MaintenanceOff
+        | E::OutrankedNoMore => ("role", false),
         E::StateChanged { .. } => ("state", false),
         E::Resigned { clean, .. } => ("role", !clean),
-        E::Silenced { .. } | E::WaitsForOperator | E::CannotLead | E::MaintenanceCalledOff => ("role", true),
+        E::Silenced { .. }
+        | E::WaitsForOperator
+        | E::CannotLead
+        | E::MaintenanceCalledOff
+        | E::Outranked { .. } => ("role", true),
         E::RivalSeen { .. } => ("rival", true),
         E::PeerHeard { .. } | E::PeerRestarted { .. } | E::PeerLeft { .. } | E::PeerMaintenance { .. } => {
             ("peer", false)

@@ -529,6 +529,7 @@ fn assemble(
         events: Arc::clone(&shared.events),
         loads,
         questions: asked,
+        board: Arc::clone(&shared.board),
         notifier: notify.map(NotifyThread::notifier),
     };
     Ok(Made { lcores, liveness, master, backend })

@@ -37,6 +37,7 @@ impl Failover {
         self.reserve();
         self.note_terms(now);
         self.watch_peers(now);
+        self.give_way(now);
         match self.role {
             Role::Booting => self.decide_booting(now, progress),
             Role::Standby => self.decide_standby(now, progress),
@@ -102,7 +103,7 @@ impl Failover {
 
     /// Whether it could take a term, as others are told: whoever waits for one that cannot waits in vain.
     pub(super) fn can_lead(&self) -> bool {
-        !self.maintenance.on && self.has_term()
+        !self.out_of_service() && self.has_term()
     }
 
     /// Whether it has a term to take, or soon will: one that boots gets some time for its term file, since disks may be
@@ -154,7 +155,7 @@ impl Failover {
 
     /// It can take over, and what it did not hear was not said.
     fn listens(&self, progress: Progress) -> bool {
-        progress.drained && self.worker_stuck == 0 && !self.maintenance.on && self.terms.next().is_some()
+        progress.drained && self.worker_stuck == 0 && !self.out_of_service() && self.terms.next().is_some()
     }
 
     /// Whether someone leads, as far as is known.
@@ -205,7 +206,7 @@ impl Failover {
 
     fn decide_booting(&mut self, now: Instant, progress: Progress) {
         let takeover_after = self.config.takeover_after;
-        if self.leader_lives(now) {
+        if self.leader_lives(now) || now < self.vrrp_waits_until() {
             self.vacant_since = None;
             return;
         }

@@ -246,7 +246,7 @@ impl Failover {
     }
 
     fn quiesce(&mut self, now: Instant) {
-        let insists = self.leaving || self.maintenance.on && self.maintenance.forced;
+        let insists = self.leaving || self.outranked || self.maintenance.on && self.maintenance.forced;
         let to = self.successor(now, true).or_else(|| self.successor(now, false).filter(|_| insists));
         let Some(peer) = to else {
             if insists {

@@ -266,6 +266,13 @@ pub enum FailoverEvent {
     MaintenanceOff,
     /// It was to go out of service, and nobody can take over any more: it serves on.
     MaintenanceCalledOff,
+    /// Another VRRP router of this priority rules over the group's virtual router: this appliance gives way.
+    Outranked {
+        /// That router's.
+        priority: u8,
+    },
+    /// That router is gone: this appliance may lead again.
+    OutrankedNoMore,
     /// A peer went out of service, or came back.
     PeerMaintenance {
         /// Who.
@@ -343,6 +350,10 @@ impl fmt::Display for FailoverEvent {
             E::MaintenanceCalledOff => {
                 write!(f, "maintenance is called off: nobody in sync can take over any more")
             }
+            E::Outranked { priority } => {
+                write!(f, "gives way to another VRRP router, of priority {priority}")
+            }
+            E::OutrankedNoMore => write!(f, "the other VRRP router is gone: may lead again"),
             E::PeerMaintenance { node, on: true } => write!(f, "node {node} is under maintenance"),
             E::PeerMaintenance { node, on: false } => write!(f, "node {node} is no more under maintenance"),
             E::StateChanged { was, now } => write!(f, "is {}, was {}", now.words(), was.words()),
@@ -388,6 +399,8 @@ impl FailoverEvent {
             E::MaintenanceOff => "maintenance-off",
             E::MaintenanceCalledOff => "maintenance-called-off",
             E::PeerMaintenance { .. } => "peer-maintenance",
+            E::Outranked { .. } => "outranked",
+            E::OutrankedNoMore => "outranked-no-more",
             E::StateChanged { .. } => "state-changed",
         }
     }
@@ -422,6 +435,8 @@ impl FailoverEvent {
             | E::MaintenanceOff
             | E::MaintenanceCalledOff
             | E::PeerMaintenance { .. }
+            | E::Outranked { .. }
+            | E::OutrankedNoMore
             | E::StateChanged { .. } => None,
         }
     }
@@ -456,6 +471,8 @@ impl FailoverEvent {
             | E::MaintenanceOn
             | E::MaintenanceOff
             | E::MaintenanceCalledOff
+            | E::Outranked { .. }
+            | E::OutrankedNoMore
             | E::StateChanged { .. } => None,
         }
     }

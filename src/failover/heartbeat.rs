@@ -213,7 +213,9 @@ impl Beat {
     /// What the sender is to its operator.
     pub fn state(&self) -> State {
         let Beat { in_sync, maintenance, .. } = *self;
-        State::of(self.role, Facts { in_sync, followed: !self.members.is_empty(), maintenance })
+        let followed = !self.members.is_empty();
+        // Everyone hears others' VRRP for themselves.
+        State::of(self.role, Facts { in_sync, followed, maintenance, outranked: false })
     }
 
     /// On the wire.

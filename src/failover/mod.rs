@@ -66,11 +66,13 @@
 //!   service it waits as if it had just woken up.
 //! - `preempt`: the standby in sync with the higher priority asks, and the active hands over as planned.
 //!
-//! Not yet: a witness, fencing hooks, several groups. VRRP decides nothing, and is said in `master/vrrp.rs`.
+//! Not yet: a witness, fencing hooks, several groups. VRRP is said in `master/vrrp.rs`; it decides nothing here but with
+//! `vrrp = "yield"` (`foreign.rs`), and then only that nobody of the group leads.
 
 mod decide;
 mod drive;
 pub mod event;
+pub mod foreign;
 pub mod heartbeat;
 pub mod insync;
 mod lease;
@@ -219,6 +221,10 @@ pub struct Failover {
     heard_claim: Option<Beat>,
     leaving: bool,
     maintenance: Maintenance,
+    /// The highest priority with which another VRRP router advertises the group's virtual router; 0: none does.
+    foreign_priority: u8,
+    /// It gives way to that one.
+    outranked: bool,
     /// It had to take over without being in sync; cleared when it follows again.
     degraded: bool,
     /// It led, and follows: it says so when all workers have stopped, or then.
@@ -309,6 +315,8 @@ impl Failover {
             heard_claim: None,
             leaving: false,
             maintenance,
+            foreign_priority: 0,
+            outranked: false,
             degraded: false,
             yields_by: Instant::ZERO,
             role_epoch: 0,
@@ -403,6 +411,7 @@ impl Failover {
                 self.able_successor(now)?;
             }
             Step::Lead if self.maintenance.on => return Err(Refusal::UnderMaintenance),
+            Step::Lead if self.outranked => return Err(Refusal::Outranked(self.foreign_priority)),
             Step::Lead if self.leader_lives(now) => {
                 let leader = self.terms.current().node;
                 let resigned = leader == self.node();

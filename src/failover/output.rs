@@ -180,6 +180,8 @@ pub enum Refusal {
     PeerUnderMaintenance(NodeId),
     /// It is under maintenance itself.
     UnderMaintenance,
+    /// It gives way to another VRRP router, of this priority.
+    Outranked(u8),
     /// This node is heard to lead.
     LeaderHeard(NodeId),
     /// It led itself until just now, and its successor comes first.
@@ -201,6 +203,9 @@ impl fmt::Display for Refusal {
                     f,
                     "node {node} is in sync, and under maintenance: first `baton maintenance off` there"
                 )
+            }
+            Refusal::Outranked(priority) => {
+                write!(f, "it gives way to another VRRP router, of priority {priority} (failover.vrrp)")
             }
             Refusal::UnderMaintenance => {
                 f.write_str("it is under maintenance: first `baton maintenance off`")

@@ -122,6 +122,8 @@ pub enum Input {
     OperatorSwitchover,
     /// The operator takes it out of service.
     Maintenance,
+    /// Another VRRP router rules over the group's virtual router, and this appliance gives way.
+    Outranked,
     /// The process is asked to end.
     Shutdown,
     /// All workers flushed what the successor lacked, or the wait for it is over.
@@ -136,7 +138,7 @@ pub enum Input {
 
 impl Input {
     /// Every input.
-    pub const ALL: [Input; 14] = [
+    pub const ALL: [Input; 15] = [
         Input::Leader,
         Input::Rival,
         Input::Vacant,
@@ -146,6 +148,7 @@ impl Input {
         Input::Regained,
         Input::OperatorSwitchover,
         Input::Maintenance,
+        Input::Outranked,
         Input::Shutdown,
         Input::Flushed,
         Input::SuccessorLost,
@@ -203,6 +206,7 @@ pub const fn step(role: Role, input: Input) -> Step {
             | I::Lapsed
             | I::Regained
             | I::Maintenance
+            | I::Outranked
             | I::Flushed
             | I::SuccessorLost
             | I::Gone,
@@ -220,6 +224,7 @@ pub const fn step(role: Role, input: Input) -> Step {
             | I::Lapsed
             | I::Regained
             | I::Maintenance
+            | I::Outranked
             | I::Flushed
             | I::SuccessorLost,
         ) => Stay,
@@ -228,7 +233,7 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Installing, I::Rival) => Alarm,
         (R::Installing, I::Installed) => Serve,
         (R::Installing, I::Lapsed) => Silence,
-        (R::Installing, I::Shutdown) => Withdraw,
+        (R::Installing, I::Outranked | I::Shutdown) => Withdraw,
         (R::Installing, I::Broken) => Leave,
         (R::Installing, I::OperatorPromote) => Refuse("it leads already"),
         (R::Installing, I::OperatorSwitchover | I::Maintenance) => {
@@ -239,7 +244,7 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Active, I::Leader) => Follow,
         (R::Active, I::Rival) => Alarm,
         (R::Active, I::Lapsed) => Silence,
-        (R::Active, I::OperatorSwitchover | I::Maintenance | I::Shutdown) => Quiesce,
+        (R::Active, I::OperatorSwitchover | I::Maintenance | I::Outranked | I::Shutdown) => Quiesce,
         (R::Active, I::Broken) => Leave,
         (R::Active, I::OperatorPromote) => Refuse("it leads already"),
         (R::Active, I::Vacant | I::Installed | I::Regained | I::Flushed | I::SuccessorLost | I::Gone) => Stay,
@@ -252,9 +257,10 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Quiescing, I::Broken) => Leave,
         (R::Quiescing, I::OperatorPromote) => Refuse("it is handing over"),
         (R::Quiescing, I::OperatorSwitchover) => Refuse("it is handing over already"),
-        (R::Quiescing, I::Maintenance | I::Shutdown | I::Vacant | I::Installed | I::Regained | I::Gone) => {
-            Stay
-        }
+        (
+            R::Quiescing,
+            I::Maintenance | I::Outranked | I::Shutdown | I::Vacant | I::Installed | I::Regained | I::Gone,
+        ) => Stay,
 
         (R::Resigning, I::Leader) => Follow,
         (R::Resigning, I::Installed) => Resign,
@@ -268,6 +274,7 @@ pub const fn step(role: Role, input: Input) -> Step {
             | I::Lapsed
             | I::Regained
             | I::Maintenance
+            | I::Outranked
             | I::Shutdown
             | I::Flushed
             | I::SuccessorLost
@@ -277,7 +284,7 @@ pub const fn step(role: Role, input: Input) -> Step {
         (R::Silenced, I::Leader) => Follow,
         (R::Silenced, I::Rival) => Alarm,
         (R::Silenced, I::Regained) => Resume,
-        (R::Silenced, I::Shutdown) => Withdraw,
+        (R::Silenced, I::Outranked | I::Shutdown) => Withdraw,
         (R::Silenced, I::Broken) => Leave,
         (R::Silenced, I::OperatorPromote) => Refuse("it is finding out whether someone else leads"),
         (R::Silenced, I::OperatorSwitchover | I::Maintenance) => {
@@ -296,6 +303,7 @@ pub const fn step(role: Role, input: Input) -> Step {
             | I::Installed
             | I::Lapsed
             | I::Regained
+            | I::Outranked
             | I::Shutdown
             | I::Flushed
             | I::SuccessorLost

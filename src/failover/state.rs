@@ -17,6 +17,8 @@ pub enum State {
     Synchronized,
     /// A standby, or about to be one, that its operator took out of service.
     Maintenance,
+    /// A standby, or about to be one, that gives way to another VRRP router.
+    Yielding,
     /// Leads a term, and sends nothing before all its workers know.
     TakingOver,
     /// Serves, and a standby is in sync.
@@ -42,15 +44,18 @@ pub struct Facts {
     pub followed: bool,
     /// Its operator took it out of service.
     pub maintenance: bool,
+    /// It gives way to another VRRP router.
+    pub outranked: bool,
 }
 
 impl State {
     /// Every state.
-    pub const ALL: [State; 11] = [
+    pub const ALL: [State; 12] = [
         State::Booting,
         State::Synchronizing,
         State::Synchronized,
         State::Maintenance,
+        State::Yielding,
         State::TakingOver,
         State::Active,
         State::ActiveAlone,
@@ -62,9 +67,10 @@ impl State {
 
     /// The state of a role and what goes with it.
     pub const fn of(role: Role, facts: Facts) -> State {
-        let Facts { in_sync, followed, maintenance } = facts;
+        let Facts { in_sync, followed, maintenance, outranked } = facts;
         match (role, maintenance) {
             (Role::Booting | Role::Standby, true) => State::Maintenance,
+            (Role::Booting | Role::Standby, false) if outranked => State::Yielding,
             (Role::Booting, false) => State::Booting,
             (Role::Standby, false) if in_sync => State::Synchronized,
             (Role::Standby, false) => State::Synchronizing,
@@ -85,6 +91,7 @@ impl State {
             State::Synchronizing => "synchronizing",
             State::Synchronized => "synchronized",
             State::Maintenance => "maintenance",
+            State::Yielding => "yielding",
             State::TakingOver => "taking-over",
             State::Active => "active",
             State::ActiveAlone => "active-alone",
@@ -102,6 +109,7 @@ impl State {
             State::Synchronizing => "standby (synchronizing)",
             State::Synchronized => "standby (synchronized)",
             State::Maintenance => "standby (under maintenance)",
+            State::Yielding => "standby (gives way to another VRRP router)",
             State::TakingOver => "taking over",
             State::Active => "active",
             State::ActiveAlone => "active alone: no standby is in sync",
@@ -123,20 +131,25 @@ impl core::fmt::Display for State {
 mod tests {
     use super::*;
 
-    /// For each role the states without and with maintenance; in each of them for: neither in sync nor followed, followed, in
-    /// sync, both.
-    const TABLE: [(Role, [[&str; 4]; 2]); 8] = [
-        (Role::Booting, [["booting"; 4], ["maintenance"; 4]]),
+    /// For each role the states when nothing goes with it, when it gives way, under maintenance, and when it both; in each of
+    /// them for: neither in sync nor followed, followed, in sync, both.
+    const TABLE: [(Role, [[&str; 4]; 4]); 8] = [
+        (Role::Booting, [["booting"; 4], ["yielding"; 4], ["maintenance"; 4], ["maintenance"; 4]]),
         (
             Role::Standby,
-            [["synchronizing", "synchronizing", "synchronized", "synchronized"], ["maintenance"; 4]],
+            [
+                ["synchronizing", "synchronizing", "synchronized", "synchronized"],
+                ["yielding"; 4],
+                ["maintenance"; 4],
+                ["maintenance"; 4],
+            ],
         ),
-        (Role::Installing, [["taking-over"; 4]; 2]),
-        (Role::Active, [["active-alone", "active", "active-alone", "active"]; 2]),
-        (Role::Quiescing, [["quiescing"; 4]; 2]),
-        (Role::Resigning, [["resigning"; 4]; 2]),
-        (Role::Silenced, [["silenced"; 4]; 2]),
-        (Role::Left, [["left"; 4]; 2]),
+        (Role::Installing, [["taking-over"; 4]; 4]),
+        (Role::Active, [["active-alone", "active", "active-alone", "active"]; 4]),
+        (Role::Quiescing, [["quiescing"; 4]; 4]),
+        (Role::Resigning, [["resigning"; 4]; 4]),
+        (Role::Silenced, [["silenced"; 4]; 4]),
+        (Role::Left, [["left"; 4]; 4]),
     ];
 
     #[test]
@@ -144,9 +157,14 @@ mod tests {
         assert_eq!(TABLE.map(|(role, _)| role), Role::ALL);
         let mut seen = std::collections::BTreeSet::new();
         for (role, rows) in TABLE {
-            for (maintenance, row) in [false, true].into_iter().zip(rows) {
+            for (kind, row) in rows.into_iter().enumerate() {
                 for (number, expected) in row.into_iter().enumerate() {
-                    let facts = Facts { in_sync: number & 2 != 0, followed: number & 1 != 0, maintenance };
+                    let facts = Facts {
+                        in_sync: number & 2 != 0,
+                        followed: number & 1 != 0,
+                        maintenance: kind & 2 != 0,
+                        outranked: kind & 1 != 0,
+                    };
                     assert_eq!(State::of(role, facts).name(), expected, "{role} with {facts:?}");
                     seen.insert(expected);
                 }

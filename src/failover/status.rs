@@ -146,7 +146,8 @@ impl Failover {
     pub(super) fn state(&self) -> State {
         let in_sync = self.role == Role::Standby && self.leader.in_sync;
         let followed = !self.insync.told.is_empty();
-        State::of(self.role, Facts { in_sync, followed, maintenance: self.maintenance.on })
+        let (maintenance, outranked) = (self.maintenance.on, self.outranked);
+        State::of(self.role, Facts { in_sync, followed, maintenance, outranked })
     }
 
     fn peer_status(&self, now: Instant, peer: &super::Peer) -> PeerStatus {

@@ -81,6 +81,8 @@ pub enum MasterOutput {
     Rival(Claim),
     /// Someone else advertises the group's virtual router.
     VrrpRival(Rival),
+    /// With `vrrp = "yield"`: what the failover machine is to be told of others' advertisements. See [`vrrp::Output::Foreign`].
+    Foreign(u8),
 }
 
 /// The master of one appliance. [`Master::poll`] at [`Master::next_deadline`] or
@@ -211,6 +213,7 @@ impl Master {
                 vrrp::Output::Count { counter, packets } => {
                     self.outputs.push_back(MasterOutput::Count { counter, packets });
                 }
+                vrrp::Output::Foreign(priority) => self.outputs.push_back(MasterOutput::Foreign(priority)),
                 vrrp::Output::Rival(rival) => {
                     self.outputs.push_back(MasterOutput::VrrpRival(rival));
                     self.rivals.want_announcement();

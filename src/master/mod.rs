@@ -12,6 +12,7 @@
 pub mod addresses;
 pub mod announce;
 pub mod answers;
+pub mod foreign;
 pub mod frames;
 pub mod machine;
 pub mod neighbours;

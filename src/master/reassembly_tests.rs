@@ -69,7 +69,8 @@ fn drained(master: &mut Master) -> (Vec<Sent>, Vec<(Counter, u64)>) {
             | MasterOutput::Redirect(_)
             | MasterOutput::Moved(_)
             | MasterOutput::Rival(_)
-            | MasterOutput::VrrpRival(_) => {}
+            | MasterOutput::VrrpRival(_)
+            | MasterOutput::Foreign(_) => {}
         }
     }
     counted.retain(|(_, packets)| *packets > 0);

@@ -66,6 +66,7 @@ fn said(master: &mut Master, now: Instant) -> Said {
             MasterOutput::Count { .. }
             | MasterOutput::Command { .. }
             | MasterOutput::Redirect(_)
+            | MasterOutput::Foreign(_)
             | MasterOutput::Moved(_) => {}
         }
     }

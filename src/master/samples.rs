@@ -120,6 +120,7 @@ pub(crate) fn checked() -> Checked {
             boot_wait: Duration::from_millis(500),
             partition: Partition::Availability,
             preempt: false,
+            vrrp: VrrpUse::Output,
             vrrp_interval: Duration::from_millis(1000),
             vrrp_checksum: VrrpChecksum::PseudoHeader,
             state_dir: "state".into(),

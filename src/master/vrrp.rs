@@ -1,5 +1,6 @@
 //! VRRP version 3 (RFC 9568) as output: the active advertises its addresses, so that other routers and tools on the link
-//! see who leads. It decides nothing here (DESIGN "Failover"): a member hears it and stays what it is, and whoever else
+//! see who leads. It decides nothing here (DESIGN "Failover"), unless `failover.vrrp` is "yield" (`foreign.rs`): a member hears it and
+//! stays what it is, and whoever else
 //! advertises the group's virtual router while this appliance is active is a rival, which is an alarm.
 //!
 //! Advertisements leave under the lease, from the virtual MAC. Only the last one, which says that this appliance leads no
@@ -12,9 +13,10 @@ use crate::base::counters::Counter;
 use crate::base::ids::PortId;
 use crate::base::io::TxClass;
 use crate::base::time::{Duration, Instant};
-use crate::config::checked::{Checked, VrrpChecksum};
+use crate::config::checked::{Checked, VrrpChecksum, VrrpUse};
 use crate::failover::FailoverEvent;
 use crate::master::addresses::{Addresses, Holder, is_link_local};
+use crate::master::foreign::Foreign;
 use crate::master::frames::{self, Link};
 use crate::wire::ethernet::{Frame, MacAddress};
 use crate::wire::parse::{Network, Parsed};
@@ -48,6 +50,9 @@ pub enum Output {
     },
     /// Someone else leads the group's virtual router: say so, and announce the addresses again.
     Rival(Rival),
+    /// With `vrrp = "yield"`: the highest priority above the own one with which others advertise the virtual router, members
+    /// included; 0: none does any more.
+    Foreign(u8),
 }
 
 /// Who else advertises the group's virtual router.
@@ -90,6 +95,8 @@ pub struct Advertiser {
     serving_since: Option<Instant>,
     due_at: Instant,
     suspect: Option<Suspect>,
+    /// With `vrrp = "yield"`.
+    foreign: Option<Foreign>,
     outputs: VecDeque<Output>,
 }
 
@@ -105,6 +112,8 @@ impl Advertiser {
             serving_since: None,
             due_at: Instant::FAR_FUTURE,
             suspect: None,
+            foreign: (checked.failover.vrrp == VrrpUse::Yield)
+                .then(|| Foreign::new(checked.failover.priority)),
             outputs: VecDeque::new(),
         };
         for (port, number) in checked.ports.iter().zip(0..) {
@@ -195,6 +204,8 @@ impl Advertiser {
             | E::WaitsForOperator
             | E::CannotLead
             | E::CanLead
+            | E::Outranked { .. }
+            | E::OutrankedNoMore
             | E::StateChanged { .. }
             | E::MaintenanceOn
             | E::MaintenanceOff
@@ -233,6 +244,10 @@ impl Advertiser {
                 self.count(Counter::VrrpOwn, 1);
             }
             Ok((source, repr)) => {
+                if let Some(foreign) = &mut self.foreign {
+                    foreign.hear(now, port, source, &repr);
+                    self.outputs.extend(foreign.poll(now).map(Output::Foreign));
+                }
                 let link = Frame::new_unchecked(frame).source().0;
                 self.hear(now, Rival { port, source, link, priority: repr.priority });
             }
@@ -270,6 +285,8 @@ impl Advertiser {
             self.count(Counter::VrrpRivals, suspect.heard);
             self.outputs.push_back(Output::Rival(suspect.rival));
         }
+        let strongest = self.foreign.as_mut().and_then(|foreign| foreign.poll(now));
+        self.outputs.extend(strongest.map(Output::Foreign));
         if now >= self.due_at {
             self.due_at = now + self.interval;
             for voice in &self.voices {
@@ -282,7 +299,9 @@ impl Advertiser {
 
     /// When to call [`Advertiser::poll`] next.
     pub fn next_deadline(&self) -> Instant {
-        self.suspect.as_ref().map_or(self.due_at, |suspect| suspect.judged_at.min(self.due_at))
+        let foreign = self.foreign.as_ref().map_or(Instant::FAR_FUTURE, Foreign::next_deadline);
+        let judged_at = self.suspect.as_ref().map_or(Instant::FAR_FUTURE, |suspect| suspect.judged_at);
+        self.due_at.min(judged_at).min(foreign)
     }
 
     /// What to do next.

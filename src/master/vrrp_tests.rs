@@ -31,6 +31,7 @@ fn lines(advertiser: &mut Advertiser) -> Vec<String> {
         .map(|output| match output {
             Output::Send { port, frame, class } => format!("{port} {class:?} {}", Trace(&frame)),
             Output::Count { counter, packets } => format!("{} {packets}", counter.name()),
+            Output::Foreign(priority) => format!("foreign {priority}"),
             Output::Rival(Rival { port, source, priority, .. }) => {
                 format!("rival {source} {priority} on {port}")
             }
@@ -211,4 +212,54 @@ fn what_is_not_about_this_router_or_not_right_is_counted_and_nothing_else() {
     check(&broken, "drop_checksum 1");
     // Cut short, with a length that says so.
     check(&changed(14 + 3, 27), "drop_vrrp_truncated 1");
+}
+
+/// With `vrrp = "yield"`, by one of priority 200.
+#[test]
+fn others_of_more_priority_are_told_of_and_that_they_are_gone_by_an_active_as_by_a_standby() {
+    let mut checked = checked();
+    checked.failover.vrrp = VrrpUse::Yield;
+    for serves in [false, true] {
+        let mut advertiser = Advertiser::new(&checked, &macs());
+        if serves {
+            advertiser.handle_event(NOW, &SERVING);
+            advertiser.poll(NOW);
+            lines(&mut advertiser);
+        }
+        let told =
+            |lines: Vec<String>| lines.into_iter().filter(|line| line.starts_with("foreign")).collect();
+        let none = Vec::<String>::new();
+        let at = |ms, frame: &[u8], advertiser: &mut Advertiser| -> Vec<String> {
+            told(hear(advertiser, after(ms), frame))
+        };
+        assert_eq!(at(10, &theirs("10.1.0.9", 51, 200), &mut advertiser), none, "no more than ours");
+        assert_eq!(at(11, &theirs("10.1.0.9", 52, 250), &mut advertiser), none, "another virtual router");
+        assert_eq!(
+            at(12, &theirs("10.1.0.2", 51, 250), &mut advertiser),
+            none,
+            "it comes from our own address"
+        );
+        let mut broken = theirs("10.1.0.9", 51, 250);
+        // The last byte of the last address: what is behind it is padding.
+        broken[14 + 20 + 11] ^= 1;
+        assert_eq!(at(13, &broken, &mut advertiser), none, "a checksum is wrong");
+        assert_eq!(at(14, &theirs("10.1.0.9", 51, 250), &mut advertiser), ["foreign 250"]);
+        assert_eq!(at(15, &theirs("fe80::9", 51, 255), &mut advertiser), ["foreign 255"]);
+        assert_eq!(at(16, &theirs("fe80::9", 51, 0), &mut advertiser), none);
+        // 56 / 256 of a second later, and three seconds more.
+        assert!(advertiser.next_deadline() <= after(235));
+        advertiser.poll(after(235));
+        assert_eq!(told(lines(&mut advertiser)), ["foreign 250"]);
+        advertiser.poll(after(14 + 3218));
+        assert_eq!(told(lines(&mut advertiser)), none);
+        advertiser.poll(after(14 + 3219));
+        assert_eq!(told(lines(&mut advertiser)), ["foreign 0"]);
+    }
+}
+
+#[test]
+fn without_that_wish_nobody_is_told_of() {
+    let mut advertiser = active();
+    let said = hear(&mut advertiser, after(200), &theirs("10.1.0.9", 51, 255));
+    assert!(!said.is_empty() && !said.iter().any(|line| line.starts_with("foreign")), "{said:?}");
 }

@@ -6,8 +6,9 @@ use netns_harness::appliance::Role;
 use netns_harness::capture::{Capture, Captured, Depth, Direction, stop_all};
 use netns_harness::command::wait_until;
 use netns_harness::config::Settings;
+use netns_harness::downloads::{Downloads, through_virtual_servers};
 use netns_harness::keepalived::Keepalived;
-use netns_harness::stage::{ROLES_LIMIT, Stage, counter};
+use netns_harness::stage::{FILE, ROLES_LIMIT, Stage, counter};
 use netns_harness::{Link, Result, Side, World, analysis, ensure};
 
 use crate::{on_stage, one_at_a_time};
@@ -136,6 +137,40 @@ fn a_rival_of_higher_priority_is_an_alarm_and_the_addresses_are_announced_again(
         let again = "arp.isgratuitous and arp.src.proto_ipv4 == 10.1.0.100 and eth.src == 00:00:5e:00:01:33";
         let announced = captures.iter().map(|c| analysis::count(c, again)).sum::<Result<usize>>()?;
         ensure!(announced > 0, "the addresses were not announced again");
+        Ok(())
+    })
+}
+
+/// With `failover.vrrp = "yield"`, and a keepalived of more priority than both appliances: it serves while it is there, and the
+/// pair before and after, whether it resigned or was killed.
+#[test]
+fn a_pair_that_yields_gives_way_to_a_router_of_more_priority_and_serves_again_when_that_is_gone() -> Result<()>
+{
+    let _one = one_at_a_time();
+    let settings = Settings { failover: "vrrp = \"yield\"\n".to_owned(), ..Settings::default() };
+    on_stage(&settings, |stage: &mut Stage| {
+        let state = |stage: &Stage, index: usize| -> Result<String> {
+            Ok(stage.pair[index].status()?["state"].as_str().unwrap_or_default().to_owned())
+        };
+        for resigns in [true, false] {
+            let active = stage.active()?;
+            let keepalived = Keepalived::start(&stage.world, 250)?;
+            keepalived.wait_promotions(2, LIMIT)?;
+            let both = || Ok(state(stage, 0)? == "yielding" && state(stage, 1)? == "yielding");
+            wait_until("both to give way", LIMIT, both)?;
+            std::thread::sleep(SILENCE);
+            ensure!(both()?, "they did not stay away");
+            ensure!(keepalived.promotions() == 2, "it lost the lead:\n{}", keepalived.log());
+            let events = stage.pair[active].ask("events")?.to_string();
+            ensure!(events.contains("gives way to another VRRP router, of priority 250"), "{events}");
+            keepalived.stop(resigns)?;
+            let led = netns_harness::appliance::wait_for_pair(&stage.pair, LIMIT)?;
+            let downloads = through_virtual_servers(&stage.web, FILE.0, "2000k", 4)?;
+            let outcomes = Downloads::start(&stage.world, downloads, LIMIT)?.finish(LIMIT)?;
+            ensure!(outcomes.iter().all(|outcome| outcome.whole()), "by {led}: {outcomes:?}");
+            let status = stage.pair[led].status()?;
+            ensure!(status["degraded"] == false, "{status}");
+        }
         Ok(())
     })
 }

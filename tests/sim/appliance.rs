@@ -478,6 +478,9 @@ impl Appliance {
                     }
                 }
                 MasterOutput::Moved(outcome) => self.notes.push(Note::Moved(outcome)),
+                MasterOutput::Foreign(priority) => {
+                    self.failover.handle_foreign(agenda.instant(), priority);
+                }
                 MasterOutput::Count { .. } | MasterOutput::Rival(_) | MasterOutput::VrrpRival(_) => {}
             }
         }

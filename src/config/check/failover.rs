@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::base::limits::{HANDSHAKE_PATIENCE, HANDSHAKE_RETRY, OLD_BOOT_INTERVALS};
 use crate::config::check::blame;
-use crate::config::checked::{Failover, Notify};
+use crate::config::checked::{Failover, Notify, VrrpUse};
 use crate::config::file::{FailoverFile, File};
 use crate::config::report::Report;
 
@@ -29,6 +29,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
         boot_wait: failover.boot_wait_ms.get()?.millis(),
         partition: *failover.partition.get()?,
         preempt: *failover.preempt.get()?,
+        vrrp: *failover.vrrp.get()?,
         vrrp_interval: failover.vrrp_interval_ms.get()?.millis(),
         vrrp_checksum: *failover.vrrp_checksum.get()?,
         state_dir: directory.join(&failover.state_dir.get()?.0),
@@ -114,6 +115,14 @@ fn boot_wait(file: &File, failover: &FailoverFile, report: &mut Report) {
 
 /// A VRRP message has its interval in hundredths of a second (RFC 9568 section 5.2.7).
 fn advertisements(failover: &FailoverFile, report: &mut Report) {
+    if failover.vrrp.get() == Some(&VrrpUse::Yield) {
+        report.warn(
+            &failover.vrrp.place,
+            "that nobody else can send on these links: VRRP is not authenticated, and one advertisement of a higher \
+             priority takes service away from the whole group"
+                .to_owned(),
+        );
+    }
     let Some(interval) = failover.vrrp_interval_ms.get() else { return };
     if interval.u32() % 10 != 0 {
         report.refuse(&failover.vrrp_interval_ms.place, "a multiple of 10 milliseconds");

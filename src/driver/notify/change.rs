@@ -83,6 +83,8 @@ impl Changes {
             | E::WaitsForOperator
             | E::CannotLead
             | E::CanLead
+            | E::Outranked { .. }
+            | E::OutrankedNoMore
             | E::StateChanged { .. }
             | E::MaintenanceOn
             | E::MaintenanceOff

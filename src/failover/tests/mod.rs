@@ -3,6 +3,7 @@
 mod admission;
 mod broken;
 mod chaos;
+mod foreign;
 mod maintenance;
 mod operator;
 mod overlaps;

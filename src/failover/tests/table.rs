@@ -3,41 +3,50 @@
 use crate::failover::role::{Input, Role, Step, step};
 
 /// One line for each role; a step for each input in the order of [`Input::ALL`]:
-/// leader, rival, vacant, promote, installed, lapsed, regained, switchover, maintenance, shutdown,
+/// leader, rival, vacant, promote, installed, lapsed, regained, switchover, maintenance, outranked, shutdown,
 /// flushed, successor lost, gone, broken. `.` is stay, `X` a refusal.
-const TABLE: [(Role, [&str; 14]); 8] = [
+const TABLE: [(Role, [&str; 15]); 8] = [
     (
         Role::Booting,
-        ["follow", ".", "lead", "lead", ".", ".", ".", "X", ".", "leave", ".", ".", ".", "leave"],
+        ["follow", ".", "lead", "lead", ".", ".", ".", "X", ".", ".", "leave", ".", ".", ".", "leave"],
     ),
     (
         Role::Standby,
-        ["follow", ".", "lead", "lead", ".", ".", ".", "X", ".", "leave", ".", ".", "leave", "leave"],
+        ["follow", ".", "lead", "lead", ".", ".", ".", "X", ".", ".", "leave", ".", ".", "leave", "leave"],
     ),
     (
         Role::Installing,
-        ["follow", "alarm", ".", "X", "serve", "silence", ".", "X", "X", "withdraw", ".", ".", ".", "leave"],
+        [
+            "follow", "alarm", ".", "X", "serve", "silence", ".", "X", "X", "withdraw", "withdraw", ".", ".",
+            ".", "leave",
+        ],
     ),
     (
         Role::Active,
         [
-            "follow", "alarm", ".", "X", ".", "silence", ".", "quiesce", "quiesce", "quiesce", ".", ".", ".",
-            "leave",
+            "follow", "alarm", ".", "X", ".", "silence", ".", "quiesce", "quiesce", "quiesce", "quiesce",
+            ".", ".", ".", "leave",
         ],
     ),
     (
         Role::Quiescing,
         [
-            "follow", "alarm", ".", "X", ".", "silence", ".", "X", ".", ".", "withdraw", "abandon", ".",
+            "follow", "alarm", ".", "X", ".", "silence", ".", "X", ".", ".", ".", "withdraw", "abandon", ".",
             "leave",
         ],
     ),
-    (Role::Resigning, ["follow", ".", ".", "X", "resign", ".", ".", "X", ".", ".", ".", ".", ".", "leave"]),
+    (
+        Role::Resigning,
+        ["follow", ".", ".", "X", "resign", ".", ".", "X", ".", ".", ".", ".", ".", ".", "leave"],
+    ),
     (
         Role::Silenced,
-        ["follow", "alarm", ".", "X", ".", ".", "resume", "X", "X", "withdraw", ".", ".", ".", "leave"],
+        [
+            "follow", "alarm", ".", "X", ".", ".", "resume", "X", "X", "withdraw", "withdraw", ".", ".", ".",
+            "leave",
+        ],
     ),
-    (Role::Left, [".", ".", ".", "X", ".", ".", ".", "X", "X", ".", ".", ".", ".", "."]),
+    (Role::Left, [".", ".", ".", "X", ".", ".", ".", "X", "X", ".", ".", ".", ".", ".", "."]),
 ];
 
 fn name(step: Step) -> &'static str {

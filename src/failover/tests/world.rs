@@ -10,7 +10,7 @@ use crate::base::counters::Counters;
 use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, WorkerId};
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
-use crate::config::checked::{self, Partition};
+use crate::config::checked::{self, Partition, VrrpUse};
 use crate::failover::event::Cause;
 use crate::failover::*;
 use crate::seal::{Key, MemberInfo};
@@ -30,6 +30,7 @@ pub struct Setup {
     pub variant: Variant,
     pub preempt: bool,
     pub loss_percent: u8,
+    pub vrrp: VrrpUse,
 }
 
 impl Default for Setup {
@@ -40,6 +41,7 @@ impl Default for Setup {
             variant: Variant::Sound,
             preempt: false,
             loss_percent: 0,
+            vrrp: VrrpUse::Output,
         }
     }
 }
@@ -188,6 +190,7 @@ impl World {
             boot_wait: Duration::from_millis(300),
             partition: self.setup.partition,
             preempt: self.setup.preempt,
+            vrrp: self.setup.vrrp,
             vrrp_interval: Duration::from_millis(1000),
             vrrp_checksum: checked::VrrpChecksum::PseudoHeader,
             state_dir: "/nowhere".into(),

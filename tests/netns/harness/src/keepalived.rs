@@ -67,6 +67,11 @@ impl Keepalived {
             .with_context(|| format!("its log:\n{}", self.0.log()))
     }
 
+    /// Ends it: in order, saying that it goes (priority 0), or by SIGKILL.
+    pub fn stop(mut self, in_order: bool) -> Result<()> {
+        if in_order { self.0.terminate(START_LIMIT).map(drop) } else { self.0.kill() }
+    }
+
     /// What it printed.
     pub fn log(&self) -> String {
         self.0.log()
