@@ -22,6 +22,9 @@ const LOST_AFTER: u64 = 10;
 /// No term is reserved for so long: then it tells the operator that it cannot lead.
 const UNABLE_AFTER: Duration = Duration::from_secs(1);
 
+/// A state that no event told is told when it has been another than the one told for so long.
+const STATE_SETTLES: Duration = Duration::from_millis(500);
+
 /// How well someone would lead: one that can take a term before one that cannot, in sync before not before booted fresh,
 /// then the higher priority, then the lower node.
 type Fitness = (bool, u8, u8, Reverse<NodeId>);
@@ -57,8 +60,16 @@ impl Failover {
             }
         }
         self.announce_again(now);
+        self.tell_state(now);
+    }
+
+    /// Says that the state is another one, when no event has said so for some time: a standby on a busy machine may doubt
+    /// for a moment, and again and again, that it is in sync.
+    fn tell_state(&mut self, at: Instant) {
         let (was, now) = (self.told.state, self.state());
-        if was != now {
+        if was == now {
+            self.state_told_at = at;
+        } else if at - self.state_told_at >= STATE_SETTLES {
             self.event(FailoverEvent::StateChanged { was, now });
         }
     }

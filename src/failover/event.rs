@@ -253,7 +253,7 @@ pub enum FailoverEvent {
     CannotLead,
     /// Terms are reserved again.
     CanLead,
-    /// It is something else to its operator, and none of the other events has said so.
+    /// It has been something else to its operator for half a second, and none of the other events has said so.
     StateChanged {
         /// What it was.
         was: State,

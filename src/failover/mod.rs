@@ -266,6 +266,8 @@ pub struct Failover {
     heard_until: Instant,
     /// What the newest event said that it is.
     told: Standing,
+    /// When it last was what the newest event said.
+    state_told_at: Instant,
     /// When it decided to lead the term that it installs.
     decided_at: Instant,
 
@@ -342,6 +344,7 @@ impl Failover {
             worker_stuck: 0,
             heard_until: now,
             told: Standing { role: Role::Booting, state: State::Booting },
+            state_told_at: now,
             decided_at: now,
             promotions: 0,
             takeovers: 0,

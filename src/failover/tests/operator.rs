@@ -3,7 +3,7 @@
 use super::pair::{pair, promoted, safe_pair, sound};
 use super::world::World;
 use crate::failover::event::{Cause, FailoverEvent};
-use crate::failover::{Operator, Refusal, Role};
+use crate::failover::{Operator, Refusal, Role, State};
 
 #[test]
 fn a_switchover_is_refused_with_a_sentence_by_a_standby_and_without_one_in_sync() {
@@ -86,4 +86,28 @@ fn who_leaves_without_a_follower_does_so_when_its_workers_have_stopped_or_a_boun
         let clean: Vec<bool> = world.events(0).iter().filter_map(resigned).collect();
         assert_eq!(clean, [installs_after_us < 100_000]);
     }
+}
+
+#[test]
+fn a_state_is_told_when_it_lasts_and_not_when_it_is_over_in_a_moment() {
+    let mut world = pair();
+    let told = |world: &World| -> Vec<State> {
+        let now = |event: &&FailoverEvent| match *event {
+            FailoverEvent::StateChanged { now, .. } => Some(*now),
+            _ => None,
+        };
+        world.events(1).iter().filter_map(now).collect()
+    };
+    assert_eq!((told(&world), world.status(1).state), (vec![], State::Synchronized));
+    world.run_ms(200);
+    assert_eq!(told(&world), [State::Synchronized], "{}", world.story());
+    // A gap of its own makes it doubt: what its leader said before is no news any more.
+    for _ in 0..20 {
+        world.pause_ms(1, 60);
+        world.run_ms(61);
+        assert_eq!(world.status(1).state, State::Synchronizing, "{}", world.story());
+        world.run_ms(40);
+        assert_eq!(world.status(1).state, State::Synchronized, "{}", world.story());
+    }
+    assert_eq!(told(&world), [State::Synchronized], "{}", world.story());
 }
