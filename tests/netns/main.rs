@@ -9,6 +9,7 @@ mod bind_nic;
 mod harness_holds;
 mod links_suit_dpdk;
 mod pair_bird;
+mod pair_clock;
 mod pair_divided;
 mod pair_dns;
 mod pair_downloads;

@@ -25,7 +25,7 @@ use baton::driver::lcore::Lcore;
 use baton::driver::lease::{Lease, Turns};
 use baton::driver::mbuf::{Packet, TxAbilities};
 use baton::driver::outbox::Outbox;
-use baton::driver::rings::{self, LivenessEnds, MasterEnds};
+use baton::driver::rings::{self, Frame, LivenessEnds, MasterEnds};
 use baton::driver::rss::{Ends, Wish};
 use baton::driver::spreading::SpreadingLcore;
 use baton::driver::{eal, ports};
@@ -421,6 +421,24 @@ impl Appliance {
     /// Says something in the liveness thread's name.
     pub fn of_liveness(&mut self, command: Command) -> Result<()> {
         self.liveness.commands[0].push_one(command).map_err(|_| anyhow!("too many commands wait"))
+    }
+
+    /// Has it lead or follow.
+    pub fn take_role(&mut self, epoch: u64, role: Role, term: Term) -> Result<()> {
+        self.of_liveness(Command::Role { epoch, role, term })
+    }
+
+    /// Whether it has just said that it has the role of this epoch.
+    pub fn has_installed(&mut self, epoch: u64) -> bool {
+        let said = core::iter::from_fn(|| self.liveness.reports[0].pop_one());
+        said.filter(|report| matches!(report, WorkerReport::Installed { epoch: of, .. } if *of == epoch))
+            .count()
+            > 0
+    }
+
+    /// Has it send a frame in the liveness thread's name.
+    pub fn send_frame(&mut self, frame: Frame) -> Result<()> {
+        self.liveness.frames.push_one(frame).map_err(|_| anyhow!("too many frames wait"))
     }
 
     /// Takes what it says to the master and to the liveness thread.

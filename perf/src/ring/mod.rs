@@ -7,6 +7,7 @@
 //! * [`flows`] and [`frames`]: the traffic, and whether what comes out is right.
 //! * [`bench`]: the timed windows. * `script`: [`rounds`] of packets, written beforehand. * `connections`: whole ones.
 //! * `held`: how many flows there can be, and what each takes of memory. * `hop`: what a hop between lcores costs.
+//! * `takeover`: what a takeover costs a worker with many flows.
 //! * `cases`: the cases.
 
 pub mod appliance;
@@ -23,11 +24,12 @@ pub mod member;
 pub mod plan;
 pub mod rounds;
 mod script;
+mod takeover;
 
 use crate::case::Case;
 pub use cases::{Wanted, measure};
 
 /// The cases.
 pub fn cases() -> Vec<Case> {
-    cases::cases().into_iter().chain([hop::case()]).chain(held::cases()).collect()
+    cases::cases().into_iter().chain([hop::case()]).chain(held::cases()).chain(takeover::cases()).collect()
 }

@@ -85,6 +85,16 @@ impl Stage {
         self.pair[1 - index].wait_synchronized(ROLES_LIMIT)
     }
 
+    /// Starts again whichever appliance does not run, and waits until the pair is at rest.
+    pub fn revive_all(&mut self) -> Result<()> {
+        for index in 0..2 {
+            if self.pair[index].process().is_err() {
+                self.revive(index)?;
+            }
+        }
+        self.active().map(drop)
+    }
+
     /// Writes down what both appliances say, keeps all logs and captures, and returns where.
     pub fn failed(&mut self, why: &str) -> Result<PathBuf> {
         self.world.keep_logs();

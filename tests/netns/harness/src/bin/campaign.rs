@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use netns_harness::campaign::{
-    dns, failover, hold, kills, outage, planned, roles, saturated, senders, with_evidence,
+    Violations, dns, failover, hold, kills, outage, planned, roles, saturated, senders, with_evidence,
 };
 use netns_harness::config::Settings;
 use netns_harness::figures::{self, Figure};
 use netns_harness::stage::Stage;
+use netns_harness::stall::StallWatch;
 use netns_harness::{Context, Result, bail, dns as dns_servers};
 
 const USAGE: &str = "usage: campaign kill|standby|twice|failover|planned|outage|dns|senders|hold|roles|saturated \
@@ -361,14 +362,30 @@ fn failovers(options: &Options) -> Result<Vec<Figure>> {
     let mut gap = Figure::new("longest gap of a 1 ms UDP probe", "ms");
     let mut stall = Figure::new("stall of a download", "ms");
     let mut sending = Figure::new("the probe's own longest pause", "ms");
+    let mut disturbed = Figure::new("rounds in which the machine stood still", "gap of the probe, ms");
+    let wanted = options.rounds(100);
     on_stage(options, &Settings::default(), |stage| {
-        for number in 1..=options.rounds(100) {
-            if !options.time_left() {
+        // A machine that never comes to rest is to be told, and not tried for ever.
+        for number in 1..=3 * wanted {
+            if gap.len() == wanted || !options.time_left() {
                 break;
             }
-            let round = failover::round(stage)?;
+            let watch = StallWatch::start();
+            let round = failover::round(stage);
+            let stalls = watch.finish();
+            if !stalls.gaps.is_empty() {
+                let told = match &round {
+                    Ok(round) => format!("{} violations", round.violations.sentences().len()),
+                    Err(error) => format!("{error:#}"),
+                };
+                options.say(&format!("kill {number} does not count ({told}): {stalls}"));
+                disturbed.add_time(round.map_or(Duration::ZERO, |round| round.probe.largest_gap));
+                stage.revive_all()?;
+                continue;
+            }
+            let round = round?;
             options.say(&format!(
-                "kill {number}: led after {:.1} ms, served {:.1} ms later; gap {:.1} ms",
+                "kill {number}: led after {:.1} ms, served {:.2} ms later; gap {:.1} ms",
                 round.takeover.decided.as_secs_f64() * 1e3,
                 round.takeover.installed.as_secs_f64() * 1e3,
                 round.probe.largest_gap.as_secs_f64() * 1e3,
@@ -382,7 +399,7 @@ fn failovers(options: &Options) -> Result<Vec<Figure>> {
         }
         Ok(())
     })?;
-    Ok(vec![decided, installed, gap, stall, sending])
+    Ok(vec![decided, installed, gap, stall, sending, disturbed])
 }
 
 fn planned_changes(options: &Options) -> Result<Vec<Figure>> {
@@ -391,7 +408,7 @@ fn planned_changes(options: &Options) -> Result<Vec<Figure>> {
     let mut rate = Figure::new("datagrams, each there and back", "a second");
     let mut lost = Figure::new("datagrams lost", "a round");
     let mut again = Figure::new("TCP segments sent again", "a round");
-    let wanted = options.rounds(100);
+    let (wanted, mut violations) = (options.rounds(100), Violations::new());
     on_stage(options, &Settings::default(), |stage| {
         while took.len() < wanted && options.time_left() {
             let round = planned::round(stage, wanted - took.len())?;
@@ -408,11 +425,16 @@ fn planned_changes(options: &Options) -> Result<Vec<Figure>> {
             rate.add(round.per_second);
             lost.add(round.lost as f64);
             again.add(round.sent_again as f64);
-            round.violations.judge()?;
+            violations.append(round.violations);
         }
         Ok(())
     })?;
-    Ok(vec![took, gap, rate, lost, again])
+    let figures = vec![took, gap, rate, lost, again];
+    if !violations.is_empty() {
+        figures::print(&options.name, &figures);
+    }
+    violations.judge()?;
+    Ok(figures)
 }
 
 fn saturation(options: &Options) -> Result<Vec<Figure>> {

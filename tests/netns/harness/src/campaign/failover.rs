@@ -46,6 +46,7 @@ pub fn round(stage: &mut Stage) -> Result<Round> {
     wait_until("the downloads to run", LIMIT, || Ok(downloads.progress_range().0 > 0.05))?;
     std::thread::sleep(QUIET);
 
+    stage.pair[active].wait_synchronized(ROLES_LIMIT)?;
     stage.still_leads(active)?;
     let mut violations = Violations::new();
     violations
