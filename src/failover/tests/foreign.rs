@@ -37,7 +37,7 @@ fn a_router_of_more_priority_than_all_members_silences_them_and_when_it_is_gone_
         hears(&mut world, 0, 150);
         hears(&mut world, 1, 120);
         world.run_ms(100);
-        assert_eq!(world.leader(), 1, "{}", world.story());
+        assert_eq!((world.leader(), world.status(0).state), (1, State::Synchronized), "{}", world.story());
         all_hear(&mut world, 151);
         world.run_ms(100);
         assert!(world.senders().is_empty(), "{}", world.story());
