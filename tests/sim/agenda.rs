@@ -4,7 +4,6 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
 use baton::base::rng::Rng;
-use baton::base::time::Instant;
 
 /// Nanoseconds of virtual time.
 pub type Nanos = u64;
@@ -38,6 +37,8 @@ pub enum Happening {
     Master { at: usize, life: u64 },
     /// The disk has written a reserved term.
     Durable { at: usize, life: u64, counter: u64 },
+    /// The process ends.
+    Exit { at: usize, life: u64 },
     /// A host's timer.
     Host(usize),
     /// The next connection begins.
@@ -88,10 +89,6 @@ impl Agenda {
     pub fn new(seed: u64) -> Agenda {
         // Not zero: some rooms take the start of time for "never".
         Agenda { now: 1000 * MS, rng: Rng::with_seed(seed), order: 0, entries: BinaryHeap::new() }
-    }
-
-    pub fn instant(&self) -> Instant {
-        Instant::from_nanos(self.now)
     }
 
     /// Plans something for a point in time; what is in the past happens now.

@@ -1,7 +1,7 @@
 //! One life of an appliance: workers, distributors, the liveness machine and the master on one
 //! thread, with the queues that join them in the real process.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use baton::base::counters::{Counter, Counters};
@@ -11,14 +11,13 @@ use baton::base::time::Instant;
 use baton::config::snapshot::Snapshot;
 use baton::distributor::spread::{Distributor, DistributorSetup};
 use baton::failover::{
-    Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, Output, PortSetup, Progress, Refusal,
-    WorkerReport, WorkerRole,
+    Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, PortSetup, Refusal, WorkerReport,
 };
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
 use baton::flow::{Flow, Key};
 use baton::master::rebalance::Outcome;
-use baton::master::route::{command_for, report_of};
-use baton::master::{Master, MasterOutput, MasterSetup};
+use baton::master::route::report_of;
+use baton::master::{Master, MasterSetup};
 use baton::seal::{self, MemberInfo};
 use baton::traffic::routes::NextHop;
 use baton::wire::ethernet::MacAddress;
@@ -27,12 +26,17 @@ use baton::worker::moving::MoveEvent;
 use baton::worker::{Worker, WorkerSetup};
 
 use crate::agenda::{Agenda, Happening, Nanos, US};
+use crate::clock::Clock;
 use crate::division::{Division, Scaling, Steering};
 use crate::flows::{self, Sight};
 use crate::lcore::{Delayed, Departure, Lcore, Outside, Program};
 use crate::variants::{DivisionVariant, Variants};
 
+mod threads;
+
 pub const PORTS: usize = 3;
+/// After a thread failed, the process lasts so long at most: the driver's pause bound and some more.
+const BROKEN_LEAVE_MAX: Nanos = 64_000 * US;
 /// Liveness frames and others that wait for their thread.
 const PUNTED_MAX: usize = 512;
 const GROUP_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
@@ -55,11 +59,17 @@ pub struct Start {
     pub variants: Variants,
     pub division: Division,
     pub steering: Steering,
+    /// Threads look less often when there is nothing to do.
+    pub light: bool,
+    pub clock: Clock,
 }
 
 pub fn link_addresses(at: usize) -> Vec<[u8; 6]> {
     (0..PORTS as u8).map(|port| [2, 0, 0, 0, 0x10 + at as u8, port]).collect()
 }
+
+/// Under how many sessions streams to each node were opened.
+pub type Sessions = BTreeMap<NodeId, u64>;
 
 /// From the liveness thread to the master.
 enum News {
@@ -97,16 +107,42 @@ pub struct Appliance {
     news: Delayed<News>,
     pub notes: Vec<Note>,
     /// Sessions under which mirror streams were opened.
-    pub sessions: u64,
+    pub sessions: Sessions,
     /// No thread runs: the process is stopped.
     pub paused: bool,
+    /// How long threads sleep.
+    naps: Naps,
+    clock: Clock,
+    /// A thread failed: nothing is sent for the service any more.
+    pub broken: bool,
+    /// The group was told.
+    left: bool,
+    /// The liveness thread failed.
+    is_deaf: bool,
+    /// The master thread failed.
+    is_headless: bool,
+}
+
+/// How long threads sleep at most when there is nothing to do, and at least.
+#[derive(Clone, Copy)]
+struct Naps {
+    lcore: Nanos,
+    liveness: [Nanos; 2],
+    master: [Nanos; 2],
+}
+
+impl Naps {
+    const USUAL: Naps =
+        Naps { lcore: 700 * US, liveness: [300 * US, 1000 * US], master: [200 * US, 1000 * US] };
+    const LONG: Naps =
+        Naps { lcore: 4000 * US, liveness: [900 * US, 1000 * US], master: [1000 * US, 3000 * US] };
 }
 
 impl Appliance {
     pub fn start(start: Start, agenda: &mut Agenda) -> Appliance {
-        let Start { at, life, snapshot, disk, variants, division, steering } = start;
+        let Start { at, life, snapshot, disk, variants, division, steering, light, clock } = start;
         let config = &snapshot.checked;
-        let now = agenda.instant();
+        let now = clock.read(agenda.now);
         let boot = BootId(agenda.rng.u64(1..));
         let toeplitz = Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"));
         let workers = division.workers() as u16;
@@ -221,8 +257,14 @@ impl Appliance {
             moves: Delayed::default(),
             news: Delayed::default(),
             notes: Vec::new(),
-            sessions: 0,
+            sessions: Sessions::default(),
             paused: false,
+            naps: if light { Naps::LONG } else { Naps::USUAL },
+            clock,
+            broken: false,
+            left: false,
+            is_deaf: false,
+            is_headless: false,
         };
         (0..division.lcores()).for_each(|lcore| appliance.wake(lcore, agenda.now, agenda));
         agenda.at(agenda.now + 5 * US, Happening::Liveness { at, life });
@@ -268,11 +310,11 @@ impl Appliance {
             self.lcores[number].turn_at = 0;
             return self.wake(number, until, agenda);
         }
-        let (now, room) = (agenda.instant(), self.room_to_tell(number));
-        let outside = self.lcores[number].turn(now, now < self.lease, room);
+        let (now, room) = (self.clock.read(agenda.now), self.room_to_tell(number));
+        let outside = self.lcores[number].turn(now, agenda.now, now < self.lease, room);
         self.take_outside(number, outside, agenda);
         let work = agenda.span(2 * US, 20 * US);
-        let next = self.lcores[number].next_turn(agenda.now, work);
+        let next = self.lcores[number].next_turn(agenda.now, &self.clock, work, self.naps.lcore);
         self.wake(number, next, agenda);
     }
 
@@ -346,8 +388,8 @@ impl Appliance {
     }
 
     /// Takes what a worker sends now: the lease is asked here.
-    pub fn transmit(&mut self, number: usize, now: Instant) -> Vec<Departure> {
-        let lease = self.lease;
+    pub fn transmit(&mut self, number: usize, now: Nanos) -> Vec<Departure> {
+        let (now, lease) = (self.clock.read(now), self.lease);
         let lcore = &mut self.lcores[number];
         lcore.transmits = false;
         let mut sent = std::mem::take(&mut lcore.outbox);
@@ -360,166 +402,8 @@ impl Appliance {
         sent
     }
 
-    /// The liveness thread wakes.
-    pub fn liveness(&mut self, agenda: &mut Agenda) {
-        let now = agenda.instant();
-        let mut lcores_moved = 0;
-        for (number, lcore) in self.lcores.iter_mut().enumerate() {
-            lcores_moved |= u32::from(std::mem::take(&mut lcore.moved)) << number;
-        }
-        while let Some(report) = self.reports.pop(agenda.now) {
-            self.failover.handle_report(now, report);
-        }
-        for (port, mut frame) in std::mem::take(&mut self.frames) {
-            self.failover.handle_frame(now, port, &mut frame);
-        }
-        if let Some(counter) = self.durable.take() {
-            self.failover.handle_reserved(counter);
-        }
-        self.failover.poll(now, Progress { workers_moved: lcores_moved, drained: true });
-        self.execute(agenda);
-        let wake = agenda.now + agenda.span(300 * US, 1000 * US);
-        let due = self.failover.next_deadline().nanos().max(agenda.now + 20 * US);
-        agenda.at(wake.min(due), Happening::Liveness { at: self.at, life: self.life });
-    }
-
-    /// Executes what the liveness machine says, in its order.
-    fn execute(&mut self, agenda: &mut Agenda) {
-        while let Some(output) = self.failover.poll_output() {
-            if let Some(command) = command_for(&output) {
-                (0..self.division.workers()).for_each(|to| self.command(to, command.clone(), agenda));
-            }
-            match output {
-                Output::SendFrame { port, frame } => {
-                    self.inject(port, frame.to_vec(), TxClass::Own, agenda);
-                }
-                Output::Lease { until } => self.lease = until,
-                Output::Role { epoch, role, .. } => {
-                    self.role_epoch = epoch;
-                    let seen_at = agenda.now + agenda.span(US, 500 * US);
-                    self.news.push(seen_at, News::Role { active: role == WorkerRole::Active });
-                }
-                Output::Announce { epoch } => {
-                    if epoch == self.role_epoch {
-                        for (port, frame) in self.master.announcements().to_vec() {
-                            self.inject(port, frame, TxClass::Service, agenda);
-                        }
-                    }
-                }
-                Output::ReserveTerm { counter } => {
-                    let written = agenda.now + agenda.span(500 * US, 20_000 * US);
-                    agenda.at(written, Happening::Durable { at: self.at, life: self.life, counter });
-                }
-                Output::MayExit => self.notes.push(Note::MayExit),
-                Output::Event(happened) => {
-                    let event = happened.event;
-                    let seen_at = agenda.now + agenda.span(US, 500 * US);
-                    self.news.push(seen_at, News::Event(event.clone()));
-                    self.notes.push(Note::Happened(event));
-                }
-                Output::PeerSession { .. } => self.sessions += 1,
-                Output::PeerLost { .. } | Output::InSync { .. } | Output::Quiesce { .. } => {}
-            }
-        }
-    }
-
-    /// The disk wrote a reservation.
-    pub fn reserved(&mut self, counter: u64) {
-        self.durable = Some(counter);
-    }
-
-    fn command(&mut self, worker: usize, command: Command, agenda: &mut Agenda) {
-        let seen_at = agenda.now + agenda.span(US, 200 * US);
-        self.lcores[worker].commands.push(seen_at, command);
-        self.wake(worker, seen_at, agenda);
-    }
-
-    /// Gives a frame to the worker that sends for the other threads: the first one, which has a queue of every port.
-    fn inject(&mut self, port: PortId, frame: Vec<u8>, class: TxClass, agenda: &mut Agenda) {
-        let worker = 0;
-        let seen_at = agenda.now + agenda.span(US, 60 * US);
-        self.lcores[worker].injects.push(seen_at, Departure { port, frame, class, came_as: None });
-        self.wake(worker, seen_at, agenda);
-    }
-
-    /// The master thread wakes.
-    pub fn master(&mut self, agenda: &mut Agenda) {
-        let now = agenda.instant();
-        while let Some(news) = self.news.pop(agenda.now) {
-            match news {
-                News::Role { active } => self.master.handle_role(now, active),
-                News::Event(event) => self.master.handle_event(now, &event),
-            }
-        }
-        for (port, frame) in std::mem::take(&mut self.punted) {
-            self.master.handle_punt(now, port, &frame);
-        }
-        while let Some(hop) = self.resolves.pop(agenda.now) {
-            self.master.handle_resolve(now, hop);
-        }
-        while let Some((worker, event)) = self.moves.pop(agenda.now) {
-            self.master.handle_move(worker, event);
-        }
-        self.master.poll(now);
-        while let Some(output) = self.master.poll_output() {
-            match output {
-                MasterOutput::Inject { port, frame, class } => self.inject(port, frame, class, agenda),
-                MasterOutput::Command { to: Some(to), command } => {
-                    self.command(usize::from(to.0), command, agenda);
-                }
-                MasterOutput::Command { to: None, command } => {
-                    (0..self.division.workers()).for_each(|to| self.command(to, command.clone(), agenda));
-                }
-                MasterOutput::Redirect(these) => {
-                    for number in self.division.workers()..self.division.lcores() {
-                        let seen_at = agenda.now + agenda.span(US, 200 * US);
-                        self.lcores[number].moves.push(seen_at, these);
-                        self.wake(number, seen_at, agenda);
-                    }
-                }
-                MasterOutput::Moved(outcome) => self.notes.push(Note::Moved(outcome)),
-                MasterOutput::Foreign(priority) => {
-                    self.failover.handle_foreign(agenda.instant(), priority);
-                }
-                MasterOutput::Count { .. } | MasterOutput::Rival(_) | MasterOutput::VrrpRival(_) => {}
-            }
-        }
-        let wake = agenda.now + agenda.span(200 * US, 1000 * US);
-        agenda.at(wake, Happening::Master { at: self.at, life: self.life });
-    }
-
-    /// The process is stopped. What a port was already given, or was about to be given after
-    /// the lease had been asked, leaves when it goes on: one burst of each worker.
-    pub fn pause(&mut self, agenda: &mut Agenda) -> Vec<Departure> {
-        self.paused = true;
-        let mut bursts = Vec::new();
-        for number in 0..self.lcores.len() {
-            if self.lcores[number].transmits && agenda.rng.bool() {
-                bursts.extend(self.transmit(number, agenda.instant()));
-                self.lcores[number].transmits = true;
-            }
-        }
-        bursts
-    }
-
-    /// The process goes on.
-    pub fn go_on(&mut self, agenda: &mut Agenda) {
-        self.paused = false;
-        for number in 0..self.lcores.len() {
-            self.lcores[number].turn_at = 0;
-            let when = agenda.now + agenda.span(US, 2000 * US);
-            self.wake(number, when, agenda);
-        }
-    }
-
-    /// One lcore stands still for a while.
-    pub fn stall(&mut self, number: usize, until: Nanos) {
-        let lcore = &mut self.lcores[number];
-        lcore.stalled_until = lcore.stalled_until.max(until);
-    }
-
     pub fn operator(&mut self, operator: Operator, agenda: &mut Agenda) -> Result<(), Refusal> {
-        let result = self.failover.handle_operator(agenda.instant(), operator);
+        let result = self.failover.handle_operator(self.clock.read(agenda.now), operator);
         self.execute(agenda);
         result
     }
@@ -579,7 +463,7 @@ impl Appliance {
     fn ask(&mut self, worker: usize, command: Command, agenda: &mut Agenda) -> Vec<Event> {
         let mut outside = Outside { room_to_tell: self.room_to_tell(worker), ..Outside::default() };
         let Some(asked) = self.lcores[worker].worker_mut() else { return Vec::new() };
-        asked.handle_command(agenda.instant(), command, &mut outside);
+        asked.handle_command(self.clock.read(agenda.now), command, &mut outside);
         let events = std::iter::from_fn(|| asked.poll_event());
         let (answers, others) = events.partition(|event| matches!(event, Event::Status(_) | Event::Flows(_)));
         outside.events = others;

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use baton::base::counters::Counter;
-use baton::base::ids::Term;
+use baton::base::ids::{NodeId, Term};
 use baton::failover::FailoverEvent;
 use baton::flow::Key;
 use baton::mirror::header::Header;
 
 use crate::agenda::{MS, Nanos};
+use crate::appliance::Sessions;
 use crate::client::Outcome;
 use crate::config::SERVICES;
 use crate::flows::Sight;
@@ -33,10 +34,14 @@ pub struct Checks {
     sender: Option<(Term, usize)>,
     partitioned: bool,
     partition_over_at: Nanos,
+    /// From when to when nobody could follow anybody.
+    partitions: Vec<(Nanos, Nanos)>,
     promotions: Vec<(Nanos, usize, bool)>,
     /// The newest sequence of each sealed stream of a life, and how often it began anew.
     sealed: BTreeMap<(usize, u64, u64, u32), (u64, u64)>,
     hold_timeouts: u64,
+    /// Promotions after one had served with all others in sync.
+    pub takeovers: u64,
 }
 
 impl Checks {
@@ -77,6 +82,9 @@ impl Checks {
     pub fn partition(&mut self, now: Nanos, begins: bool) {
         if self.partitioned && !begins {
             self.partition_over_at = now + PARTITION_ENDS;
+            self.partitions.last_mut().into_iter().for_each(|last| last.1 = self.partition_over_at);
+        } else if begins && !self.partitioned {
+            self.partitions.push((now, Nanos::MAX));
         }
         self.partitioned = begins;
     }
@@ -86,25 +94,41 @@ impl Checks {
             && self.settled
         {
             self.promotions.push((now, at, *degraded));
+            self.takeovers += 1;
         }
     }
 
     /// A frame leaves an appliance: no sealed stream uses a sequence twice under one key.
-    pub fn sealed_frame(&mut self, now: Nanos, life: (usize, u64), sessions: u64, frame: &[u8]) {
+    ///
+    /// `sessions`: under how many sessions streams to each node were opened.
+    pub fn sealed_frame(
+        &mut self,
+        now: Nanos,
+        life: (usize, u64),
+        sessions: Option<&Sessions>,
+        frame: &[u8],
+    ) {
         let u64_at =
             |at: usize| frame.get(at..at + 8).map(|b| u64::from_be_bytes(b.try_into().expect("8 bytes")));
-        let (key, sequence, may_begin_anew) = match frame.get(12..14) {
+        let (key, sequence, lives) = match frame.get(12..14) {
             Some([0x88, 0xb5]) if frame.get(17) == Some(&3) => {
                 let stream =
                     frame.get(30..34).map_or(0, |b| u32::from_be_bytes(b.try_into().expect("4 bytes")));
                 let (Some(session), Some(sequence)) = (u64_at(22), u64_at(34)) else { return };
-                ((life.0, life.1, session, stream), sequence, false)
+                ((life.0, life.1, session, stream), sequence, 1)
             }
             Some([0x08, 0x00])
                 if frame.get(23) == Some(&17) && frame.get(36..38) >= Some(&[0x1c, 0x84][..]) =>
             {
                 let Some(header) = frame.get(42..).and_then(Header::read) else { return };
-                ((life.0, life.1, 0, u32::from(header.stream) | 1 << 31), header.sequence, true)
+                // Mirror addresses end in the node's number.
+                let to = frame.get(33).copied().unwrap_or_default();
+                let lives = sessions
+                    .and_then(|sessions| sessions.get(&NodeId(to.into())))
+                    .copied()
+                    .unwrap_or_default();
+                let stream = u32::from(header.stream) | 1 << 31;
+                ((life.0, life.1, u64::from(to), stream), header.sequence, lives)
             }
             _ => return,
         };
@@ -114,7 +138,7 @@ impl Checks {
         };
         if sequence > *newest {
             *newest = sequence;
-        } else if may_begin_anew && *begun < sessions {
+        } else if *begun < lives {
             (*newest, *begun) = (sequence, *begun + 1);
         } else {
             let what =
@@ -129,17 +153,17 @@ impl Checks {
     }
 }
 
-/// Now and then: what the active takes for protected, the standby knows.
+/// Now and then: what the active takes for protected, every standby in sync knows.
 pub fn look(world: &mut World) {
-    let Some((active, standby)) = world.pair() else { return };
-    protected(world, active, standby);
+    let Some((active, standbys)) = world.group() else { return };
+    protected(world, active, &standbys);
 }
 
 /// A fault is about to strike: whoever is protected now, is promised to live on.
 pub fn before_fault(world: &mut World) {
     one_manager(world, false);
-    let Some((active, standby)) = world.pair() else { return };
-    let protected = protected(world, active, standby);
+    let Some((active, standbys)) = world.group() else { return };
+    let protected = protected(world, active, &standbys);
     if !world.scenario.kind.is_single() {
         return;
     }
@@ -158,45 +182,51 @@ pub fn before_fault(world: &mut World) {
     world.checks.promised.extend(promised);
 }
 
-/// The client's keys of all flows that the active takes for protected; the standby's table is
+/// The client's keys of all flows that the active takes for protected; the tables of those in sync are
 /// held against them.
-fn protected(world: &mut World, active: usize, standby: usize) -> Vec<Key> {
+fn protected(world: &mut World, active: usize, standbys: &[usize]) -> Vec<Key> {
     let World { nodes, agenda, checks, .. } = world;
     let Some(appliance) = nodes[active].up.as_mut() else { return Vec::new() };
     let protected = appliance.protected(agenda);
-    let Some(follower) = nodes[standby].up.as_ref() else { return Vec::new() };
-    let known: BTreeMap<Key, Key> = follower.flows().map(|flow| (flow.client, flow.server)).collect();
-    for (client, server) in &protected {
-        if known.get(client) != Some(server) {
-            let what = match known.get(client) {
-                Some(other) => format!("as {other}"),
-                None => "not at all".to_owned(),
-            };
-            checks.violate(
-                agenda.now,
-                format!("protected flow {client} as {server}: the standby knows it {what}"),
-            );
+    for standby in standbys {
+        let Some(follower) = nodes[*standby].up.as_ref() else { return Vec::new() };
+        let known: BTreeMap<Key, Key> = follower.flows().map(|flow| (flow.client, flow.server)).collect();
+        for (client, server) in &protected {
+            if known.get(client) != Some(server) {
+                let what = match known.get(client) {
+                    Some(other) => format!("as {other}"),
+                    None => "not at all".to_owned(),
+                };
+                let node = standby + 1;
+                checks.violate(
+                    agenda.now,
+                    format!("protected flow {client} as {server}: standby {node} knows it {what}"),
+                );
+            }
         }
     }
     protected.into_iter().map(|(client, _)| client).collect()
 }
 
-/// How the tables of the active and of the standby differ, if they do.
+/// How the tables of the active and of a standby differ, if they do.
 pub fn difference(world: &World) -> Option<String> {
-    let Some((active, standby)) = world.pair() else { return Some("no synchronized pair".to_owned()) };
+    let Some((active, standbys)) = world.group() else { return Some("nobody is in sync".to_owned()) };
     let table = |at: usize| -> BTreeMap<Key, _> {
         let flows = world.nodes[at].up.iter().flat_map(|up| up.flows()).filter(|flow| flow.is_mirrored());
         flows
             .map(|flow| (flow.client, (flow.server, flow.server_id, flow.changed, flow.tcp.after_takeover())))
             .collect()
     };
-    let (ours, theirs) = (table(active), table(standby));
-    let lacking = ours.iter().find(|(key, flow)| theirs.get(key) != Some(flow));
-    let ghost = theirs.iter().find(|(key, _)| !ours.contains_key(key));
-    if let Some((key, flow)) = lacking {
-        return Some(format!("flow {key} {flow:?} is {:?} at the standby", theirs.get(key)));
-    }
-    ghost.map(|(key, flow)| format!("flow {key} {flow:?} exists at the standby alone"))
+    let ours = table(active);
+    standbys.into_iter().find_map(|standby| {
+        let (theirs, node) = (table(standby), standby + 1);
+        let lacking = ours.iter().find(|(key, flow)| theirs.get(key) != Some(flow));
+        let ghost = theirs.iter().find(|(key, _)| !ours.contains_key(key));
+        if let Some((key, flow)) = lacking {
+            return Some(format!("flow {key} {flow:?} is {:?} at standby {node}", theirs.get(key)));
+        }
+        ghost.map(|(key, flow)| format!("flow {key} {flow:?} exists at standby {node} alone"))
+    })
 }
 
 /// No flow is in the tables of two workers of an appliance. While it stands by, shards go home one after the other, and their
@@ -250,7 +280,10 @@ fn connections(world: &mut World) {
         let plan = connection.plan;
         let service = SERVICES[plan.service];
         let promised = world.checks.promised.contains(&plan.id);
-        let held = service.hold && connection.syn_acked_at.is_some() && kind.is_single();
+        // Nobody follows whoever serves in a partition: what it lets go is not protected.
+        let parted =
+            |at: Nanos| world.checks.partitions.iter().any(|(from, until)| (*from..*until).contains(&at));
+        let held = service.hold && connection.syn_acked_at.is_some_and(|at| !parted(at)) && kind.is_single();
         let probe = world.checks.probes.contains(&plan.id);
         let why = match () {
             () if promised => "was protected when the fault struck",

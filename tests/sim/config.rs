@@ -1,4 +1,4 @@
-//! The configuration of the two appliances of a run.
+//! The configuration of the appliances of a run.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -120,7 +120,7 @@ udp_timeout_s = DATAGRAM
 port_quarantine_s = QUARANTINE
 [mirror]
 port = "mirror"
-peers = [ { node = PEER, address = "10.9.0.PEER" } ]
+peers = [ PEERS ]
 key_file = "k"
 walk_rate = WALK
 [failover]
@@ -146,13 +146,16 @@ fn distributor(options: &Options, division: Division) -> String {
     format!("[distributor]\nmax_keys = 8192\n{ratio}")
 }
 
-/// The configuration of one node.
-pub fn snapshot(node: u16, options: &Options, division: Division) -> Arc<Snapshot> {
+/// The configuration of one node of a group of so many.
+pub fn snapshot(node: u16, nodes: u16, options: &Options, division: Division) -> Arc<Snapshot> {
+    let peers = (1..=nodes).filter(|peer| *peer != node);
+    let peers: Vec<String> =
+        peers.map(|peer| format!("{{ node = {peer}, address = \"10.9.0.{peer}\" }}")).collect();
     let mut text = HEAD
         .replace("WORKERS", &division.config())
         .replace("DISTRIBUTOR", &distributor(options, division))
+        .replace("PEERS", &peers.join(", "))
         .replace("NODE", &node.to_string())
-        .replace("PEER", &(3 - node).to_string())
         .replace("PRIORITY", &(250 - node * 50).to_string())
         .replace("CLOSING", &options.closing_timeout_s.to_string())
         .replace("DATAGRAM", &options.udp_timeout_s.to_string())

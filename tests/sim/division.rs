@@ -35,19 +35,24 @@ impl Division {
         Division::new(0, 4, 2),
     ];
 
-    /// Of the members of a pair: often one of them has one worker and the other one four.
-    pub fn of_pair(rng: &mut Rng) -> [Division; 2] {
+    /// Of the members of a group: often one of a pair has one worker and the other one four.
+    pub fn of_group(rng: &mut Rng, members: usize) -> Vec<Division> {
         let lone = Division::LONE[rng.usize(..2)];
         let mut any = || match rng.usize(..9) {
             at @ 0..2 => Division::LONE[at],
             at => Division::SHARED[at - 2],
         };
-        let pair = [any(), any()];
-        match rng.u8(..8) {
-            0 => [lone, Division::SHARED[5 + rng.usize(..2)]],
-            1 => [Division::SHARED[5 + rng.usize(..2)], lone],
-            _ => pair,
+        let mut group: Vec<Division> = (0..members).map(|_| any()).collect();
+        if let at @ 0..2 = rng.u8(..8) {
+            let four = Division::SHARED[5 + rng.usize(..2)];
+            group[..2].copy_from_slice(&if at == 0 { [lone, four] } else { [four, lone] });
         }
+        group
+    }
+
+    /// Of one or two lcores, for runs that are to be short.
+    pub fn light(rng: &mut Rng) -> Division {
+        [Division::LONE[0], Division::LONE[0], Division::LONE[1], Division::SHARED[0]][rng.usize(..4)]
     }
 
     /// Lcores that hold flows; they come first.

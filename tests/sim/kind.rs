@@ -34,10 +34,30 @@ pub enum Kind {
     LoneDiskFails,
     /// As a partition, but with `partition = "safety"`: never two senders.
     SafePartition,
+    /// A thread of either fails: the process resigns, ends, and is started again.
+    Panics,
+    /// One lcore of the active never moves again: the other one has to serve.
+    WorkerStuckForGood,
+    /// One fault of many, while clocks drift apart as fast as the configuration's check allows for.
+    ClockDrifts,
+    /// The active loses all its links for a while.
+    ActiveLinksCut,
+    /// The standby does: it cannot know that it is not the other one that is gone.
+    StandbyLinksCut,
+    /// Groups of three: the active crashes.
+    ThreeActiveCrashes,
+    /// First the active crashes and, when the others are in sync, its successor.
+    ThreeTwoCrash,
+    /// One of three cannot keep up, or is cut off from the mirror's link.
+    ThreeStandbyLags,
+    /// The same, and then the active crashes.
+    ThreeLagsThenCrash,
+    /// One of three is cut off from the others, with `partition = "safety"`.
+    ThreeSafePartition,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 25] = [
+    pub const ALL: [Kind; 35] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -63,18 +83,51 @@ impl Kind {
         Kind::DiskFails,
         Kind::LoneDiskFails,
         Kind::SafePartition,
+        Kind::Panics,
+        Kind::WorkerStuckForGood,
+        Kind::ClockDrifts,
+        Kind::ActiveLinksCut,
+        Kind::StandbyLinksCut,
+        Kind::ThreeActiveCrashes,
+        Kind::ThreeTwoCrash,
+        Kind::ThreeStandbyLags,
+        Kind::ThreeLagsThenCrash,
+        Kind::ThreeSafePartition,
     ];
+
+    /// How many appliances there are.
+    pub fn members(self) -> usize {
+        match self {
+            Kind::ThreeActiveCrashes
+            | Kind::ThreeTwoCrash
+            | Kind::ThreeStandbyLags
+            | Kind::ThreeLagsThenCrash
+            | Kind::ThreeSafePartition => 3,
+            _ => 2,
+        }
+    }
+
+    /// For a while no path may work between two appliances.
+    pub fn may_part(self) -> bool {
+        self == Kind::ActiveLinksCut || !self.is_single()
+    }
 
     /// No more than one may ever send, in a partition or not.
     pub fn is_safe(self) -> bool {
-        self == Kind::SafePartition
+        matches!(self, Kind::SafePartition | Kind::ThreeSafePartition)
     }
 
     /// Faults come one at a time, each with a synchronized standby: every promise holds.
     pub fn is_single(self) -> bool {
         !matches!(
             self,
-            Kind::Partition | Kind::SafePartition | Kind::BothCrash | Kind::LoneDiskFails | Kind::TwoFaults
+            Kind::Partition
+                | Kind::SafePartition
+                | Kind::BothCrash
+                | Kind::LoneDiskFails
+                | Kind::TwoFaults
+                | Kind::StandbyLinksCut
+                | Kind::ThreeSafePartition
         )
     }
 
@@ -94,7 +147,14 @@ impl Kind {
             | Kind::SafePartition
             | Kind::BothCrash
             | Kind::LoneDiskFails
-            | Kind::TwoFaults => true,
+            | Kind::TwoFaults
+            | Kind::WorkerStuckForGood
+            | Kind::ClockDrifts
+            | Kind::ActiveLinksCut
+            | Kind::StandbyLinksCut
+            | Kind::ThreeStandbyLags
+            | Kind::ThreeLagsThenCrash
+            | Kind::ThreeSafePartition => true,
             Kind::Calm
             | Kind::ActiveCrashes
             | Kind::StandbyCrashes
@@ -105,7 +165,10 @@ impl Kind {
             | Kind::DiskFails
             | Kind::TwoTakeovers
             | Kind::Switchover
-            | Kind::Shutdown => false,
+            | Kind::Shutdown
+            | Kind::Panics
+            | Kind::ThreeActiveCrashes
+            | Kind::ThreeTwoCrash => false,
         }
     }
 
@@ -123,6 +186,7 @@ impl Kind {
                 | Kind::DataCableCut
                 | Kind::ActiveCableCut
                 | Kind::PortOneWay
+                | Kind::ThreeStandbyLags
         )
     }
 }

@@ -8,7 +8,7 @@ use baton::base::counters::{Counter, Counters};
 use baton::base::ids::{PortId, ShardId, WorkerId};
 use baton::base::io::{Io, PassOn, Punt, TxClass};
 use baton::base::limits::BURST_MAX;
-use baton::base::time::{Duration, Instant};
+use baton::base::time::Instant;
 use baton::distributor::spread::Distributor;
 use baton::distributor::tell::{Tell, Told};
 use baton::driver::memory::{PlainBuffer, SharedPlainBuffer};
@@ -18,6 +18,7 @@ use baton::worker::moving::{Cargo, MoveCommand};
 use baton::worker::{Origin, Worker};
 
 use crate::agenda::Nanos;
+use crate::clock::Clock;
 use crate::flows::Sight;
 
 /// Frames that wait in a port's queue of one lcore.
@@ -26,9 +27,6 @@ const RX_MAX: usize = 256;
 const HANDED_MAX: usize = 256;
 /// What one lcore has told another and it has not heard.
 const TOLD_MAX: usize = 256;
-/// An idle lcore sleeps so long at most.
-const IDLE: Duration = Duration::from_micros(700);
-
 /// A frame on its way out.
 pub struct Departure {
     pub port: PortId,
@@ -244,8 +242,9 @@ impl Lcore {
         self.told[from].extend(told);
     }
 
-    /// One turn of the loop. `serves`: the lease covers it; `room_to_tell`: what all others have room for.
-    pub fn turn(&mut self, now: Instant, serves: bool, room_to_tell: usize) -> Outside {
+    /// One turn of the loop, at this time of the appliance and of the world. `serves`: the lease covers it;
+    /// `room_to_tell`: what all others have room for.
+    pub fn turn(&mut self, now: Instant, world_now: Nanos, serves: bool, room_to_tell: usize) -> Outside {
         let mut outside = Outside { room_to_tell, ..Outside::default() };
         self.moved = true;
         let count = self.rx.len().min(BURST_MAX);
@@ -256,7 +255,7 @@ impl Lcore {
         let worker = match &mut self.program {
             Program::Worker(worker) => worker,
             Program::Distributor(distributor) => {
-                if let Some(these) = self.moves.pop(now.nanos()) {
+                if let Some(these) = self.moves.pop(world_now) {
                     distributor.redirect(these, &mut outside);
                 }
                 for told in self.told.iter_mut().flat_map(|ring| ring.drain(..)) {
@@ -274,10 +273,10 @@ impl Lcore {
                 worker.hear(now, &told);
             }
         }
-        while let Some(command) = self.commands.pop(now.nanos()) {
+        while let Some(command) = self.commands.pop(world_now) {
             worker.handle_command(now, command, &mut outside);
         }
-        while let Some(departure) = self.injects.pop(now.nanos()) {
+        while let Some(departure) = self.injects.pop(world_now) {
             outside.sent.push(departure);
         }
         worker.set_origin(Origin::Port);
@@ -292,18 +291,18 @@ impl Lcore {
         outside
     }
 
-    /// When the next turn is due: at once when something waits.
-    pub fn next_turn(&self, now: Nanos, work: Nanos) -> Nanos {
+    /// When the next turn is due: at once when something waits, and after `idle` at the latest.
+    pub fn next_turn(&self, now: Nanos, clock: &Clock, work: Nanos, idle: Nanos) -> Nanos {
         if !self.rx.is_empty() || self.rings.iter().any(|(ring, _)| !ring.is_empty()) {
             return now + work;
         }
-        let deadline = self.worker().map_or(Nanos::MAX, |worker| worker.next_deadline().nanos());
+        let deadline = self.worker().map_or(Nanos::MAX, |worker| clock.when(worker.next_deadline()));
         let waiting = [self.commands.next_at(), self.injects.next_at(), self.moves.next_at()]
             .into_iter()
             .flatten()
             .min();
         let due = deadline.min(waiting.unwrap_or(Nanos::MAX)).max(now + work);
-        due.min(now + IDLE.nanos())
+        due.min(now + idle)
     }
 
     pub fn count(&self, counter: Counter) -> u64 {

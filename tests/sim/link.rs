@@ -88,7 +88,10 @@ impl Lan {
             None => self.stations.clone(),
         };
         for target in targets {
-            if target != from && !self.cut.contains(&(from, target)) {
+            // Hosts are in no group of liveness frames: their port would not take them.
+            let in_group =
+                matches!(target, Station::Appliance { .. }) || frame.get(12..14) != Some(&LIVENESS);
+            if target != from && in_group && !self.cut.contains(&(from, target)) {
                 let last = self.to_station.entry(target).or_default();
                 *last = (agenda.now + agenda.span(3 * US, 30 * US)).max(*last + 1);
                 let at = *last;

@@ -1,12 +1,14 @@
-//! Whole pairs of appliances, their links, neighbours, clients and servers on one thread, in
+//! Whole groups of appliances, their links, neighbours, clients and servers on one thread, in
 //! virtual time, from one seed; and the checkers beside them. `scripts/simulate` runs more of it.
 
 mod agenda;
 mod appliance;
 mod checks;
 mod client;
+mod clock;
 mod config;
 mod division;
+mod faults;
 mod flows;
 mod hosts;
 mod kind;
@@ -19,7 +21,9 @@ mod packet;
 mod pieces;
 mod run;
 mod scenario;
+mod script;
 mod server;
+mod steps;
 mod tcp;
 mod trace;
 mod variants;
@@ -30,18 +34,30 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kind::Kind;
-use run::Report;
+use run::{Report, Wanted};
 
 /// Runs seeds on two threads; the reports of those with violations, until `stop` says enough.
 fn violated(seeds: Range<u64>, variant: &str, stop_at_first: bool) -> Vec<Report> {
-    of_all(seeds, None, variant, stop_at_first).0
+    of_all(seeds, wanted(None, variant), stop_at_first).0
 }
 
-/// As [`violated`], and how many flows went from one worker to another one.
-fn of_all(seeds: Range<u64>, kind: Option<Kind>, variant: &str, stop_at_first: bool) -> (Vec<Report>, u64) {
-    let broken = variants::variant(variant).expect("a known variant");
+fn wanted(kind: Option<Kind>, variant: &str) -> Wanted {
+    let variants = variants::variant(variant).expect("a known variant");
+    Wanted { kind, variants, ..Wanted::default() }
+}
+
+/// What happened in many runs.
+#[derive(Default)]
+struct Happened {
+    /// Flows that went from one worker to another one.
+    moved: AtomicU64,
+    takeovers: AtomicU64,
+}
+
+/// As [`violated`], and what happened.
+fn of_all(seeds: Range<u64>, wanted: Wanted, stop_at_first: bool) -> (Vec<Report>, Happened) {
     let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
-    let moved = AtomicU64::new(0);
+    let happened = Happened::default();
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -51,8 +67,9 @@ fn of_all(seeds: Range<u64>, kind: Option<Kind>, variant: &str, stop_at_first: b
                     if seed >= seeds.end || enough {
                         return;
                     }
-                    let report = run::run(seed, kind, broken, false);
-                    moved.fetch_add(report.moved, Ordering::Relaxed);
+                    let report = run::run(seed, wanted);
+                    happened.moved.fetch_add(report.moved, Ordering::Relaxed);
+                    happened.takeovers.fetch_add(report.takeovers, Ordering::Relaxed);
                     if !report.violations.is_empty() {
                         found.lock().expect("no thread panicked").push(report);
                     }
@@ -60,15 +77,29 @@ fn of_all(seeds: Range<u64>, kind: Option<Kind>, variant: &str, stop_at_first: b
             });
         }
     });
-    (found.into_inner().expect("no thread panicked"), moved.into_inner())
+    (found.into_inner().expect("no thread panicked"), happened)
 }
 
 #[test]
 fn whatever_happens_every_promise_is_kept() {
-    let (found, moved) = of_all(0..270, None, "sound", true);
+    let moved = sound(0..270, Wanted::default()).moved.into_inner();
+    assert!(moved > 1000, "{moved} flows went from one worker to another one");
+}
+
+#[test]
+fn it_is_kept_in_short_runs_of_every_kind_too() {
+    let wanted = |kind| Wanted { kind: Some(kind), light: true, ..Wanted::default() };
+    let takeovers = |kind| sound(0..6, wanted(kind)).takeovers.into_inner();
+    let takeovers: u64 = Kind::ALL.into_iter().map(takeovers).sum();
+    assert!(takeovers > 60, "{takeovers} takeovers");
+}
+
+/// None of these runs violates anything.
+fn sound(seeds: Range<u64>, wanted: Wanted) -> Happened {
+    let (found, happened) = of_all(seeds, wanted, true);
     let told: Vec<String> = found.iter().map(|report| report.told("sound")).collect();
     assert!(told.is_empty(), "\n{}", told.join("\n"));
-    assert!(moved > 1000, "{moved} flows went from one worker to another one");
+    happened
 }
 
 #[test]
@@ -76,7 +107,7 @@ fn one_seed_is_one_run() {
     for seed in [0, 7, 12] {
         let run = || {
             let Report { violations, connections, done, lasted, frames, .. } =
-                run::run(seed, None, Default::default(), false);
+                run::run(seed, Wanted::default());
             (violations, connections, done, lasted, frames)
         };
         assert_eq!(run(), run(), "seed {seed}");
@@ -88,7 +119,7 @@ fn every_broken_variant_is_caught_within_a_thousand_seeds() {
     for variant in variants::VARIANTS {
         // Its turn of events is rare: two changes of role, while shards go home.
         let kind = (variant == "taken-before-home").then_some(Kind::Partition);
-        let (found, _) = of_all(0..1000, kind, variant, true);
+        let (found, _) = of_all(0..1000, wanted(kind, variant), true);
         assert!(!found.is_empty(), "no seed shows that {variant} is broken");
     }
 }

@@ -8,7 +8,7 @@ use baton::flow::shard::owner_of;
 use baton::master::rebalance::Outcome;
 
 use crate::agenda::Happening;
-use crate::world::World;
+use crate::world::{World, name};
 
 /// Shards in one request.
 const WANTED_MAX: usize = 4;
@@ -27,7 +27,7 @@ pub fn rebalance(world: &mut World) {
     }
     let gap = world.agenda.span(world.scenario.moves / 2, world.scenario.moves * 3 / 2);
     world.agenda.at(world.agenda.now + gap, Happening::Rebalance);
-    let any = world.agenda.rng.usize(..2);
+    let any = world.agenda.rng.usize(..world.nodes.len());
     let at = if world.agenda.rng.u8(..) < 16 { Some(any) } else { world.active() };
     let Some((at, appliance)) = at.and_then(|at| Some((at, world.nodes[at].up.as_mut()?))) else { return };
     let rng = &mut world.agenda.rng;
@@ -56,11 +56,11 @@ pub fn rebalance(world: &mut World) {
     }
     let wanted: Vec<_> = wanted.into_iter().collect();
     let answer = appliance.master.move_shards(&wanted);
-    world.say(|| format!("** the operator of {} moves {wanted:?}: {answer:?}", ["a", "b"][at]));
+    world.say(|| format!("** the operator of {} moves {wanted:?}: {answer:?}", name(at)));
 }
 
 /// A move came to its end.
 pub fn ended(world: &mut World, at: usize, outcome: &Outcome) {
     world.moves.flows += outcome.result.map_or(0, u64::from);
-    world.say(|| format!("** {}: {:?}: {:?}", ["a", "b"][at], outcome.these, outcome.result));
+    world.say(|| format!("** {}: {:?}: {:?}", name(at), outcome.these, outcome.result));
 }

@@ -11,11 +11,23 @@ use crate::world::World;
 /// No run lasts longer, in virtual time.
 const LONGEST: Nanos = 40_000 * MS;
 
+/// Which run a seed is to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted {
+    /// Whatever the seed says.
+    pub kind: Option<Kind>,
+    /// A short one.
+    pub light: bool,
+    /// What is broken in it.
+    pub variants: Variants,
+    /// It says all that happens.
+    pub traces: bool,
+}
+
 /// What came of a run.
 pub struct Report {
     pub seed: u64,
-    /// Asked for, whatever the seed says.
-    pub kind: Option<Kind>,
+    wanted: Wanted,
     pub scenario: String,
     pub violations: Vec<String>,
     pub connections: usize,
@@ -26,6 +38,8 @@ pub struct Report {
     pub frames: u64,
     /// Flows that went from one worker to another one.
     pub moved: u64,
+    /// How often somebody took over.
+    pub takeovers: u64,
 }
 
 impl Report {
@@ -40,16 +54,18 @@ impl Report {
         }
         if !self.violations.is_empty() {
             let variant = if variant == "sound" { String::new() } else { format!(" --variant {variant}") };
-            let kind = self.kind.map_or(String::new(), |kind| format!(" --kind {kind:?}"));
-            told += &format!("  replay: scripts/simulate --seed {seed}{kind}{variant}\n");
+            let kind = self.wanted.kind.map_or(String::new(), |kind| format!(" --kind {kind:?}"));
+            let light = if self.wanted.light { " --light" } else { "" };
+            told += &format!("  replay: scripts/simulate --seed {seed}{kind}{light}{variant}\n");
         }
         told
     }
 }
 
 /// Runs a seed.
-pub fn run(seed: u64, kind: Option<Kind>, variants: Variants, traces: bool) -> Report {
-    let (scenario, script) = scenario::of_seed(seed, kind);
+pub fn run(seed: u64, wanted: Wanted) -> Report {
+    let Wanted { kind, light, variants, traces } = wanted;
+    let (scenario, script) = scenario::of_seed(seed, kind, light);
     let name = scenario.to_string();
     let mut world = World::new(seed, scenario, script, variants, traces);
     let began = world.agenda.now;
@@ -59,7 +75,7 @@ pub fn run(seed: u64, kind: Option<Kind>, variants: Variants, traces: bool) -> R
     violations.sort();
     Report {
         seed,
-        kind,
+        wanted,
         scenario: name,
         violations: violations
             .into_iter()
@@ -70,5 +86,6 @@ pub fn run(seed: u64, kind: Option<Kind>, variants: Variants, traces: bool) -> R
         lasted: world.agenda.now - began,
         frames: world.frames,
         moved: world.moves.flows,
+        takeovers: world.checks.takeovers,
     }
 }

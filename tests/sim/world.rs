@@ -1,4 +1,4 @@
-//! A world: two appliances, three LANs, clients and servers, in virtual time.
+//! A world: a group of appliances, three LANs, clients and servers, in virtual time.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,29 +6,34 @@ use std::sync::Arc;
 use crate::trace::Trace;
 use baton::base::ids::Term;
 use baton::base::io::TxClass;
+use baton::base::rng::Rng;
 use baton::config::checked::{Checked, VirtualServer};
 use baton::config::snapshot::Snapshot;
-use baton::failover::{FailoverEvent, Operator, Role};
+use baton::failover::{FailoverEvent, Role};
 use baton::flow::Key;
 use baton::flow::key::UDP;
 
-use crate::agenda::{Agenda, Happening, MS, Nanos, Station, US};
+use crate::agenda::{Agenda, Happening, MS, Nanos, Station};
 use crate::appliance::{Appliance, Disk, Note, PORTS, Start};
 use crate::checks::Checks;
 use crate::client::{Client, Plan};
+use crate::clock::Clock;
 use crate::config::{self, SERVICES};
 use crate::flows::{self, Order, Sight};
 use crate::hosts::{Host, Program};
 use crate::lcore::Departure;
 use crate::link::{CLIENTS, Lan, MIRROR, SERVERS};
 use crate::moves::{self, Moves};
-use crate::scenario::{Scenario, Script};
+use crate::scenario::Scenario;
+use crate::script::Script;
 use crate::variants::Variants;
 
 pub const CLIENT_HOSTS: usize = 3;
 pub const SERVER_HOSTS: usize = 2;
 /// A client uses these many ports in turn, so that they come again within a run.
 const CLIENT_PORTS: u16 = 48;
+/// A process ends so much later than it could.
+const LAST_FRAMES: Nanos = 10 * MS;
 
 /// An appliance's place in the world, whether it is up or not.
 pub struct Node {
@@ -37,9 +42,9 @@ pub struct Node {
     pub up: Option<Appliance>,
     pub life: u64,
     /// What its threads would have done while it was paused.
-    deferred: Vec<Happening>,
+    pub deferred: Vec<Happening>,
     /// What leaves when it goes on.
-    bursts: Vec<Departure>,
+    pub bursts: Vec<Departure>,
     /// The term that it led last.
     pub led: Term,
     /// It leads in that term.
@@ -47,7 +52,7 @@ pub struct Node {
     /// In which order packets came to it.
     order: Order,
     /// What it writes on its disk fails.
-    disk_fails: bool,
+    pub disk_fails: bool,
 }
 
 pub struct World {
@@ -59,6 +64,8 @@ pub struct World {
     pub script: Script,
     pub checks: Checks,
     variants: Variants,
+    /// When machines were started, whose clocks count from there.
+    clocks: Rng,
     lives: u64,
     connections: u64,
     next_port: [u16; CLIENT_HOSTS],
@@ -73,8 +80,9 @@ impl World {
     pub fn new(seed: u64, scenario: Scenario, script: Script, variants: Variants, traces: bool) -> World {
         let client = |number| Host::client(number as u8, Client::default());
         let hosts = (0..CLIENT_HOSTS).map(client).chain((0..SERVER_HOSTS).map(|n| Host::server(n as u8)));
-        let nodes = (1..=2).map(|node| Node {
-            snapshot: config::snapshot(node, &scenario.options, scenario.divisions[usize::from(node) - 1]),
+        let count = scenario.divisions.len();
+        let nodes = scenario.divisions.iter().zip(1..).map(|(division, node)| Node {
+            snapshot: config::snapshot(node, count as u16, &scenario.options, *division),
             disk: Disk::default(),
             up: None,
             life: 0,
@@ -87,7 +95,7 @@ impl World {
         });
         let mut lans: [Lan; 3] = Default::default();
         for (number, lan) in lans.iter_mut().enumerate() {
-            lan.stations = (0..2).map(|at| Station::Appliance { at, port: number }).collect();
+            lan.stations = (0..count).map(|at| Station::Appliance { at, port: number }).collect();
             lan.weather = scenario.weather[number];
         }
         lans[CLIENTS].stations.extend((0..CLIENT_HOSTS).map(Station::Host));
@@ -99,6 +107,7 @@ impl World {
             nodes: nodes.collect(),
             checks: Checks::default(),
             variants,
+            clocks: Rng::with_seed(seed),
             lives: 0,
             connections: 0,
             next_port: [0; CLIENT_HOSTS],
@@ -144,7 +153,7 @@ impl World {
             }
             Happening::Arrival => self.arrival(),
             Happening::Rebalance => moves::rebalance(self),
-            Happening::Script => crate::scenario::go_on(self),
+            Happening::Script => crate::script::go_on(self),
             Happening::Look => {
                 crate::checks::look(self);
                 self.agenda.at(self.agenda.now + 20 * MS, Happening::Look);
@@ -153,6 +162,7 @@ impl World {
             | Happening::Transmit { at, life, .. }
             | Happening::Liveness { at, life }
             | Happening::Master { at, life }
+            | Happening::Exit { at, life }
             | Happening::Durable { at, life, .. } => self.on_appliance(at, life, what),
         }
     }
@@ -175,7 +185,7 @@ impl World {
         match what {
             Happening::Turn { lcore, .. } => appliance.turn(lcore, &mut self.agenda),
             Happening::Transmit { lcore, .. } => {
-                let sent = appliance.transmit(lcore, self.agenda.instant());
+                let sent = appliance.transmit(lcore, self.agenda.now);
                 self.send_all(at, sent, false);
             }
             Happening::Liveness { .. } => {
@@ -187,12 +197,13 @@ impl World {
                 self.take_notes(at);
             }
             Happening::Durable { counter, .. } => appliance.reserved(counter),
+            Happening::Exit { .. } => self.exit(at),
             _ => {}
         }
     }
 
     /// Frames leave an appliance.
-    fn send_all(&mut self, at: usize, sent: Vec<Departure>, burst: bool) {
+    pub fn send_all(&mut self, at: usize, sent: Vec<Departure>, burst: bool) {
         for Departure { port, frame, class, came_as } in sent {
             let (node, now) = (&mut self.nodes[at], self.agenda.now);
             match came_as {
@@ -208,12 +219,12 @@ impl World {
                 self.checks.service_frame(now, at, node.led);
             }
             self.frames += 1;
-            let sessions = node.up.as_ref().map_or(0, |up| up.sessions);
+            let sessions = node.up.as_ref().map(|up| &up.sessions);
             self.checks.sealed_frame(now, (at, node.life), sessions, &frame);
             self.say(|| {
                 format!(
                     "{} {} {}",
-                    ["a", "b"][at],
+                    name(at),
                     ["client", "server", "mirror"][usize::from(port.0)],
                     Trace(&frame)
                 )
@@ -263,16 +274,15 @@ impl World {
         }
     }
 
-    fn take_notes(&mut self, at: usize) {
+    pub fn take_notes(&mut self, at: usize) {
         let Some(appliance) = &mut self.nodes[at].up else { return };
         for note in std::mem::take(&mut appliance.notes) {
             match note {
                 Note::MayExit => {
-                    if let Some(up) = self.nodes[at].up.take() {
-                        self.checks.retire(&up);
-                    }
+                    // What was said last leaves before, as in the driver.
+                    let (life, when) = (self.nodes[at].life, self.agenda.now + LAST_FRAMES);
                     self.nodes[at].leads = false;
-                    return;
+                    self.agenda.at(when, Happening::Exit { at, life });
                 }
                 Note::Happened(event) => self.happened(at, event),
                 Note::Moved(outcome) => moves::ended(self, at, &outcome),
@@ -280,8 +290,16 @@ impl World {
         }
     }
 
+    /// The process ends.
+    pub fn exit(&mut self, at: usize) {
+        if let Some(up) = self.nodes[at].up.take() {
+            self.checks.retire(&up);
+        }
+        self.nodes[at].leads = false;
+    }
+
     fn happened(&mut self, at: usize, event: FailoverEvent) {
-        self.say(|| format!("== {} {event}", ["a", "b"][at]));
+        self.say(|| format!("== {} {event}", name(at)));
         let node = &mut self.nodes[at];
         match &event {
             FailoverEvent::Promoted { term, .. } => (node.led, node.leads) = (*term, true),
@@ -307,79 +325,48 @@ impl World {
             variants: self.variants,
             division: self.scenario.divisions[at],
             steering: self.scenario.steering,
+            light: self.scenario.light,
+            clock: Clock::new(self.scenario.rates[at], &mut self.clocks),
         };
         node.order = Order::default();
         node.disk.boots += 1;
         let appliance = Appliance::start(start, &mut self.agenda);
         self.nodes[at].up = Some(appliance);
-        self.say(|| format!("** {} starts", ["a", "b"][at]));
+        self.say(|| format!("** {} starts", name(at)));
     }
 
-    /// Everything in memory is lost; the disk stays.
-    pub fn crash(&mut self, at: usize) {
-        self.say(|| format!("** {} crashes", ["a", "b"][at]));
-        if let Some(up) = self.nodes[at].up.take() {
-            self.checks.retire(&up);
-        }
-        self.nodes[at].leads = false;
-    }
-
-    pub fn pause(&mut self, at: usize) {
-        self.say(|| format!("** {} is stopped", ["a", "b"][at]));
-        let node = &mut self.nodes[at];
-        if let Some(appliance) = &mut node.up {
-            node.bursts = appliance.pause(&mut self.agenda);
-        }
-    }
-
-    pub fn go_on(&mut self, at: usize) {
-        self.say(|| format!("** {} is continued", ["a", "b"][at]));
-        let node = &mut self.nodes[at];
-        let Some(appliance) = &mut node.up else { return };
-        if !appliance.paused {
-            return;
-        }
-        appliance.go_on(&mut self.agenda);
-        let bursts = std::mem::take(&mut node.bursts);
-        for what in std::mem::take(&mut node.deferred) {
-            if !matches!(what, Happening::Turn { .. }) {
-                let when = self.agenda.now + self.agenda.span(US, 2000 * US);
-                self.agenda.at(when, what);
-            }
-        }
-        self.send_all(at, bursts, true);
-    }
-
-    pub fn operator(&mut self, at: usize, operator: Operator) {
-        self.say(|| format!("** the operator asks {} for {operator:?}", ["a", "b"][at]));
-        if let Some(appliance) = &mut self.nodes[at].up {
-            let result = appliance.operator(operator, &mut self.agenda);
-            self.say(|| format!("** {result:?}"));
-        }
-        self.take_notes(at);
-    }
-
-    /// The place of the one that serves, and of the one that follows it in sync.
-    pub fn pair(&self) -> Option<(usize, usize)> {
+    /// The place of the one that serves, and of those that follow it in sync, if any.
+    pub fn group(&self) -> Option<(usize, Vec<usize>)> {
         let active = self.active()?;
-        let other = 1 - active;
-        let (led, following) = (self.nodes[active].up.as_ref()?, self.nodes[other].up.as_ref()?);
+        let led = self.nodes[active].up.as_ref().filter(|led| !led.paused)?;
         let status = led.status();
-        let settled = following.failover.role() == Role::Standby
-            && !following.paused
-            && !led.paused
-            && following.status().in_sync
-            && following.failover.term() == led.failover.term()
-            && !status.members_changing
-            && status.members.contains(following.node());
-        settled.then_some((active, other))
+        if status.members_changing {
+            return None;
+        }
+        let in_sync = |at: &usize| {
+            self.nodes[*at].up.as_ref().is_some_and(|following| {
+                following.failover.role() == Role::Standby
+                    && !following.paused
+                    && following.status().in_sync
+                    && following.failover.term() == led.failover.term()
+                    && status.members.contains(following.node())
+            })
+        };
+        let standbys: Vec<usize> = (0..self.nodes.len()).filter(in_sync).collect();
+        (!standbys.is_empty()).then_some((active, standbys))
+    }
+
+    /// One serves, and all others are in sync with it: all of the group, or all that are up.
+    pub fn is_settled(&self, all: bool) -> bool {
+        let up = self.nodes.iter().filter(|node| all || node.up.is_some()).count();
+        self.group().is_some_and(|(_, standbys)| standbys.len() + 1 == up)
     }
 
     /// The place of the one that serves, when it is one.
     pub fn active(&self) -> Option<usize> {
         let serves = |at: &usize| {
             let up = self.nodes[*at].up.as_ref();
-            up.is_some_and(|up| up.failover.role() == Role::Active && up.lease > self.agenda.instant())
+            up.is_some_and(|up| up.serves(self.agenda.now))
         };
         let mut serving = (0..self.nodes.len()).filter(serves);
         serving.next().filter(|_| serving.next().is_none())
@@ -412,15 +399,18 @@ impl World {
         let plan = Plan {
             id: self.connections + 1,
             service,
-            rounds: if short {
-                1
-            } else if long {
-                rng.u64(6..20)
-            } else {
-                rng.u64(1..4)
+            rounds: match (long, self.scenario.light) {
+                _ if short => 1,
+                (true, true) => rng.u64(4..12),
+                (true, false) => rng.u64(6..20),
+                (false, _) => rng.u64(1..4),
             },
             answer_len: rng.u32(1..2000),
-            think: if long { rng.u64(20 * MS..120 * MS) } else { rng.u64(0..30 * MS) },
+            think: match (long, self.scenario.light) {
+                (true, true) => rng.u64(15 * MS..70 * MS),
+                (true, false) => rng.u64(20 * MS..120 * MS),
+                (false, _) => rng.u64(0..30 * MS),
+            },
         };
         let iss = rng.u32(..);
         let remote = SERVICES[service].address();
@@ -453,7 +443,9 @@ impl World {
             let host = number % CLIENT_HOSTS;
             let remote = SERVICES[place].address();
             let local = self.local(host, remote, 30_000 + number as u16);
-            let interval = self.agenda.span(4 * MS, 25 * MS);
+            let light = self.scenario.light;
+            let interval =
+                if light { self.agenda.span(15 * MS, 50 * MS) } else { self.agenda.span(4 * MS, 25 * MS) };
             if let Program::Client(client) = &mut self.hosts[host].program {
                 client.query(now, local, remote, interval, until);
             }
@@ -481,89 +473,17 @@ impl World {
         })
     }
 
-    /// Cuts, or mends, all ways from one appliance to the other on these LANs.
-    pub fn cut(&mut self, from: usize, to: usize, lans: &[usize], cut: bool) {
-        self.say(|| format!("** {} {} to {} on {lans:?}", if cut { "cut" } else { "mended" }, from, to));
-        for lan in lans {
-            let station = |at| Station::Appliance { at, port: *lan };
-            self.lans[*lan].set_cut(station(from), station(to), cut);
-        }
-    }
-
-    /// No liveness path works both ways, after more than a single fault.
-    pub fn is_parted(&self) -> bool {
-        let works = |lan: &usize| {
-            let (a, b) = (Station::Appliance { at: 0, port: *lan }, Station::Appliance { at: 1, port: *lan });
-            let cut = &self.lans[*lan].cut;
-            !cut.contains(&(a, b)) && !cut.contains(&(b, a))
-        };
-        let kind = self.scenario.kind;
-        !kind.is_single() && !kind.is_safe() && !ALL.iter().any(works)
-    }
-
-    /// The ports of an appliance give flows to other lcores from now on.
-    pub fn rehash(&mut self, at: usize) {
-        self.say(|| format!("** the ports of {at} change their hash"));
-        if let Some(appliance) = &mut self.nodes[at].up {
-            appliance.rehash(&mut self.agenda);
-        }
-    }
-
-    /// Some lcores of an appliance stand still, each for as long as `span` at most; the first one for all of it.
-    pub fn stall(&mut self, at: usize, count: usize, span: Nanos) {
-        let Some(appliance) = &mut self.nodes[at].up else { return };
-        let all = appliance.lcores.len();
-        let first = self.agenda.rng.usize(..all);
-        for nth in 0..count.min(all) {
-            let lasts = if nth == 0 { span } else { self.agenda.span(0, span) };
-            appliance.stall((first + nth) % all, self.agenda.now + lasts);
-        }
-        self.say(|| {
-            format!(
-                "** {count} lcores of {} from {first} on stand still for {} us",
-                ["a", "b"][at],
-                span / US
-            )
-        });
-    }
-
     /// Keys that several workers of an appliance have in their tables.
     pub fn doubles(&self) -> Vec<(usize, String)> {
         let up = self.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.up.as_ref()?)));
         up.flat_map(|(at, up)| flows::doubles(&up.lcores).into_iter().map(move |double| (at, double)))
             .collect()
     }
+}
 
-    /// Frames pass a port in one direction only: in, or else out.
-    pub fn cut_one_way(&mut self, at: usize, lan: usize, inwards: bool) {
-        let way = if inwards { "come in" } else { "leave" };
-        self.say(|| format!("** frames of {} in {lan} only {way}", ["a", "b"][at]));
-        self.lans[lan].cut_one_way(Station::Appliance { at, port: lan }, inwards);
-    }
-
-    pub fn forget_addresses(&mut self) {
-        self.say(|| "** switches forget which addresses are where".to_owned());
-        self.lans.iter_mut().for_each(Lan::forget);
-    }
-
-    pub fn disk(&mut self, at: usize, fails: bool) {
-        self.say(|| format!("** the disk of {} {}", ["a", "b"][at], if fails { "fails" } else { "works" }));
-        self.nodes[at].disk_fails = fails;
-    }
-
-    /// Pulls the cable of a port.
-    pub fn pull_cable(&mut self, at: usize, lan: usize) {
-        self.say(|| format!("** the cable of {} in {lan} is pulled", ["a", "b"][at]));
-        self.lans[lan].pull_cable(Station::Appliance { at, port: lan });
-    }
-
-    pub fn mend_cables(&mut self) {
-        self.lans.iter_mut().for_each(|lan| lan.cut.clear());
-    }
-
-    pub fn fair_weather(&mut self) {
-        self.lans.iter_mut().for_each(|lan| lan.weather = Default::default());
-    }
+/// What traces call an appliance.
+pub fn name(at: usize) -> &'static str {
+    ["a", "b", "c"][at]
 }
 
 /// All LANs.
