@@ -288,6 +288,16 @@ counters! {
     HandshakeStale => "handshake_stale",
     /// Handshake messages dropped: of a member that cannot be worked with, or a second one of its number.
     HandshakeRefused => "handshake_refused",
+    /// Links of tracked ports (`failover.track`) that went down.
+    LinkDowns => "link_downs",
+    /// Handovers to a standby in sync that was healthier.
+    HealthHandovers => "health_handovers",
+    /// Runs of the tracking script (`failover.track_script`).
+    TrackRuns => "track_runs",
+    /// Those that ended with another status than 0, or could not be started.
+    TrackFailures => "track_failures",
+    /// Those that took too long and were killed.
+    TrackTimeouts => "track_timeouts",
     /// Runs of the command that is told of changes of role (`failover.notify`).
     NotifyRuns => "notify_runs",
     /// Those that ended with another status than 0, or could not be started.

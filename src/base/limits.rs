@@ -146,6 +146,9 @@ const _: () = assert!(WORKERS_MAX <= SHARDS);
 /// Answers of the master that wait for the driver. Further queries are dropped; whoever asked asks again.
 pub const PUNT_OUTPUTS_MAX: usize = 1024;
 
+/// Ended runs of the tracking script that the master has not looked at. The oldest is forgotten for a newer one.
+pub const TRACK_RESULTS_MAX: usize = 16;
+
 /// Addresses in one VRRP advertisement (its count has eight bits, RFC 9568 section 5.2.5); over IPv6 the MTU may hold
 /// fewer. Further ones are not named in it, and announced all the same.
 pub const VRRP_ADDRESSES_MAX: usize = 255;

@@ -261,6 +261,8 @@ pub struct Pool {
     pub balance: Balance,
     /// How servers' health is found out; `None`: taken as up.
     pub health: Option<Health>,
+    /// With fewer servers that answer, of those that take new flows, the appliance is not healthy; 0: never.
+    pub least_servers: u32,
     /// At least one.
     pub servers: Vec<Server>,
 }
@@ -440,9 +442,35 @@ pub struct Failover {
     pub maintenance: bool,
     /// What is run when the role changes; `None`: nothing.
     pub notify: Option<Notify>,
+    /// What counts for its health.
+    pub track: Track,
 }
 
-/// A command that is told of changes of role.
+/// What counts for an appliance's health, besides its pools' servers.
+#[derive(Clone, Debug)]
+pub struct Track {
+    /// Their links have to be up. The mirror port is none of them.
+    pub ports: Vec<PortId>,
+    /// A command that has to succeed; `None`: none is run.
+    pub script: Option<TrackScript>,
+    /// A standby in sync that is healthier for so long is handed over to.
+    pub hold: Duration,
+}
+
+/// A command that is run again and again, and says by its exit status whether all is well.
+#[derive(Clone, Debug)]
+pub struct TrackScript {
+    /// What is run; after its timeout it has failed.
+    pub command: Notify,
+    /// From the end of a run to the next one.
+    pub interval: Duration,
+    /// It has recovered when so many runs in a row succeeded.
+    pub rise: u16,
+    /// It has failed when so many runs in a row did.
+    pub fall: u16,
+}
+
+/// A command, which is run without a shell.
 #[derive(Clone, Debug)]
 pub struct Notify {
     /// The program, an absolute path.

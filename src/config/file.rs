@@ -82,6 +82,7 @@ tables! {
         name: Name = required,
         balance: Balance = "round-robin",
         health: HealthFile = optional,
+        least_servers: Int<0, 65535> = 0,
         server: Vec<Key<ServerFile>> = required,
     }
     /// A pool's `health`.
@@ -174,6 +175,17 @@ tables! {
         maintenance: bool = false,
         notify: Vec<Key<Argument>> = [],
         notify_timeout_ms: Int<10, 600_000> = 10_000,
+        track: Vec<Key<Name>> = [],
+        track_hold_ms: Int<0, 3_600_000> = 1000,
+        track_script: TrackScriptFile = optional,
+    }
+    /// `failover.track_script`
+    TrackScriptFile {
+        command: Vec<Key<Argument>> = required,
+        interval_ms: Int<100, 3_600_000> = 2000,
+        timeout_ms: Int<10, 600_000> = 1000,
+        rise: Int<1, 1000> = 2,
+        fall: Int<1, 1000> = 3,
     }
     /// `[control]`
     ControlFile {

@@ -42,6 +42,11 @@ pub fn text(
         ),
         ("can_lead", "1 unless terms cannot be reserved in failover.state_dir.", status.can_lead.into()),
         ("maintenance", "1 while it is out of service: see `baton maintenance`.", status.maintenance.into()),
+        (
+            "ailments",
+            "Things tracked by failover.track and the pools that are wrong.",
+            status.ailments.len() as u64,
+        ),
         ("term", "The counter of the term that it follows.", status.term.counter),
         ("configuration_generation", "The generation of its configuration.", status.generation),
         ("uptime_seconds", "Since its process started.", status.uptime_ms / 1000),

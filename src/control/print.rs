@@ -93,6 +93,10 @@ impl Display for StatusReport {
         if self.maintenance {
             writeln!(f, "            under maintenance: it does not lead before `baton maintenance off`")?;
         }
+        for (number, ailment) in self.ailments.iter().enumerate() {
+            let head = if number == 0 { "ailments" } else { "" };
+            writeln!(f, "{head:<12}{ailment}")?;
+        }
         match self.lease_ms {
             Some(lease) => writeln!(f, "lease       {lease} ms left")?,
             None => writeln!(f, "lease       none: it sends nothing for the service")?,
@@ -135,6 +139,7 @@ impl Display for StatusReport {
             "state",
             "in sync",
             "can lead",
+            "ailments",
             "heard ms ago",
             "port",
             "heard ms ago",
@@ -147,6 +152,7 @@ impl Display for StatusReport {
                 Some(true) => "maintenance".to_owned(),
                 Some(false) | None => or_dash(p.can_lead.map(yes_no)),
             };
+            let ailing = or_dash(p.ailing);
             for path in &p.paths {
                 let path_heard = or_dash(path.heard_ms_ago);
                 peers.row(&[
@@ -154,6 +160,7 @@ impl Display for StatusReport {
                     &role,
                     &in_sync,
                     &able,
+                    &ailing,
                     &heard,
                     &path.port,
                     &path_heard,
@@ -161,7 +168,7 @@ impl Display for StatusReport {
                 ]);
             }
             if p.paths.is_empty() {
-                peers.row(&[&p.node, &role, &in_sync, &able, &heard, &"-", &"-", &"-"]);
+                peers.row(&[&p.node, &role, &in_sync, &able, &ailing, &heard, &"-", &"-", &"-"]);
             }
         }
         write!(f, "\n{peers}")

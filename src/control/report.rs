@@ -36,6 +36,8 @@ pub struct StatusReport {
     pub can_lead: bool,
     /// Whether its operator has taken it out of service (`baton maintenance`), so that it does not lead.
     pub maintenance: bool,
+    /// What of the things that `failover.track` and the pools name is wrong, one sentence each.
+    pub ailments: Vec<String>,
     /// How often it took over from a leader, since its start.
     pub takeovers: u64,
     /// Whether it was promoted outside the in-sync set: flows may be missing.
@@ -128,6 +130,8 @@ pub struct PeerReport {
     pub can_lead: Option<bool>,
     /// Whether it says to be out of service; `None`: it was not heard.
     pub maintenance: Option<bool>,
+    /// How many of the things tracked there are wrong, as it says; `None`: it was not heard.
+    pub ailing: Option<u8>,
     /// Since it was last heard on any path, in milliseconds; `None`: never.
     pub heard_ms_ago: Option<u64>,
     /// Whether both directions work, for each port.
@@ -150,6 +154,7 @@ impl PeerReport {
             in_sync: status.in_sync,
             can_lead: status.can_lead,
             maintenance: status.maintenance,
+            ailing: status.failed,
             heard_ms_ago: millis(status.heard_ago_us),
             paths: paths.collect(),
         }

@@ -258,6 +258,7 @@ impl Backend for Appliance {
             waits_for_operator: failover.is_some_and(|status| status.waits_for_operator),
             can_lead: failover.is_some_and(|status| status.can_lead),
             maintenance: failover.is_some_and(|status| status.maintenance),
+            ailments: self.board.ailments.lock().clone(),
             takeovers: failover.map_or(0, |status| status.takeovers),
             degraded: failover.is_some_and(|status| status.degraded),
             synchronized,

@@ -6,7 +6,7 @@
 //! their reports and turns, reserved terms, the operator. Out: frames, the lease, commands
 //! to the workers, news to the master.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, Ordering};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -28,7 +28,8 @@ use crate::driver::rings::{Frame, LivenessEnds, News};
 use crate::driver::service::Standing;
 use crate::driver::state::TermWriter;
 use crate::failover::{
-    Failover, FailoverStatus, FrameBytes, Operator, Output, Progress, Refusal, WorkerReport, WorkerRole,
+    Failover, FailoverStatus, FrameBytes, Health, Operator, Output, Progress, Refusal, WorkerReport,
+    WorkerRole,
 };
 use crate::master::route::command_for;
 use crate::worker::message::Command;
@@ -54,6 +55,10 @@ pub struct Request {
 pub struct Board {
     /// How things stood lately.
     pub status: Mutex<Option<FailoverStatus>>,
+    /// How the tracked things are: those that failed in the upper byte, those in doubt in the lower.
+    health: AtomicU16,
+    /// What is wrong, in words.
+    pub ailments: Mutex<Vec<String>>,
     /// What operators ask.
     pub requests: Mutex<VecDeque<Request>>,
     /// With `vrrp = "yield"`: the priority of the strongest router that others advertise with; 0: none.
@@ -73,6 +78,8 @@ impl Board {
     pub fn new(broken: Arc<AtomicBool>) -> Arc<Board> {
         Arc::new(Board {
             status: Mutex::new(None),
+            health: AtomicU16::new(0),
+            ailments: Mutex::default(),
             requests: Mutex::new(VecDeque::new()),
             foreign_priority: AtomicU8::new(0),
             broken,
@@ -84,6 +91,16 @@ impl Board {
 }
 
 impl Board {
+    /// Says how the tracked things are.
+    pub fn set_health(&self, health: Health) {
+        self.health.store(u16::from_be_bytes([health.failed, health.doubtful]), Ordering::Relaxed);
+    }
+
+    fn health(&self) -> Health {
+        let [failed, doubtful] = self.health.load(Ordering::Relaxed).to_be_bytes();
+        Health { failed, doubtful }
+    }
+
     /// How things stand, for a service manager; without the status while it is being written.
     pub fn standing(&self) -> Standing {
         let status = self.status.try_lock().and_then(|status| status.clone());
@@ -190,6 +207,7 @@ impl Liveness {
         }
         let foreign_priority = self.setup.board.foreign_priority.load(Ordering::Relaxed);
         self.setup.failover.handle_foreign(now, foreign_priority);
+        self.setup.failover.handle_health(self.setup.board.health());
         self.take_requests(now);
         self.leave_if_broken(now);
         self.setup.failover.poll(now, Progress { workers_moved, drained: true });

@@ -15,20 +15,23 @@ use dpdk::{Mempool, Port};
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::{ShardId, WorkerId};
+use crate::base::ids::{PortId, ShardId, WorkerId};
 use crate::base::io::TxClass;
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::driver::events::EventLog;
+use crate::driver::link::Link;
 use crate::driver::liveness::Board;
 use crate::driver::load::Loads;
 use crate::driver::mbuf::Packet;
 use crate::driver::notify::Notifier;
 use crate::driver::outbox::Outbox;
 use crate::driver::rings::{MasterEnds, News};
+use crate::driver::track::Results;
 use crate::failover::FailoverEvent;
 use crate::flow::FlowIndex;
 use crate::flow::shard::Move;
+use crate::master::health::HealthNews;
 use crate::master::rebalance::{Outcome, Refusal};
 use crate::master::rivals::Claim;
 use crate::master::vrrp::Rival;
@@ -39,6 +42,8 @@ use crate::worker::message::{Command, Event, FlowSlice, WorkerStatus};
 pub const POLL_INTERVAL: Duration = Duration::from_millis(1);
 /// A question that workers do not answer for so long is given up.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between two looks at the links of tracked ports: some devices are slow to say.
+const LINK_INTERVAL: Duration = Duration::from_millis(20);
 /// Between two sentences about one thing that may happen with every packet or turn.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -75,6 +80,12 @@ pub struct MasterThreadSetup {
     pub outboxes: Vec<Outbox>,
     /// The ports, for their states.
     pub ports: Vec<Port>,
+    /// Who knows whether their links are up.
+    pub links: Vec<Link>,
+    /// Those whose links count for this appliance's health.
+    pub tracked: Vec<PortId>,
+    /// How runs of the tracking script ended, if there is one.
+    pub script: Option<Results>,
     /// Where packets are made.
     pub pool: Mempool,
     /// Its own counters.
@@ -119,6 +130,7 @@ pub struct MasterThread {
     rival_at: Instant,
     vrrp_rival_at: Instant,
     stuck_at: Instant,
+    links_at: Instant,
 }
 
 impl MasterThread {
@@ -136,6 +148,7 @@ impl MasterThread {
             rival_at: Instant::ZERO,
             vrrp_rival_at: Instant::ZERO,
             stuck_at: Instant::ZERO,
+            links_at: Instant::ZERO,
         }
     }
 
@@ -145,6 +158,7 @@ impl MasterThread {
         self.take_punts(now);
         self.take_events(now);
         self.take_questions(now);
+        self.take_health(now);
         self.setup.loads.sample(now);
         for (commands, worker) in self.commands.iter().zip(0..) {
             self.setup.master.set_crowded(WorkerId(worker), !commands.is_empty());
@@ -216,6 +230,37 @@ impl MasterThread {
         }
     }
 
+    fn take_health(&mut self, now: Instant) {
+        let MasterThreadSetup { master, script, ports, links, tracked, .. } = &mut self.setup;
+        while let Some(succeeded) = script.as_ref().and_then(Results::take) {
+            master.handle_script(succeeded);
+        }
+        if now < self.links_at {
+            return;
+        }
+        self.links_at = now + LINK_INTERVAL;
+        for port in tracked {
+            let at = usize::from(port.0);
+            if let (Some(device), Some(link)) = (ports.get(at), links.get(at)) {
+                master.handle_link(*port, link.is_up(device));
+            }
+        }
+    }
+
+    fn tell_health(&mut self, news: &HealthNews) {
+        let MasterThreadSetup { board, events, .. } = &self.setup;
+        *board.ailments.lock() = news.ailments.iter().map(ToString::to_string).collect();
+        board.set_health(news.health);
+        for ailment in &news.began {
+            log::warn!("{ailment}");
+            events.add("health", ailment.to_string());
+        }
+        for ailment in &news.ended {
+            log::info!("{}", ailment.healed());
+            events.add("health", ailment.healed());
+        }
+    }
+
     fn take_questions(&mut self, now: Instant) {
         if let Some((_, since)) = &self.asked
             && now - *since > ANSWER_TIMEOUT
@@ -248,7 +293,8 @@ impl MasterThread {
                 }
             },
             Question::Ports(answer) => {
-                let states = self.setup.ports.iter().map(state_of).collect();
+                let (ports, links) = (&self.setup.ports, &self.setup.links);
+                let states = ports.iter().zip(links).map(|(port, link)| state_of(port, link)).collect();
                 // Who asked may have gone.
                 let _ = answer.send(states);
             }
@@ -330,6 +376,7 @@ impl MasterThread {
                 MasterOutput::Foreign(priority) => {
                     self.setup.board.foreign_priority.store(priority, Ordering::Relaxed);
                 }
+                MasterOutput::Health(news) => self.tell_health(&news),
                 MasterOutput::Rival(Claim { port, address, link }) => {
                     if now < self.rival_at {
                         continue;
@@ -392,10 +439,10 @@ impl MasterThread {
     }
 }
 
-fn state_of(port: &Port) -> PortState {
+fn state_of(port: &Port, link: &Link) -> PortState {
     PortState {
         mac: port.mac().unwrap_or_default(),
-        link_up: port.link().is_ok_and(|link| link.up),
+        link_up: link.is_up(port),
         stats: port.stats().unwrap_or_default(),
     }
 }
@@ -425,6 +472,7 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
         | E::WaitsForOperator
         | E::CannotLead
         | E::MaintenanceCalledOff
+        | E::LessHealthy { .. }
         | E::Outranked { .. } => ("role", true),
         E::RivalSeen { .. } => ("rival", true),
         E::PeerHeard { .. } | E::PeerRestarted { .. } | E::PeerLeft { .. } | E::PeerMaintenance { .. } => {

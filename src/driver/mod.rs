@@ -11,7 +11,7 @@
 //!   told ([`service`]);
 //! - the control listeners (room `control`), which ask through [`backend`];
 //! - a writer of terms ([`state`]);
-//! - if there is one, a runner of the operator's command ([`notify`]).
+//! - if there are such, a runner of the operator's command ([`notify`]) and one of the tracking script ([`track`]).
 //!
 //! They are joined by [`rings`] and by single numbers ([`lease`]). In: a checked
 //! configuration; packets from ports; signals. Out: packets to ports; the log; terms on disk.
@@ -33,11 +33,15 @@ pub mod clock;
 pub mod dpdk_io;
 pub mod eal;
 pub mod events;
+#[cfg(feature = "dpdk")]
+mod helpers;
 pub mod idle;
 #[cfg(feature = "dpdk")]
 pub mod intake;
 pub mod lcore;
 pub mod lease;
+#[cfg(feature = "dpdk")]
+mod link;
 #[cfg(feature = "dpdk")]
 pub mod liveness;
 pub mod load;
@@ -73,3 +77,5 @@ pub mod spreading;
 pub mod state;
 #[cfg(feature = "dpdk")]
 mod steering;
+#[cfg(feature = "dpdk")]
+mod track;

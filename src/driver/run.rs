@@ -6,7 +6,6 @@
 
 use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
@@ -32,17 +31,18 @@ use crate::driver::clock::{Clock, std_duration};
 use crate::driver::dpdk_io::{DpdkIo, DpdkIoSetup};
 use crate::driver::eal;
 use crate::driver::events::EventLog;
+use crate::driver::helpers::Helpers;
 use crate::driver::idle::Idler;
 use crate::driver::intake::Intake;
 use crate::driver::lcore::Lcore;
 use crate::driver::lease::{Lease, Turns};
+use crate::driver::link;
 use crate::driver::liveness::{Board, Liveness, LivenessSetup, Request};
 use crate::driver::load::Loads;
 use crate::driver::locked::ask_for_memory_to_stay;
 use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL, mac_text};
 use crate::driver::mbuf::Packet;
 use crate::driver::nodes;
-use crate::driver::notify::{NotifySetup, NotifyThread};
 use crate::driver::outbox::{Outbox, Relay};
 use crate::driver::ports::{self, OpenPort, Queues};
 use crate::driver::priority;
@@ -101,7 +101,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
 
     let events = Arc::new(EventLog::new(checked.appliance.node, clock));
     // Before the EAL pins this thread to its CPU: commands run where the operator started this process.
-    let notify = start_notify(checked, clock, &events, &broken).map_err(sentence)?;
+    let helpers = Helpers::start(checked, clock, &events, &broken).map_err(sentence)?;
 
     // What is made later goes earlier; the EAL's memory goes last.
     let eal = Eal::init(eal::arguments("baton", &checked.eal, &checked.lcores, &checked.ports))
@@ -114,7 +114,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
         events,
         provoked,
     };
-    let made = assemble(&eal, &shared, secrets, left, terms, notify.as_ref())?;
+    let made = assemble(&eal, &shared, secrets, left, terms, &helpers)?;
     ask_for_memory_to_stay();
     let backend: Arc<dyn Backend> = Arc::new(made.backend);
     let control = Server::control(&checked.control.socket, Arc::clone(&backend)).map_err(sentence)?;
@@ -164,27 +164,12 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     drop(master);
     drop(eal);
     let failed = turned.is_err() || broken.load(Ordering::SeqCst);
-    if let Some(notify) = notify {
-        notify.end();
-    }
+    helpers.end();
     if failed {
         return Err("a thread failed, see the log: this is a defect of baton".to_owned());
     }
     log::info!("ended");
     Ok(())
-}
-
-/// The thread that tells the operator's command of changes of role, if there is one.
-fn start_notify(
-    checked: &Checked,
-    clock: Clock,
-    events: &Arc<EventLog>,
-    broken: &Arc<AtomicBool>,
-) -> io::Result<Option<NotifyThread>> {
-    let (node, group) = (checked.appliance.node, checked.appliance.group);
-    let (events, broken) = (Arc::clone(events), Arc::clone(broken));
-    let setup = |notify| NotifySetup { notify, node, group, clock, events, broken };
-    checked.failover.notify.clone().map(|notify| NotifyThread::start(setup(notify))).transpose()
 }
 
 /// What all parts of an appliance hold.
@@ -393,7 +378,7 @@ fn assemble(
     secrets: Secrets,
     left: state::State,
     terms: TermWriter,
-    notify: Option<&NotifyThread>,
+    helpers: &Helpers,
 ) -> Result<Made, String> {
     let checked = &shared.snapshot.checked;
     let workers = checked.lcores.managers();
@@ -508,10 +493,7 @@ fn assemble(
         board: Arc::clone(&shared.board),
         turns_seen: Mutex::new(vec![0; turns.len()]),
         loads: Arc::clone(&loads),
-        counters: names
-            .zip(counters.iter().cloned())
-            .chain(notify.map(|thread| ("notify".into(), thread.counters())))
-            .collect(),
+        counters: names.zip(counters.iter().cloned()).chain(helpers.counters()).collect(),
         events: Arc::clone(&shared.events),
         toeplitz: secrets.toeplitz,
         pool: pool.clone(),
@@ -521,6 +503,9 @@ fn assemble(
     };
     let master = MasterThreadSetup {
         master,
+        links: link::of_all(checked, &owned.ports),
+        tracked: checked.failover.track.ports.clone(),
+        script: helpers.results(),
         ends: ends.master,
         outboxes: owned.master,
         ports: owned.ports,
@@ -530,7 +515,7 @@ fn assemble(
         loads,
         questions: asked,
         board: Arc::clone(&shared.board),
-        notifier: notify.map(NotifyThread::notifier),
+        notifier: helpers.notifier(),
     };
     Ok(Made { lcores, liveness, master, backend })
 }

@@ -185,6 +185,7 @@ mod tests {
             can_lead: true,
             maintenance: false,
             maintenance_changes: 0,
+            failed: 0,
             leaving: false,
             workers_stuck: Vec::new(),
             promotions: 0,

@@ -26,8 +26,8 @@ const UNABLE_AFTER: Duration = Duration::from_secs(1);
 const STATE_SETTLES: Duration = Duration::from_millis(500);
 
 /// How well someone would lead: one that can take a term before one that cannot, in sync before not before booted fresh,
-/// then the higher priority, then the lower node.
-type Fitness = (bool, u8, u8, Reverse<NodeId>);
+/// then the one of which less has failed, then the higher priority, then the lower node.
+type Fitness = (bool, u8, Reverse<u8>, u8, Reverse<NodeId>);
 
 impl Failover {
     /// Goes one step; called every millisecond.
@@ -41,6 +41,9 @@ impl Failover {
         self.note_terms(now);
         self.watch_peers(now);
         self.give_way(now);
+        if self.role != Role::Active {
+            self.forget_healthier();
+        }
         match self.role {
             Role::Booting => self.decide_booting(now, progress),
             Role::Standby => self.decide_standby(now, progress),
@@ -184,7 +187,7 @@ impl Failover {
         now - peer.heard_at.max(self.listening_since) >= self.config.takeover_after
     }
 
-    fn fitness(can_lead: bool, role: Role, in_sync: bool, priority: u8, node: NodeId) -> Fitness {
+    fn fitness(can_lead: bool, role: Role, in_sync: bool, failed: u8, priority: u8, node: NodeId) -> Fitness {
         let class = match role {
             Role::Booting => 0,
             Role::Standby
@@ -195,17 +198,19 @@ impl Failover {
             | Role::Silenced
             | Role::Left => 1 + u8::from(in_sync),
         };
-        (can_lead, class, priority, Reverse(node))
+        (can_lead, class, Reverse(failed), priority, Reverse(node))
     }
 
     fn fitness_of(said: &Beat) -> Fitness {
-        Failover::fitness(said.can_lead, said.role, said.in_sync, said.priority, said.node)
+        let Beat { can_lead, role, in_sync, failed, priority, node, .. } = *said;
+        Failover::fitness(can_lead, role, in_sync, failed, priority, node)
     }
 
     /// How many others that are heard would lead better.
     fn better_candidates(&self, now: Instant) -> u64 {
         let (in_sync, priority) = (self.leader.in_sync, self.config.priority);
-        let own = Failover::fitness(self.can_lead(), self.role, in_sync, priority, self.node());
+        let own =
+            Failover::fitness(self.can_lead(), self.role, in_sync, self.failed(), priority, self.node());
         let better = |peer: &&Peer| {
             peer.heard_within(now, self.config.takeover_after)
                 && peer.said.is_some_and(|said| {
@@ -320,10 +325,13 @@ impl Failover {
         let wanted =
             self.successor(now, true).and_then(|node| self.peers.iter().find(|peer| peer.node == node));
         let preempts = wanted
+            .filter(|peer| !self.is_less_healthy(peer))
             .and_then(|peer| peer.said)
             .is_some_and(|said| said.preempts && said.can_lead && said.priority > self.config.priority);
         if preempts {
             self.apply(now, Input::OperatorSwitchover, Cause::Vacant);
+        } else {
+            self.yield_to_healthier(now);
         }
     }
 

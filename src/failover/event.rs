@@ -167,6 +167,15 @@ pub enum FailoverEvent {
         /// That term.
         term: Term,
     },
+    /// It leads, and a standby in sync has been healthier for some time: a handover follows.
+    LessHealthy {
+        /// Who is.
+        node: NodeId,
+        /// Tracked things that have failed here.
+        failed: u8,
+        /// And there.
+        theirs: u8,
+    },
     /// A handover began: workers flush.
     HandingOver {
         /// To whom.
@@ -312,6 +321,9 @@ impl fmt::Display for FailoverEvent {
             }
             E::Resumed { term } => write!(f, "nobody else leads: goes on in term {term}"),
             E::RivalSeen { node, term } => write!(f, "rival: node {node} claims the lower term {term}"),
+            E::LessHealthy { node, failed, theirs } => {
+                write!(f, "node {node} is healthier: {failed} of what is tracked failed here, {theirs} there")
+            }
             E::HandingOver { to } => write!(f, "hands over to node {to}"),
             E::Resigned { term, to, clean } => {
                 write!(f, "resigned from term {term}")?;
@@ -379,6 +391,7 @@ impl FailoverEvent {
             E::Silenced { .. } => "silenced",
             E::Resumed { .. } => "resumed",
             E::RivalSeen { .. } => "rival-seen",
+            E::LessHealthy { .. } => "less-healthy",
             E::HandingOver { .. } => "handing-over",
             E::Resigned { .. } => "resigned",
             E::Left => "left",
@@ -416,6 +429,7 @@ impl FailoverEvent {
             | E::Following { .. }
             | E::Resumed { .. }
             | E::RivalSeen { .. }
+            | E::LessHealthy { .. }
             | E::HandingOver { .. }
             | E::Resigned { .. }
             | E::Left
@@ -446,6 +460,7 @@ impl FailoverEvent {
         use FailoverEvent as E;
         match self {
             E::RivalSeen { node, .. }
+            | E::LessHealthy { node, .. }
             | E::HandingOver { to: node }
             | E::PeerHeard { node, .. }
             | E::PeerSilent { node }

@@ -207,6 +207,8 @@ pub struct Beat {
     pub leader_age_us: u32,
     /// The receiver's ports, a bit each, that it lately heard beats from.
     pub hears: u16,
+    /// Things tracked by the operator that have failed. One that does not say is taken to be well.
+    pub failed: u8,
 }
 
 impl Beat {
@@ -241,6 +243,7 @@ impl Beat {
         for (slot, node) in out[50..].chunks_exact_mut(2).zip(self.members.iter()) {
             slot.copy_from_slice(&node.0.to_be_bytes());
         }
+        out[FAILED_AT] = self.failed;
         out
     }
 
@@ -273,6 +276,7 @@ impl Beat {
             members,
             leader_age_us: u32::from_be_bytes([bytes[44], bytes[45], bytes[46], bytes[47]]),
             hears: node_at(48).0,
+            failed: bytes[FAILED_AT],
         })
     }
 }
@@ -283,7 +287,10 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_be_bytes(out)
 }
 
-const _: () = assert!(50 + 2 * MEMBERS_MAX <= BEAT_LEN);
+/// Where it stands in a beat.
+const FAILED_AT: usize = BEAT_LEN - 1;
+
+const _: () = assert!(50 + 2 * MEMBERS_MAX <= FAILED_AT);
 
 #[cfg(test)]
 mod tests {
@@ -310,6 +317,7 @@ mod tests {
             members,
             leader_age_us: 10,
             hears: 0x8001,
+            failed: 3,
         }
     }
 
@@ -327,6 +335,13 @@ mod tests {
         let mut bytes = beat().encode();
         bytes[40] = 0;
         assert!(Beat::decode(&bytes).unwrap().can_lead);
+    }
+
+    #[test]
+    fn one_that_says_nothing_of_its_health_is_well() {
+        let mut bytes = beat().encode();
+        bytes[FAILED_AT] = 0;
+        assert_eq!(Beat::decode(&bytes), Some(Beat { failed: 0, ..beat() }));
     }
 
     #[test]

@@ -50,7 +50,7 @@
 //! - A peer's boot id that changes while its old boot was heard within three intervals is taken
 //!   for two live processes with one node number: the new one is not believed until the old one is silent.
 //! - Several candidates: one that can take a term before one that cannot write its term file; a standby in sync before
-//!   one that is not, before one that booted fresh; then the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
+//!   one that is not, before one that booted fresh; then the healthier, then the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
 //!   to the wait (at boot two; with `safety` a better candidate is waited for without end). A standby tells how long ago it heard the leader, so one cut off from the leader alone does not take over.
 //! - `safety`: neither a standby nor a booting appliance leads because of silence. It does when it knows:
 //!   handed over, the leader's process restarted, all peers heard and none leads, or [`Operator::Promote`].
@@ -65,6 +65,8 @@
 //! - One under maintenance never takes a term, and nobody waits for it, or minds that it is deaf; when it is back in
 //!   service it waits as if it had just woken up.
 //! - `preempt`: the standby in sync with the higher priority asks, and the active hands over as planned.
+//! - Health comes behind being in sync: flows that a standby in sync saves are lost for good if another one leads, and it
+//!   hands over as planned when a healthier one is in sync. The rest is in [`health`].
 //!
 //! Not yet: a witness, fencing hooks, several groups. VRRP is said in `master/vrrp.rs`; it decides nothing here but with
 //! `vrrp = "yield"` (`foreign.rs`), and then only that nobody of the group leads.
@@ -73,6 +75,7 @@ mod decide;
 mod drive;
 pub mod event;
 pub mod foreign;
+pub mod health;
 pub mod heartbeat;
 pub mod insync;
 mod lease;
@@ -95,6 +98,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use event::{Cause, FailoverEvent, Happened, Lapse, Removal, Standing};
+pub use health::Health;
 pub use heartbeat::FrameBytes;
 pub use members::Members;
 pub use output::{Operator, Output, Progress, Refusal, WorkerReport, WorkerRole};
@@ -254,6 +258,9 @@ pub struct Failover {
     unable_since: Option<Instant>,
     /// That has been so for long, and was told.
     cannot_lead: bool,
+    /// Of what the operator tracks.
+    health: Health,
+    damping: health::Damping,
 
     sent: SentBeats,
     beat_due: Instant,
@@ -337,6 +344,8 @@ impl Failover {
             waits_for_operator: false,
             unable_since: None,
             cannot_lead: false,
+            health: Health::WELL,
+            damping: health::Damping::default(),
             sent: SentBeats::new(),
             beat_due: now,
             claimed_at: None,
@@ -411,7 +420,10 @@ impl Failover {
         match role::step(self.role, input) {
             Step::Refuse(reason) => return Err(Refusal::Role(reason)),
             Step::Quiesce if operator == Operator::Switchover => {
-                self.able_successor(now)?;
+                let node = self.able_successor(now)?;
+                if self.peers.iter().any(|peer| peer.node == node && self.is_less_healthy(peer)) {
+                    return Err(Refusal::LessHealthy(node));
+                }
             }
             Step::Lead if self.maintenance.on => return Err(Refusal::UnderMaintenance),
             Step::Lead if self.outranked => return Err(Refusal::Outranked(self.foreign_priority)),

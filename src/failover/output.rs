@@ -182,6 +182,8 @@ pub enum Refusal {
     UnderMaintenance,
     /// It gives way to another VRRP router, of this priority.
     Outranked(u8),
+    /// This node is in sync, the best of those, and more of what is tracked has failed there.
+    LessHealthy(NodeId),
     /// This node is heard to lead.
     LeaderHeard(NodeId),
     /// It led itself until just now, and its successor comes first.
@@ -209,6 +211,12 @@ impl fmt::Display for Refusal {
             }
             Refusal::UnderMaintenance => {
                 f.write_str("it is under maintenance: first `baton maintenance off`")
+            }
+            Refusal::LessHealthy(node) => {
+                write!(
+                    f,
+                    "node {node} is in sync, and less healthy than this appliance: see `baton status` there"
+                )
             }
             Refusal::LeaderHeard(node) => {
                 write!(f, "node {node} is heard to lead: hand over there, with `baton switchover`")

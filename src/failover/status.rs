@@ -45,6 +45,8 @@ pub struct FailoverStatus {
     pub maintenance: bool,
     /// How often that changed, since its start.
     pub maintenance_changes: u64,
+    /// Things tracked by the operator that have failed, as it says to others.
+    pub failed: u8,
     /// It is leaving the group.
     pub leaving: bool,
     /// Workers that make no progress.
@@ -82,6 +84,8 @@ pub struct PeerStatus {
     pub can_lead: Option<bool>,
     /// Whether it last said to be out of service.
     pub maintenance: Option<bool>,
+    /// How many of the things tracked there failed, as it last said.
+    pub failed: Option<u8>,
     /// Its priority.
     pub priority: Option<u8>,
     /// It is in our in-sync set.
@@ -128,6 +132,7 @@ impl Failover {
             lease_left_us: (self.lease.until() - now).micros(),
             waits_for_operator: self.waits_for_operator,
             can_lead: self.has_term(),
+            failed: self.failed(),
             maintenance: self.maintenance.on,
             maintenance_changes: self.maintenance.changes,
             leaving: self.leaving,
@@ -167,6 +172,7 @@ impl Failover {
             term: peer.said.map(|said| said.term),
             can_lead: peer.said.map(|said| said.can_lead),
             maintenance: peer.said.map(|said| said.maintenance),
+            failed: peer.said.map(|said| said.failed),
             priority: peer.said.map(|said| said.priority),
             in_sync: self.insync.told.contains(peer.node),
             walk_done: reports().all(|synced| synced.is_some_and(|synced| synced.walk_done)),

@@ -15,6 +15,7 @@ use crate::flow::shard::Move;
 use crate::master::announce::{announcements, keep_alives};
 use crate::master::answers::{Answer, Answers};
 use crate::master::frames;
+use crate::master::health::{HealthNews, HealthWatch};
 use crate::master::neighbours::{self, Neighbours};
 use crate::master::reassembly::{Put, Reassembly};
 use crate::master::rebalance::{self, Outcome, Rebalance, Refusal};
@@ -70,13 +71,15 @@ pub enum MasterOutput {
     Redirect(Move),
     /// A move of shards came to its end.
     Moved(Outcome),
-    /// Count so many fragments that were not put together.
+    /// Count so many fragments that were not put together, rivals that were heard, or links that went down.
     Count {
         /// Why.
         counter: Counter,
         /// How many.
         packets: u64,
     },
+    /// What this appliance's health follows from has changed.
+    Health(HealthNews),
     /// Someone else uses an address of ours.
     Rival(Claim),
     /// Someone else advertises the group's virtual router.
@@ -95,6 +98,7 @@ pub struct Master {
     /// The ports' MTUs.
     mtus: Vec<u16>,
     neighbours: Neighbours,
+    health: HealthWatch,
     advertiser: Advertiser,
     rivals: Rivals,
     sweep: AgingSweep,
@@ -112,12 +116,15 @@ impl Master {
     pub fn new(setup: MasterSetup) -> Master {
         let config = &setup.snapshot.checked;
         let macs: Vec<MacAddress> = setup.link_addresses.iter().copied().map(MacAddress).collect();
+        let mut neighbours = Neighbours::new(setup.now, config, &macs, setup.seed);
+        let health = HealthWatch::new(setup.now, config, &mut neighbours);
         Master {
             answers: Answers::new(config, &macs),
             reassembly: Reassembly::default(),
             identification: setup.seed as u32,
             mtus: config.ports.iter().map(|port| port.mtu).collect(),
-            neighbours: Neighbours::new(setup.now, config, &macs, setup.seed),
+            neighbours,
+            health,
             advertiser: Advertiser::new(config, &macs),
             rivals: Rivals::default(),
             rebalance: Rebalance::new((setup.last_seen.len() as u16).max(1), setup.distributors),
@@ -151,6 +158,18 @@ impl Master {
     pub fn handle_event(&mut self, now: Instant, event: &FailoverEvent) {
         self.advertiser.handle_event(now, event);
         self.take_advertised();
+    }
+
+    /// Whether packets can pass by a port; said at the start, and whenever it may have changed.
+    pub fn handle_link(&mut self, port: PortId, up: bool) {
+        if self.health.handle_link(port, up) {
+            self.outputs.push_back(MasterOutput::Count { counter: Counter::LinkDowns, packets: 1 });
+        }
+    }
+
+    /// A run of the tracking script ended, well or not.
+    pub fn handle_script(&mut self, succeeded: bool) {
+        self.health.handle_script(succeeded);
     }
 
     /// How many addresses no VRRP advertisement names, for want of room.
@@ -278,6 +297,7 @@ impl Master {
     /// Time passed.
     pub fn poll(&mut self, now: Instant) {
         self.neighbours.poll(now);
+        self.outputs.extend(self.health.poll(now, &self.neighbours).map(MasterOutput::Health));
         self.rebalance.poll();
         self.reassembly.expire(now);
         self.count_dropped();
@@ -346,7 +366,7 @@ impl Master {
     pub fn next_deadline(&self) -> Instant {
         let sweep = if self.active { self.sweep.next_deadline() } else { Instant::FAR_FUTURE };
         let rivals = self.advertiser.next_deadline().min(self.rivals.next_deadline());
-        let fragments = self.reassembly.next_deadline();
+        let fragments = self.reassembly.next_deadline().min(self.health.next_deadline());
         self.neighbours.next_deadline().min(self.keep_alive_at).min(sweep).min(fragments).min(rivals)
     }
 }

@@ -14,6 +14,7 @@ pub mod announce;
 pub mod answers;
 pub mod foreign;
 pub mod frames;
+pub mod health;
 pub mod machine;
 pub mod neighbours;
 pub mod reassembly;

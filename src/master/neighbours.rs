@@ -40,6 +40,8 @@ pub const RETRANSMIT_INTERVAL: Duration = Duration::from_secs(1);
 pub const REACHABLE_TIME: Duration = Duration::from_secs(30);
 /// RFC 4861 section 10, DELAY_FIRST_PROBE_TIME: an address heard by the way is used so long unproven.
 pub const STALE_TIME: Duration = Duration::from_secs(5);
+/// The same of one that is watched, since this appliance's health depends on it.
+const WATCHED_TIME: Duration = Duration::from_secs(1);
 /// Rest after a resolution that failed: doubled at each failure, up to [`BACKOFF_MAX`].
 pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest rest.
@@ -91,6 +93,17 @@ pub enum Resolution {
     Full,
 }
 
+/// Whether a neighbour answers, as far as is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answering {
+    /// It does.
+    Yes,
+    /// It did, and has not answered its newest question; or it is being asked for the first time.
+    Doubtful,
+    /// It does not.
+    No,
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     port: PortId,
@@ -104,6 +117,8 @@ struct Entry {
     /// Resolutions in a row that failed.
     failures: u32,
     permanent: bool,
+    /// It is asked often.
+    watched: bool,
     /// It waits in `changed`.
     told: bool,
     /// Forgotten: its place is free when the update was taken.
@@ -180,6 +195,26 @@ impl Neighbours {
         self.by_address.get(&(port, ip)).and_then(|at| self.entries[*at].mac)
     }
 
+    /// From now on asks this neighbour often, if the configuration names it.
+    pub fn watch(&mut self, port: PortId, ip: IpAddr) {
+        if let Some(at) = self.by_address.get(&(port, ip)) {
+            self.entries[*at].watched = self.entries[*at].permanent;
+        }
+    }
+
+    /// Whether it answers.
+    pub fn answering(&self, port: PortId, ip: IpAddr) -> Answering {
+        let Some(at) = self.by_address.get(&(port, ip)) else { return Answering::No };
+        let entry = &self.entries[*at];
+        match entry.state {
+            State::Reachable | State::Stale | State::Probe { tries: 0 | 1 } => Answering::Yes,
+            State::Probe { .. } => Answering::Doubtful,
+            // It has not had its time yet.
+            State::Incomplete { .. } if entry.failures == 0 => Answering::Doubtful,
+            State::Incomplete { .. } | State::Failed => Answering::No,
+        }
+    }
+
     /// How many neighbours there are.
     pub fn len(&self) -> usize {
         self.by_address.len()
@@ -244,7 +279,10 @@ impl Neighbours {
         let wait = match after {
             State::Incomplete { .. } | State::Probe { .. } => RETRANSMIT_INTERVAL,
             // RFC 4861 section 6.3.2: between half and one and a half.
-            State::Reachable => REACHABLE_TIME / 2 + REACHABLE_TIME * self.rng.u64(0..1024) / 1024,
+            State::Reachable => {
+                let mean = if self.entries[at].watched { WATCHED_TIME } else { REACHABLE_TIME };
+                mean / 2 + mean * self.rng.u64(0..1024) / 1024
+            }
             State::Stale if permanent => Duration::ZERO,
             State::Stale => STALE_TIME,
             State::Failed => {
@@ -274,6 +312,9 @@ impl Neighbours {
     }
 
     fn rest(&self, at: usize) -> Duration {
+        if self.entries[at].watched {
+            return BACKOFF_MIN;
+        }
         let doublings = self.entries[at].failures.saturating_sub(1).min(16);
         (BACKOFF_MIN * (1 << doublings)).min(BACKOFF_MAX)
     }
@@ -317,6 +358,7 @@ impl Neighbours {
             used: now,
             failures: 0,
             permanent: false,
+            watched: false,
             told: false,
             gone: false,
         };

@@ -68,6 +68,7 @@ fn drained(master: &mut Master) -> (Vec<Sent>, Vec<(Counter, u64)>) {
             MasterOutput::Command { .. }
             | MasterOutput::Redirect(_)
             | MasterOutput::Moved(_)
+            | MasterOutput::Health(_)
             | MasterOutput::Rival(_)
             | MasterOutput::VrrpRival(_)
             | MasterOutput::Foreign(_) => {}

@@ -67,7 +67,8 @@ fn said(master: &mut Master, now: Instant) -> Said {
             | MasterOutput::Command { .. }
             | MasterOutput::Redirect(_)
             | MasterOutput::Foreign(_)
-            | MasterOutput::Moved(_) => {}
+            | MasterOutput::Moved(_)
+            | MasterOutput::Health(_) => {}
         }
     }
     said

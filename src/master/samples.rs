@@ -79,6 +79,7 @@ pub(crate) fn checked() -> Checked {
             name: "web".into(),
             balance: Balance::RoundRobin,
             health: None,
+            least_servers: 0,
             servers: vec![server(1, "10.2.0.10"), server(2, "fd02::10"), server(3, "198.51.100.7")],
         }],
         virtual_servers: vec![
@@ -126,6 +127,7 @@ pub(crate) fn checked() -> Checked {
             state_dir: "state".into(),
             notify: None,
             maintenance: false,
+            track: Track { ports: Vec::new(), script: None, hold: Duration::from_millis(1000) },
         },
         control: Control { socket: "baton.sock".into(), metrics: None },
     }

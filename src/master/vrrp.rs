@@ -189,6 +189,7 @@ impl Advertiser {
             E::Left
             | E::Promoted { .. }
             | E::Resumed { .. }
+            | E::LessHealthy { .. }
             | E::HandingOver { .. }
             | E::RivalSeen { .. }
             | E::PeerHeard { .. }

@@ -5,6 +5,7 @@ mod distributor;
 mod notify;
 mod roles;
 mod times;
+mod track;
 
 use std::path::Path;
 

@@ -24,6 +24,7 @@ mod pair_roles;
 mod pair_routed;
 mod pair_senders;
 mod pair_term_file;
+mod pair_track;
 mod pair_vrrp;
 mod router;
 mod service_unit;

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::base::limits::{HANDSHAKE_PATIENCE, HANDSHAKE_RETRY, OLD_BOOT_INTERVALS};
-use crate::config::check::blame;
+use crate::config::check::{blame, track};
 use crate::config::checked::{Failover, Notify, VrrpUse};
 use crate::config::file::{FailoverFile, File};
 use crate::config::report::Report;
@@ -20,6 +20,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
     boot_wait(file, failover, report);
     advertisements(failover, report);
     let notify = notify(failover, report);
+    let track = track::check(file, failover, report);
     Some(Failover {
         virtual_router_id: failover.virtual_router_id.get()?.u8(),
         priority: failover.priority.get()?.u8(),
@@ -35,6 +36,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
         state_dir: directory.join(&failover.state_dir.get()?.0),
         maintenance: *failover.maintenance.get()?,
         notify: notify?,
+        track: track?,
     })
 }
 

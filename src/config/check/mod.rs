@@ -9,6 +9,7 @@ mod mirror;
 mod names;
 mod pools;
 mod ports;
+mod track;
 mod virtual_servers;
 
 use std::path::Path;

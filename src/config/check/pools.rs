@@ -62,6 +62,7 @@ fn build(pool: &PoolFile) -> Option<Pool> {
         id: PoolId(id_of_name(&name)),
         balance: *pool.balance.get()?,
         health,
+        least_servers: pool.least_servers.get()?.u32(),
         servers: servers.collect::<Option<_>>()?,
         name,
     })
@@ -97,8 +98,17 @@ fn servers(pool: &PoolFile, addresses: &mut Addresses, report: &mut Report) {
         addresses.require_reachable(at.0.ip(), &server.address.place, report);
     }
     let weights =
-        pool.server.elements().map(|(_, server)| server.weight.get().map_or(1, |weight| weight.u32()));
-    if weights.sum::<u32>() == 0 && pool.server.elements().next().is_some() {
+        || pool.server.elements().map(|(_, server)| server.weight.get().map_or(1, |weight| weight.u32()));
+    if let Some(least) = pool.least_servers.get() {
+        let most = weights().filter(|weight| *weight > 0).count();
+        if least.u32() as usize > most && pool.server.all().is_some() {
+            report.refuse(
+                &pool.least_servers.place,
+                format!("at most the number of the pool's servers that take new flows, {most}"),
+            );
+        }
+    }
+    if weights().sum::<u32>() == 0 && pool.server.elements().next().is_some() {
         report.warn(&pool.server.place, "every weight is 0: the pool takes no new flows");
     }
 }

@@ -31,11 +31,13 @@ pub struct Changes {
     term: Term,
     /// Why the term that is being installed was taken.
     taken: &'static str,
+    /// Why it resigns, if it does.
+    resigns: &'static str,
 }
 
 impl Default for Changes {
     fn default() -> Changes {
-        Changes { role: Role::Booting, term: Term::NONE, taken: "resumed" }
+        Changes { role: Role::Booting, term: Term::NONE, taken: "resumed", resigns: "resigned" }
     }
 }
 
@@ -54,8 +56,13 @@ impl Changes {
                 self.taken = "resumed";
                 return None;
             }
+            E::LessHealthy { .. } => {
+                self.resigns = "less-healthy";
+                return None;
+            }
             E::Serving { term } => {
                 self.term = *term;
+                self.resigns = "resigned";
                 (Role::Active, self.taken)
             }
             E::Following { term, .. } => {
@@ -64,7 +71,7 @@ impl Changes {
             }
             E::Resigned { term, .. } => {
                 self.term = *term;
-                (Role::Standby, "resigned")
+                (Role::Standby, self.resigns)
             }
             E::Silenced { lapse } => (Role::Silenced, lapse.word()),
             E::Left => (Role::Left, if failed { "failed" } else { "shutdown" }),
@@ -144,6 +151,31 @@ mod tests {
             "left (term 6.1, shutdown)",
         ];
         assert_eq!(told(&life), words);
+    }
+
+    #[test]
+    fn who_hands_over_to_a_healthier_one_says_so_and_the_next_handover_has_its_own_reason() {
+        use FailoverEvent as E;
+        let hands_over = |counter| {
+            [
+                E::HandingOver { to: NodeId(2) },
+                E::Resigned { term: term(counter), to: Some(NodeId(2)), clean: true },
+                E::Promoted { term: term(counter + 2), cause: Cause::HandedOver, degraded: false },
+                E::Serving { term: term(counter + 2) },
+            ]
+        };
+        let mut events = vec![E::Serving { term: term(3) }];
+        events.push(E::LessHealthy { node: NodeId(2), failed: 1, theirs: 0 });
+        events.extend(hands_over(3));
+        events.extend(hands_over(5));
+        let words = [
+            "active (term 3.1, resumed)",
+            "standby (term 3.1, less-healthy)",
+            "active (term 5.1, handed-over)",
+            "standby (term 5.1, resigned)",
+            "active (term 7.1, handed-over)",
+        ];
+        assert_eq!(told(&events), words);
     }
 
     #[test]

@@ -57,22 +57,35 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// Where what it writes goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// To where this process's goes.
+    Inherited,
+    /// Nowhere.
+    ThrownAway,
+}
+
 /// Runs the command and waits until it has ended, or until `kill_at`, which is asked again and again.
 pub fn run(
     notify: &Notify,
+    written: Written,
     environment: &[(&'static str, String)],
     clock: Clock,
     kill_at: impl Fn() -> Instant,
 ) -> Outcome {
     let mut command = Command::new(&notify.program);
     command.args(&notify.arguments).stdin(Stdio::null()).process_group(0);
+    if written == Written::ThrownAway {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+    }
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     for name in NOT_THE_CHILDS {
         command.env_remove(name);
     }
     // What DPDK opens is inherited: a daemon that the command starts would keep devices and hugepages from the next start.
     if let Err(error) = dpdk::descriptors::keep_from_children() {
-        log::warn!("the command of failover.notify inherits descriptors: {error}");
+        log::warn!("a command of the configuration inherits descriptors: {error}");
     }
     match command.spawn() {
         Ok(child) => wait(child, clock, kill_at),

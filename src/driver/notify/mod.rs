@@ -12,7 +12,7 @@
 //! gave the process, not the master's one, and ordinary scheduling. It gets no descriptor of DPDK's.
 
 mod change;
-mod child;
+pub(in crate::driver) mod child;
 mod queue;
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +29,7 @@ use crate::config::checked::Notify;
 use crate::driver::clock::Clock;
 use crate::driver::events::EventLog;
 use crate::driver::notify::change::Changes;
-use crate::driver::notify::child::Outcome;
+use crate::driver::notify::child::{Outcome, Written};
 use crate::driver::notify::queue::{Queue, Run};
 use crate::driver::priority;
 use crate::failover::Happened;
@@ -183,7 +183,9 @@ fn run(setup: &NotifySetup, shared: &Shared, counters: &Counters) {
         let began = clock.now();
         counters.bump(Counter::NotifyRuns);
         let environment = run.environment(*node, *group);
-        let outcome = child::run(notify, &environment, *clock, || shared.kill_at(began, notify.timeout));
+        let outcome = child::run(notify, Written::Inherited, &environment, *clock, || {
+            shared.kill_at(began, notify.timeout)
+        });
         match &outcome {
             Outcome::Ended(status) if status.success() => {}
             Outcome::Ended(_) | Outcome::NotStarted(_) => counters.bump(Counter::NotifyFailures),

@@ -4,6 +4,7 @@ mod admission;
 mod broken;
 mod chaos;
 mod foreign;
+mod health;
 mod maintenance;
 mod operator;
 mod overlaps;

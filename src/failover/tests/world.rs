@@ -17,6 +17,8 @@ use crate::seal::{Key, MemberInfo};
 use crate::wire::ethernet::MacAddress;
 
 pub const TICK_US: u64 = 500;
+/// A standby is healthier for so long before it is handed over to.
+pub const HOLD_MS: u64 = 200;
 const WORKERS: usize = 2;
 const PORTS: usize = 2;
 /// The port that also carries the mirror.
@@ -196,6 +198,7 @@ impl World {
             state_dir: "/nowhere".into(),
             notify: None,
             maintenance: self.nodes[at].maintenance,
+            track: checked::Track { ports: Vec::new(), script: None, hold: Duration::from_millis(HOLD_MS) },
         }
     }
 
@@ -272,6 +275,11 @@ impl World {
     pub fn operator(&mut self, at: usize, operator: Operator) -> Result<(), Refusal> {
         let now = self.now();
         self.nodes[at].up.as_mut().expect("it is up").failover.handle_operator(now, operator)
+    }
+
+    /// What its tracked things are found to be.
+    pub fn health(&mut self, at: usize, health: Health) {
+        self.nodes[at].up.as_mut().expect("it is up").failover.handle_health(health);
     }
 
     /// A thread of its process panics: its lease is revoked, and then it is told.

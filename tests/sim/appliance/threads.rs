@@ -140,6 +140,7 @@ impl Appliance {
                     }
                 }
                 MasterOutput::Moved(outcome) => self.notes.push(Note::Moved(outcome)),
+                MasterOutput::Health(news) => self.failover.handle_health(news.health),
                 MasterOutput::Foreign(priority) => self.failover.handle_foreign(now, priority),
                 MasterOutput::Count { .. } | MasterOutput::Rival(_) | MasterOutput::VrrpRival(_) => {}
             }

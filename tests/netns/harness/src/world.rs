@@ -109,6 +109,20 @@ impl World {
         run("bridge", &[&["-n", &switch, "link", "set", "dev", &port], what].concat()).map(drop)
     }
 
+    /// Pulls a cable: both ends lose their link.
+    pub fn unplug(&self, side: Side, link: Link) -> Result<()> {
+        self.set_up(side, link, "down")
+    }
+
+    /// Plugs a cable in again.
+    pub fn plug_in(&self, side: Side, link: Link) -> Result<()> {
+        self.set_up(side, link, "up")
+    }
+
+    fn set_up(&self, side: Side, link: Link, how: &str) -> Result<()> {
+        ip(&self.namespace("switch"), &format!("link set {} {how}\n", link.interface(side)))
+    }
+
     fn set_port_state(&self, side: Side, link: Link, state: &str) -> Result<()> {
         self.set_port(side, link, &["state", state])
     }
