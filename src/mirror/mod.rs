@@ -45,7 +45,7 @@ use crate::mirror::header::Header;
 use crate::mirror::receiver::{Applied, Effects};
 use crate::mirror::record::{Parsed, Record, Refusal};
 use crate::mirror::stream::{Room, Sender, Stream};
-use crate::mirror::sync::Settled;
+use crate::mirror::sync::{Settled, Sync};
 use crate::mirror::tombstone::{RestingPort, Tombstones};
 
 pub use crate::mirror::report::{Progress, StreamStatus};
@@ -112,7 +112,7 @@ pub enum Outcome {
         /// Since when it waited.
         since: Instant,
     },
-    /// A peer refused this flow: it stays unprotected.
+    /// A peer refused this flow: it stays unprotected. Packets wait for the other peers alone.
     Refused {
         /// Its shard.
         shard: ShardId,
@@ -268,20 +268,29 @@ impl Mirror {
 
     /// Whether every one of `members` knows the flow; peers that are not named do not count.
     pub fn is_known_to(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
+        self.all_say(members, shard, |sync| sync.knows(flow))
+    }
+
+    /// Whether every one of `members` knows the flow, or refused it: then no packet of it has to wait.
+    pub fn is_answered_by(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
+        self.all_say(members, shard, |sync| sync.has_answered(flow))
+    }
+
+    fn all_say(&self, members: &[NodeId], shard: ShardId, says: impl Fn(&Sync) -> bool) -> bool {
         self.peers.iter().filter(|peer| members.contains(&peer.node)).all(|peer| {
             let stream = peer.stream_of[usize::from(shard.0)];
-            peer.streams.get(usize::from(stream)).is_some_and(|stream| stream.sync.knows(flow))
+            peer.streams.get(usize::from(stream)).is_some_and(|stream| says(&stream.sync))
         })
     }
 
-    /// The peers of `members` that do not know the flow.
+    /// The peers of `members` for which packets of the flow wait.
     pub fn lagging<'a>(
         &'a self,
         members: &'a [NodeId],
         shard: ShardId,
         flow: FlowIndex,
     ) -> impl Iterator<Item = NodeId> + 'a {
-        members.iter().copied().filter(move |node| !self.is_known_to(&[*node], shard, flow))
+        members.iter().copied().filter(move |node| !self.is_answered_by(&[*node], shard, flow))
     }
 
     /// What came of what was sent, oldest first. [`Mirror::give_back`] the list, empty.

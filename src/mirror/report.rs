@@ -97,3 +97,77 @@ impl Mirror {
         .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{BootId, GroupId, ShardId, WorkerId};
+    use crate::flow::flows::{Flows, FlowsSetup};
+    use crate::flow::ports::PortSetup;
+    use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
+    use crate::mirror::in_flight::Fate;
+    use crate::mirror::{FlowIndex, MirrorSetup, Variant};
+    use crate::seal::{MemberInfo, Session};
+    use std::sync::Arc;
+
+    /// Bug: what one standby refused was let go before the other one knew it.
+    #[test]
+    fn of_two_standbys_one_that_refuses_a_flow_says_nothing_for_the_other_one() {
+        let node = |number: u16| MemberInfo {
+            group: GroupId(0),
+            node: NodeId(number),
+            boot: BootId(number.into()),
+            version_min: 1,
+            version_max: 1,
+            capabilities: 0,
+            workers: 1,
+            shards: 256,
+            hash_keys: 0,
+            udp_port: 0,
+            generation: 1,
+        };
+        let flows = Flows::new(&FlowsSetup {
+            worker: WorkerId(0),
+            workers: 1,
+            capacity: 64,
+            hash_seed: 1,
+            toeplitz: Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key")),
+            ports: PortSetup {
+                members: 3,
+                rank: 0,
+                boot_parity: None,
+                booted: Instant::ZERO,
+                quarantine: Duration::from_secs(60),
+                resting_max: 64,
+            },
+        })
+        .expect("memory");
+        let both = [NodeId(2), NodeId(3)];
+        let mut mirror = Mirror::new(MirrorSetup {
+            worker: WorkerId(0),
+            workers: 1,
+            group: GroupId(0),
+            boot: BootId(1),
+            peers: both.to_vec(),
+            walk_rate: 1000,
+            variant: Variant::Sound,
+        });
+        for number in [2, 3] {
+            let (session, _) = Session::agree_in_memory(node(1), node(number)).expect("entropy");
+            mirror.open_session(NodeId(number), &session, &flows);
+        }
+        let (shard, flow, now) = (ShardId(0), FlowIndex(7), Instant::from_millis(1));
+        let settle = |mirror: &mut Mirror, peer: usize, fate| {
+            let stream = usize::from(mirror.peers[peer].stream_of[0]);
+            mirror.peers[peer].streams[stream].sync.flow_settled(shard, flow.0, fate, now);
+        };
+        settle(&mut mirror, 0, Fate::Refused);
+        assert!(!mirror.is_answered_by(&both, shard, flow));
+        assert_eq!(mirror.lagging(&both, shard, flow).collect::<Vec<_>>(), [NodeId(3)]);
+        settle(&mut mirror, 1, Fate::Applied);
+        assert!(mirror.is_answered_by(&both, shard, flow), "nobody is to be waited for any more");
+        assert!(!mirror.is_known_to(&both, shard, flow), "it is not protected");
+        mirror.peers[0].streams[0].sync.changed(now, flow);
+        assert!(!mirror.is_answered_by(&both, shard, flow), "its new state may be taken");
+    }
+}

@@ -38,8 +38,10 @@ const QUEUED: u8 = 1;
 const WALKED: u8 = 2;
 /// The peer has acknowledged the flow in some state.
 const KNOWN: u8 = 4;
+/// The peer has refused the newest state that it was sent.
+const REFUSED: u8 = 8;
 /// Where the number of the beginning stands.
-const BEGINNING_SHIFT: u32 = 3;
+const BEGINNING_SHIFT: u32 = 4;
 /// Beginnings are numbered from 1 to this.
 const BEGINNINGS: u8 = u8::MAX >> BEGINNING_SHIFT;
 
@@ -224,6 +226,11 @@ impl Sync {
         self.has(flow.0, KNOWN)
     }
 
+    /// Whether the peer knows the flow in any state, or has refused its newest one: no packet waits for it then.
+    pub fn has_answered(&self, flow: FlowIndex) -> bool {
+        self.has(flow.0, KNOWN | REFUSED)
+    }
+
     /// Asks for the line of a flow's marks.
     #[inline(always)]
     pub fn prefetch(&self, flow: FlowIndex) {
@@ -249,7 +256,7 @@ impl Sync {
     /// A flow was made or changed.
     pub fn changed(&mut self, now: Instant, flow: FlowIndex) {
         if !self.has(flow.0, QUEUED) {
-            self.mark(flow.0, QUEUED, 0);
+            self.mark(flow.0, QUEUED, REFUSED);
             self.queue(Dirty { flow: flow.0, since: now }, false);
         }
     }
@@ -294,7 +301,7 @@ impl Sync {
             self.known -= 1;
         }
         self.unwalk(flow.0);
-        self.mark(flow.0, 0, KNOWN);
+        self.mark(flow.0, 0, KNOWN | REFUSED);
         if let Some(tombstone) = tombstone {
             self.ended.push_back((tombstone, now));
         }
@@ -437,17 +444,18 @@ impl Sync {
         }
     }
 
-    fn flow_settled(&mut self, shard: ShardId, flow: u32, fate: Fate, since: Instant) -> Settled {
+    pub(super) fn flow_settled(&mut self, shard: ShardId, flow: u32, fate: Fate, since: Instant) -> Settled {
         let settled = Settled::Known { shard, flow: FlowIndex(flow), since };
         match fate {
             Fate::Applied => {
                 let first = !self.has(flow, KNOWN);
                 self.known += u64::from(first);
-                self.mark(flow, KNOWN, 0);
+                self.mark(flow, KNOWN, REFUSED);
                 self.unwalk(flow);
                 if first { settled } else { Settled::Nothing }
             }
             Fate::Refused => {
+                self.mark(flow, REFUSED, 0);
                 self.unwalk(flow);
                 Settled::Refused { shard, flow: FlowIndex(flow) }
             }

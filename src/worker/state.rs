@@ -55,16 +55,26 @@ impl<B: Buffer> Worker<B> {
                 Outcome::Known { shard, flow, since } => {
                     let bin = (now - since).micros().max(1).ilog2() as usize;
                     self.protection_latency[bin.min(LATENCY_BINS - 1)] += 1;
-                    if self.hold.packets() > 0 && self.mirror.is_known_to(&self.in_sync, shard, flow) {
-                        self.release(now, shard, flow, io);
-                    }
+                    self.release_answered(now, shard, flow, io);
                 }
-                // The flow goes on unprotected; the peer says why in its counters.
-                Outcome::Refused { shard, flow } => self.release(now, shard, flow, io),
+                // The flow goes on unprotected, once all others know it; the peer says why in its counters.
+                Outcome::Refused { shard, flow } => self.release_answered(now, shard, flow, io),
                 Outcome::Departed(port) => self.flows.resting.acknowledged(now, port.place, port.image),
             }
         }
         self.mirror.give_back(outcomes);
+    }
+
+    fn release_answered<I: Io<Buf = B> + Tell>(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        flow: FlowIndex,
+        io: &mut I,
+    ) {
+        if self.hold.packets() > 0 && self.mirror.is_answered_by(&self.in_sync, shard, flow) {
+            self.release(now, shard, flow, io);
+        }
     }
 
     /// A peer begins anew: flows whose packets wait are said first, not when the walk names them.
@@ -81,7 +91,7 @@ impl<B: Buffer> Worker<B> {
         let known: Vec<_> = self
             .hold
             .flows()
-            .filter(|(shard, flow)| self.mirror.is_known_to(&self.in_sync, *shard, *flow))
+            .filter(|(shard, flow)| self.mirror.is_answered_by(&self.in_sync, *shard, *flow))
             .collect();
         for (shard, flow) in known {
             self.release(now, shard, flow, io);
