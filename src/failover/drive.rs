@@ -62,6 +62,9 @@ impl Failover {
             self.part_ways(claim.node, before);
             // The configuration check sees to it that this is longer than the pause bound.
             self.yields_by = now + (self.config.takeover_after - self.config.lease);
+        } else if before.node != claim.node && before.node != self.node() && self.has_followed(claim.node) {
+            // Somebody else was followed meanwhile, and this one may have led on without hearing of it.
+            self.part_ways(claim.node, before);
         }
         let mut leader = self.leader;
         if was != Role::Standby || before != claim.term {
@@ -82,7 +85,8 @@ impl Failover {
             }
         }
         // Of a beat that waited in a queue while this one stood still, the set may be long outdated.
-        let in_sync = claim.members.contains(self.node()) && claim.echo >= self.answers_from;
+        let parted = self.note_followed(claim.node);
+        let in_sync = claim.members.contains(self.node()) && claim.echo >= self.answers_from && !parted;
         if in_sync != leader.in_sync || claim.role == Role::Silenced {
             // It waits to hear that we know.
             self.beat_due = now;
@@ -105,8 +109,19 @@ impl Failover {
         now < self.yields_by && !self.all_installed()
     }
 
-    /// Both led, so the tables differ in ways that the other one cannot know of: it is to begin
-    /// anew, under a new session.
+    fn has_followed(&self, node: NodeId) -> bool {
+        self.peers.iter().any(|peer| peer.node == node && peer.followed)
+    }
+
+    /// It is followed from now on; whether it has yet to begin anew with this appliance.
+    fn note_followed(&mut self, node: NodeId) -> bool {
+        let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == node) else { return false };
+        peer.followed = true;
+        peer.diverged.is_some()
+    }
+
+    /// Both led, or the other one did and somebody else was followed, so the tables differ in ways that the other one cannot
+    /// know of: it is to begin anew, under a new session.
     fn part_ways(&mut self, node: NodeId, led: Term) {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.node == node) else { return };
         peer.diverged = Some(led);

@@ -111,9 +111,11 @@ pub struct Peer {
     pub before: Option<Live>,
     /// Its newest boot that was proven.
     pub boot: Option<BootId>,
-    /// This appliance led in this term while the peer did too: what the peer believes to be known
+    /// This appliance led, or followed somebody, in this term while the peer led too: what the peer believes to be known
     /// here is not. Until there is a new session, this appliance does not say that it follows.
     pub diverged: Option<Term>,
+    /// It was followed under this session.
+    pub followed: bool,
     /// Workers were told of the session and not yet that it is lost.
     pub open: bool,
     /// Since when.
@@ -152,6 +154,7 @@ impl Peer {
             before: None,
             boot: None,
             diverged: None,
+            followed: false,
             open: false,
             opened_at: Instant::ZERO,
             gone: None,

@@ -102,9 +102,12 @@ impl Failover {
         let peer = self.peers.iter().find(|peer| peer.node == node)?;
         let behind =
             |synced: &Option<Synced>| synced.is_some_and(|synced| synced.oldest_unacked > REMOVE_UNACKED_MAX);
+        // It followed somebody else meanwhile, as it says until there is a new session: see `part_ways`.
+        let strayed =
+            peer.said.is_some_and(|said| said.role == Role::Standby && said.term.node != self.node());
         if peer.gone.is_some() {
             peer.gone
-        } else if self.silent(now, peer) {
+        } else if self.silent(now, peer) || strayed {
             Some(Removal::Silent)
         } else if peer.overdue || peer.synced.iter().any(behind) {
             Some(Removal::Overdue)

@@ -192,6 +192,7 @@ impl Failover {
         let was_open = core::mem::replace(&mut peer.open, true);
         let before = peer.boot.replace(boot);
         peer.opened_at = now;
+        peer.followed = false;
         let old = peer.live.replace(Live::new(session.clone()));
         peer.before = old.filter(|_| before == Some(boot));
         if peer.before.is_none() {

@@ -52,12 +52,14 @@ pub enum Kind {
     ThreeStandbyLags,
     /// The same, and then the active crashes.
     ThreeLagsThenCrash,
-    /// One of three is cut off from the others, with `partition = "safety"`.
+    /// One of three is cut off from the others.
+    ThreePartition,
+    /// The same with `partition = "safety"`.
     ThreeSafePartition,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 35] = [
+    pub const ALL: [Kind; 36] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -92,6 +94,7 @@ impl Kind {
         Kind::ThreeTwoCrash,
         Kind::ThreeStandbyLags,
         Kind::ThreeLagsThenCrash,
+        Kind::ThreePartition,
         Kind::ThreeSafePartition,
     ];
 
@@ -102,6 +105,7 @@ impl Kind {
             | Kind::ThreeTwoCrash
             | Kind::ThreeStandbyLags
             | Kind::ThreeLagsThenCrash
+            | Kind::ThreePartition
             | Kind::ThreeSafePartition => 3,
             _ => 2,
         }
@@ -127,6 +131,7 @@ impl Kind {
                 | Kind::LoneDiskFails
                 | Kind::TwoFaults
                 | Kind::StandbyLinksCut
+                | Kind::ThreePartition
                 | Kind::ThreeSafePartition
         )
     }
@@ -154,6 +159,7 @@ impl Kind {
             | Kind::StandbyLinksCut
             | Kind::ThreeStandbyLags
             | Kind::ThreeLagsThenCrash
+            | Kind::ThreePartition
             | Kind::ThreeSafePartition => true,
             Kind::Calm
             | Kind::ActiveCrashes

@@ -174,7 +174,7 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
             steps.extend([outage, Do(Mend), Wait(stall)]);
             steps.extend((0..3).flat_map(|at| [Do(GoOn(Who::Node(at))), Do(Start(Who::Node(at)))]));
         }
-        Kind::ThreeSafePartition => {
+        Kind::ThreePartition | Kind::ThreeSafePartition => {
             let who = if rng.bool() { Who::Active } else { Who::Standby };
             steps.extend([Do(Isolate(who, &ALL)), outage, Wait(60 * MS), Do(Mend)]);
         }

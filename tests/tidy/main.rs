@@ -48,6 +48,14 @@ fn unsafe_code_stays_in_its_place() {
     hold(words::misplaced_unsafe);
 }
 
+/// A jump of the wall clock changes nothing but what events are told to have happened at.
+#[test]
+fn the_time_of_day_is_read_for_events_alone() {
+    hold(words::time_of_day);
+    let read = sample("src/failover/lease.rs", "fn now() -> u64 { std::time::SystemTime::now() }");
+    assert_eq!(words::time_of_day(&read).len(), 1);
+}
+
 #[test]
 fn every_module_opens_with_its_purpose() {
     hold(words::without_purpose);

@@ -62,6 +62,20 @@ pub fn misplaced_unsafe(file: &File) -> Vec<String> {
         .collect()
 }
 
+/// The time of day, which jumps, read where it might decide something.
+pub fn time_of_day(file: &File) -> Vec<String> {
+    if !file.path.starts_with("src/") || !file.path.ends_with(".rs") || file.path == "src/driver/events.rs" {
+        return Vec::new();
+    }
+    let tokens = tokens(&file.text).unwrap_or_default();
+    let reads =
+        |text: &str| ["SystemTime", "CLOCK_REALTIME", "gettimeofday", "clock_settime"].contains(&text);
+    let found = tokens.iter().filter(|token| reads(&token.text));
+    found
+        .map(|token| format!("{}:{}: the time of day is read for events alone", file.path, token.line))
+        .collect()
+}
+
 /// Tests switched off, macros that stand for missing code, marks of work put off.
 pub fn put_off(file: &File) -> Vec<String> {
     let mut found = Vec::new();

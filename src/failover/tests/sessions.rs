@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::world::{Setup, World};
-use crate::failover::FailoverEvent;
+use crate::failover::{FailoverEvent, Role};
 use crate::seal::Session;
 
 fn session(world: &World, at: usize) -> u64 {
@@ -85,4 +85,27 @@ fn a_lease_never_outlasts_the_wait_of_a_standby_that_has_just_become_deaf() {
         assert!(world.doubles.is_empty(), "seed {seed}: {:?}\n{}", world.doubles, world.story());
         assert_eq!(world.leader(), 1 - leader);
     }
+}
+
+/// Bug: a leader that had been cut off took for known what a standby had acknowledged before it followed somebody else: flows
+/// that had ended there meanwhile stayed in its table for good.
+#[test]
+fn a_standby_that_followed_somebody_else_begins_anew_with_a_leader_that_led_on() {
+    let mut world = World::settled(6, Setup { nodes: 3, ..Setup::default() });
+    let with_third = |world: &World| {
+        let live = &world.machine(0).failover.peers[1].live;
+        live.as_ref().expect("there is a session").session.id()
+    };
+    let before = with_third(&world);
+    for other in [1, 2] {
+        world.cut_all(0, other);
+        world.cut_all(other, 0);
+    }
+    world.run_ms(200);
+    assert_eq!((world.status(1).role, world.status(2).term.node.0), (Role::Active, 2), "{}", world.story());
+    world.cut.clear();
+    world.run_ms(700);
+    assert_eq!(world.leader(), 0, "its term was raised twice: {}", world.story());
+    assert_ne!(with_third(&world), before);
+    assert!(world.status(1).in_sync && world.status(2).in_sync, "{}", world.story());
 }
