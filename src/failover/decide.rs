@@ -16,6 +16,10 @@ use crate::config::checked::Partition;
 /// not hear us. After a pause it says stale things once or twice.
 const STALE_ECHOES: u32 = 3;
 
+/// A standby that was heard within so many intervals grants the lease, by what it said last: of its beats, all but one of so
+/// many may be lost.
+const GRANT_INTERVALS: u64 = 4;
+
 /// Silent takeover times after which a peer's mirror streams are closed.
 const LOST_AFTER: u64 = 10;
 
@@ -165,6 +169,20 @@ impl Failover {
             peer.heard_within(now, self.config.takeover_after)
                 && peer.said.is_some_and(|said| said.role.claims() && said.term < self.terms.current())
         })
+    }
+
+    /// Someone that is heard and might lead has not answered a beat of after this one's promotion. One that cannot hear it
+    /// claims a higher term within the takeover time, or does not wait for silence at all.
+    pub(super) fn unanswered_candidate(&self, now: Instant) -> bool {
+        let waits = now - self.decided_at < self.config.takeover_after;
+        waits
+            && self.peers.iter().any(|peer| {
+                peer.heard_within(now, self.config.takeover_after)
+                    && peer.echo() < self.answers_from
+                    && peer.said.is_some_and(|said| {
+                        matches!(said.role, Role::Booting | Role::Standby) && said.can_lead
+                    })
+            })
     }
 
     /// It can take over, and what it did not hear was not said.
@@ -400,7 +418,9 @@ impl Failover {
         let grant = |peer: &Peer| {
             let said = peer.said?;
             let interval = self.config.heartbeat_interval;
-            let grants = peer.heard_within(now, interval * 2)
+            // Far less than what is left of a grant, so that one that dies takes no lease along.
+            let lately = (interval * GRANT_INTERVALS).min(self.config.takeover_after / 2).max(interval * 2);
+            let grants = peer.heard_within(now, lately)
                 && said.role == Role::Standby
                 && !said.maintenance
                 && said.term <= self.terms.current();

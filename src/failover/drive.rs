@@ -157,13 +157,19 @@ impl Failover {
             peer.forget_sync();
         }
         self.reserve();
+        if cause != Cause::HandedOver {
+            // Another one that is heard may decide the same just now: it has to have heard the claim.
+            self.answers_from = self.sent.newest() + 1;
+        }
         self.beat_due = now;
     }
 
     /// Looks whether the workers have all that the role waits for.
     pub(super) fn advance_installed(&mut self, now: Instant) {
-        // A leader serves only after its claim was handed out, and whoever is heard to claim less has yielded.
-        let claimed = self.role != Role::Installing || self.claimed_at.is_some() && !self.rival_serves(now);
+        // A leader serves only after its claim was handed out, whoever is heard to claim less has yielded, and whoever might
+        // claim just now has heard of it.
+        let claimed = self.role != Role::Installing
+            || self.claimed_at.is_some() && !self.rival_serves(now) && !self.unanswered_candidate(now);
         if self.claim_is_old(now) {
             self.apply(now, Input::Lapsed, Cause::Vacant);
         } else if self.all_installed() && claimed {

@@ -27,7 +27,7 @@
 //!    higher term, or was silent for `takeover_after`. (A paused process wakes up.)
 //! 3. *A higher claim ends a lease at once*, and the lease ends before anything else is
 //!    said or done; whoever claims the higher term serves only when nobody is heard any more to
-//!    claim a lower one. (Partitions heal; both started at once.) Two claims are never equal: a
+//!    claim a lower one, and all that are heard and might claim too have heard of its claim. (Partitions heal; two decide at once.) Two claims are never equal: a
 //!    term holds its node.
 //! 4. *A term is taken once*: its counter is durably reserved before, and after a start
 //!    every counter reserved before counts as used. (Restarts.)
@@ -37,7 +37,8 @@
 //!    new boot only if there was no gap lately. (The standby was paused, not the active.)
 //! 6. *A lease never outlasts what a standby grants.* A standby that is heard, but whose
 //!    answers show that it hears nothing of this appliance, will take over; so the lease
-//!    ends `lease` after the beat that it heard last. (All paths cut in one direction.)
+//!    ends `lease` after the beat that it heard last. What it said counts for four intervals, since of its beats some may be lost.
+//!    (All paths cut in one direction.)
 //!
 //! Losing the mirror port alone takes a member out of the in-sync set and is never a reason
 //! to take over: beats still come by the other ports.

@@ -198,8 +198,17 @@ inline lead(i) {
     :: else
     fi;
 #endif
+    if
+    :: named[i] -> go = 0
+    :: else -> go = 1
+    fi;
     begin(i, INSTALLING);
     take_term(i);
+    if
+    :: go -> forget_answers(i)
+    :: else
+    fi;
+    go = 0;
     printf("%d leads in term %d, to be installed\n", i, COUNTER(term[i]))
 }
 
@@ -314,7 +323,7 @@ inline renew(i, beat) {
 #ifndef SAFETY
     for (y : 0 .. N - 1) {
         if
-        :: y != i && silent[X(i, y)] < DEAF && said[X(i, y)] == STANDBY && said_term[X(i, y)] <= term[i] ->
+        :: y != i && silent[X(i, y)] < GRANTS && said[X(i, y)] == STANDBY && said_term[X(i, y)] <= term[i] ->
             if
             :: stale[X(i, y)] >= STALE -> x = MIN(x, (echo[X(i, y)] < L -> L - echo[X(i, y)] : 0))
             :: stale[X(i, y)] < STALE && echo[X(i, y)] != NEVER ->
@@ -343,7 +352,8 @@ inline alone(i) {
 inline serve(i) {
     go = 1;
     for (y : 0 .. N - 1) {
-        go = go && !(y != i && silent[X(i, y)] < T && said[X(i, y)] == CLAIM && BELOW(said_term[X(i, y)], term[i]))
+        go = go && !(y != i && silent[X(i, y)] < T && said[X(i, y)] == CLAIM && BELOW(said_term[X(i, y)], term[i]));
+        go = go && !(y != i && silent[X(i, y)] < T && MIGHT_CLAIM(i, y) && !answered[X(i, y)])
     }
     if
     :: go ->

@@ -46,6 +46,9 @@
  * How the group decides: by availability (the default), SAFETY, WITNESS. FLOW: with the in-sync set and a flow. */
 
 #define DEAF 2                  /* two heartbeat intervals */
+#ifndef GRANTS
+#define GRANTS 4                /* four of them */
+#endif
 #define X(i, j) ((i) * N + (j))
 #define NODE(term) ((term) & 3)
 #define COUNTER(term) ((term) >> 2)

@@ -44,6 +44,13 @@
 #define HARMLESS(i)
 #endif
 
+/* drive.rs: unanswered_candidate. */
+#ifdef CLAIMED_UNHEARD
+#define MIGHT_CLAIM(i, j) false /* it serves before the others have heard of its claim */
+#else
+#define MIGHT_CLAIM(i, j) (said[X(i, j)] == STANDBY || said[X(i, j)] == BOOT)
+#endif
+
 /* membership.rs. */
 #define FOLLOWS(i, j) (silent[X(i, j)] < T && said[X(i, j)] == STANDBY && said_term[X(i, j)] == term[i])
 #define ADMISSIBLE(i, j) (session[X(i, j)] && !diverged[X(i, j)] && !(told[i] & 1 << j) && FOLLOWS(i, j) && \

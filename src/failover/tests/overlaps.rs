@@ -125,3 +125,45 @@ fn who_yields_while_it_leaves_says_goodbye_when_all_workers_have_stopped() {
     world.run_ms(20);
     assert!(world.nodes[0].up.is_none(), "{}", world.story());
 }
+
+/// Bug: two that decided to lead within one beat both served until they heard each other.
+#[test]
+fn a_new_leader_serves_only_when_whoever_might_claim_too_has_heard_its_claim() {
+    let mut world = World::settled(2, Setup { nodes: 3, ..Setup::default() });
+    world.kill(0);
+    for _ in 0..200 {
+        world.run_ms(1);
+        if world.role(1) == Role::Installing {
+            break;
+        }
+    }
+    assert_eq!(world.role(1), Role::Installing, "{}", world.story());
+    world.cut_all(1, 2);
+    world.run_ms(25);
+    assert_eq!(
+        world.role(1),
+        Role::Installing,
+        "node 3 may claim without having heard of it: {}",
+        world.story()
+    );
+    world.cut.clear();
+    world.run_ms(15);
+    assert_eq!(world.role(1), Role::Active, "{}", world.story());
+    assert!(world.doubles.is_empty(), "{:?}\n{}", world.doubles, world.story());
+}
+
+/// Bug: the active lost two beats of a standby that heard nothing of it, and so took a lease that outlasted the standby's wait.
+#[test]
+fn a_standby_that_hears_nothing_grants_no_more_when_some_of_its_beats_are_lost() {
+    for millis in 0..50 {
+        let mut world = pair(millis);
+        world.cut_all(0, 1);
+        world.run_ms(millis);
+        world.cut_all(1, 0);
+        world.run_ms(14);
+        world.cut.retain(|(_, from, _)| *from == 0);
+        world.run_ms(150);
+        assert!(world.doubles.is_empty(), "after {millis} ms: {:?}\n{}", world.doubles, world.story());
+        assert_eq!(world.leader(), 1);
+    }
+}
