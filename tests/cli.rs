@@ -29,7 +29,7 @@ fn scratch(name: &str) -> PathBuf {
     path
 }
 
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 17] = [
     "run",
     "check",
     "status",
@@ -43,6 +43,7 @@ const WORDS: [&str; 16] = [
     "switchover",
     "maintenance",
     "promote",
+    "witness",
     "keygen",
     "man",
     "completions",

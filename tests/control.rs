@@ -93,6 +93,7 @@ impl Backend for Fake {
             version: "0.1.0".to_owned(),
             leader: Some(NodeId(1)),
             waits_for_operator: false,
+            witness: None,
             can_lead: false,
             maintenance: true,
             ailments: vec!["the link of port client is down".to_owned()],

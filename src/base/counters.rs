@@ -298,6 +298,20 @@ counters! {
     TrackFailures => "track_failures",
     /// Those that took too long and were killed.
     TrackTimeouts => "track_timeouts",
+    /// Requests to the witness (`failover.witness`).
+    WitnessAsked => "witness_asked",
+    /// Answers of the witness.
+    WitnessAnswered => "witness_answered",
+    /// Those of them that grant what was asked for.
+    WitnessGranted => "witness_granted",
+    /// Requests to the witness that could not be sent.
+    WitnessUnsent => "witness_unsent",
+    /// Datagrams from the witness dropped: not of this format.
+    WitnessMalformed => "witness_malformed",
+    /// Datagrams from the witness dropped: not sealed with the group's key, or not from its address.
+    WitnessForged => "witness_forged",
+    /// Answers of the witness dropped: to another process, or to a request that was answered or is long past.
+    WitnessStale => "witness_stale",
     /// Runs of the command that is told of changes of role (`failover.notify`).
     NotifyRuns => "notify_runs",
     /// Those that ended with another status than 0, or could not be started.

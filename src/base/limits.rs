@@ -137,6 +137,13 @@ pub const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(15);
 /// The oldest is forgotten for a newer one.
 pub const HELLOS_REMEMBERED_MAX: usize = 256;
 
+/// Groups that one witness serves. Requests of further ones are dropped and counted. Of each it knows `MEMBERS_MAX` members;
+/// one more takes the place of one that was silent for a minute, or is dropped and counted.
+pub const WITNESS_GROUPS_MAX: usize = 16;
+
+/// Datagrams that a witness's socket has and one round of the liveness thread takes. The others wait for the next one.
+pub const WITNESS_ANSWERS_PER_ROUND_MAX: usize = 16;
+
 /// Liveness frames that wait for the driver to send them. More are dropped and counted.
 pub const FAILOVER_FRAMES_MAX: usize = 256;
 

@@ -9,6 +9,7 @@
 mod files;
 mod query;
 mod run;
+mod witness;
 pub mod words;
 
 use std::process::ExitCode;
@@ -46,6 +47,7 @@ pub fn main() -> ExitCode {
         Word::Switchover(at) => query::switchover(&at),
         Word::Maintenance(what) => query::maintenance(&what),
         Word::Promote(at) => query::promote(&at),
+        Word::Witness(words) => witness::witness(&words),
         Word::Keygen { file } => files::keygen(&file),
         Word::Man { directory } => files::man(directory.as_deref()),
         Word::Completions { shell } => {

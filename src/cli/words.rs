@@ -1,6 +1,6 @@
 //! The command's words, from which help, man pages and completions are made.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -80,6 +80,13 @@ pub enum Word {
     ///
     /// Refused while a leader is heard (hand over there, with `baton switchover`), and by an appliance that leads already.
     Promote(Query),
+    /// Bear witness for a group of appliances, on a third machine, until SIGTERM or SIGINT
+    ///
+    /// Members with `failover.witness` ask it several times a second who may send; it grants that to one of them at a time, so
+    /// that there is one sender even when the members do not hear each other at all. It needs neither DPDK nor privileges, keeps
+    /// nothing on disk, and grants nothing for the time of one grant after its start. The loss of the witness alone
+    /// changes nothing, as long as the members hear each other; but nobody takes over without it.
+    Witness(WitnessWords),
     /// Write a new key for the members of a group to share
     Keygen {
         /// The file to write; it must not exist
@@ -132,6 +139,26 @@ pub enum InOrOut {
     On,
     /// In service
     Off,
+}
+
+/// Where to bear witness, or which witness to ask.
+#[derive(Args, Debug)]
+pub struct WitnessWords {
+    /// The address and port to listen on: those that the members have as failover.witness
+    #[arg(long, value_name = "ADDRESS:PORT", required_unless_present = "status", conflicts_with = "status")]
+    pub listen: Option<SocketAddr>,
+    /// The group's key file, the members' mirror.key_file
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+    /// For how many milliseconds it grants: the members' longest failover.takeover_after_ms
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(3..=120_000))]
+    pub hold_ms: u32,
+    /// Ask the witness at this address how things are, and print it
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "hold_ms")]
+    pub status: Option<SocketAddr>,
+    /// Print JSON
+    #[arg(long, requires = "status")]
+    pub json: bool,
 }
 
 /// Which shards to move.

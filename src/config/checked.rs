@@ -436,6 +436,8 @@ pub struct Failover {
     pub vrrp_interval: Duration,
     /// What their checksum covers over IPv4.
     pub vrrp_checksum: VrrpChecksum,
+    /// Who says which member may send when they do not hear each other; `None`: nobody.
+    pub witness: Option<core::net::SocketAddr>,
     /// Where terms are kept.
     pub state_dir: PathBuf,
     /// Whether it starts under maintenance: it never leads until the operator puts it into service.

@@ -169,6 +169,7 @@ tables! {
         partition: Partition = "availability",
         preempt: bool = false,
         vrrp: VrrpUse = "output",
+        witness: ListenAddress = optional,
         vrrp_interval_ms: Int<10, 40_950> = 1000,
         vrrp_checksum: VrrpChecksum = "pseudo-header",
         state_dir: FilePath = "/var/lib/baton",

@@ -67,6 +67,15 @@ pub fn text(
         page.gauge(name, help);
         page.sample(name, "", value);
     }
+    if let Some(witness) = &status.witness {
+        for (name, help, value) in [
+            ("witness_heard", "1 while the witness answers.", witness.heard),
+            ("witness_grants", "1 while the witness lets this appliance send.", witness.grants),
+        ] {
+            page.gauge(name, help);
+            page.sample(name, "", u8::from(value));
+        }
+    }
     workers(&mut page, status);
     page.gauge("peer_in_sync", "1 when the peer is in the in-sync set.");
     for peer in &status.peers {

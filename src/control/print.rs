@@ -9,6 +9,9 @@ use crate::control::report::{
 };
 use crate::failover::State;
 
+use crate::failover::status::WitnessView;
+use crate::failover::witness::words::Verdict;
+
 /// Rows under headings, columns as wide as they need; numbers to the right.
 struct Table {
     rows: Vec<Vec<String>>,
@@ -70,6 +73,26 @@ fn span(millis: u64) -> impl Display {
     humantime::format_duration(Duration::from_millis(millis))
 }
 
+fn witness_text(witness: &WitnessView) -> String {
+    let heard = match witness.heard_ago_us {
+        None => "never heard".to_owned(),
+        Some(ago) if witness.heard => format!("heard {} ms ago", ago / 1000),
+        Some(ago) => format!("silent for {}", span(ago / 1000)),
+    };
+    let says = match witness.verdict {
+        _ if witness.grants => format!("grants it for {} ms yet", witness.grant_left_us / 1000),
+        None | Some(Verdict::Granted | Verdict::Noted | Verdict::Challenge) => {
+            "is asked for nothing".to_owned()
+        }
+        Some(Verdict::Held) => format!("grants to node {} instead", or_dash(witness.holder)),
+        Some(Verdict::Starting) => "started just now, and grants nothing yet".to_owned(),
+        Some(Verdict::TooShort) => {
+            format!("grants for {} ms, and takeover_after_ms is longer", witness.hold_ms)
+        }
+    };
+    if witness.heard { format!("{heard}, {says}") } else { heard }
+}
+
 impl Display for StatusReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let StatusReport { name, node, version, role, term, generation, flows, buffers, .. } = self;
@@ -100,6 +123,9 @@ impl Display for StatusReport {
         match self.lease_ms {
             Some(lease) => writeln!(f, "lease       {lease} ms left")?,
             None => writeln!(f, "lease       none: it sends nothing for the service")?,
+        }
+        if let Some(witness) = &self.witness {
+            writeln!(f, "witness     {}", witness_text(witness))?;
         }
         let members: Vec<String> = self.in_sync.iter().map(ToString::to_string).collect();
         writeln!(f, "in sync     {}", if members.is_empty() { "-".to_owned() } else { members.join(", ") })?;

@@ -13,7 +13,7 @@ pub use crate::control::happened::{EventLine, EventReport, StandingLine};
 use crate::control::rss::RssReport;
 use crate::failover::State;
 use crate::failover::role::Role;
-use crate::failover::status::PeerStatus;
+use crate::failover::status::{PeerStatus, WitnessView};
 
 /// Who this appliance is, who leads, how its workers and peers are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,9 @@ pub struct StatusReport {
     pub uptime_ms: u64,
     /// Until its lease ends, in milliseconds; `None`: it holds none.
     pub lease_ms: Option<u64>,
+    /// How things are with the witness; `None`: there is none (`failover.witness`).
+    #[serde(default)]
+    pub witness: Option<WitnessView>,
     /// The members of the in-sync set, itself included.
     pub in_sync: Vec<NodeId>,
     /// Its workers: traffic managers, and behind them lcores that only distribute.

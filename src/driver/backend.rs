@@ -256,6 +256,7 @@ impl Backend for Appliance {
             state: failover.map_or(State::Booting, |status| status.state),
             leader: failover.and_then(|status| status.leader),
             waits_for_operator: failover.is_some_and(|status| status.waits_for_operator),
+            witness: failover.and_then(|status| status.witness),
             can_lead: failover.is_some_and(|status| status.can_lead),
             maintenance: failover.is_some_and(|status| status.maintenance),
             ailments: self.board.ailments.lock().clone(),

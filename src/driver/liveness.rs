@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use crate::base::counters::Counter;
 use crate::base::ids::PortId;
 use crate::base::io::TxClass;
+use crate::base::limits::WITNESS_ANSWERS_PER_ROUND_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::driver::broken::LastTurns;
 use crate::driver::clock::{Clock, std_duration};
@@ -27,6 +28,8 @@ use crate::driver::provoked::Provoked;
 use crate::driver::rings::{Frame, LivenessEnds, News};
 use crate::driver::service::Standing;
 use crate::driver::state::TermWriter;
+use crate::driver::witness::link::WitnessLink;
+use crate::failover::witness::words::ANSWER_MAX;
 use crate::failover::{
     Failover, FailoverStatus, FrameBytes, Health, Operator, Output, Progress, Refusal, WorkerReport,
     WorkerRole,
@@ -124,6 +127,8 @@ pub struct LivenessSetup {
     pub pause_max: Duration,
     /// Reserves terms.
     pub terms: TermWriter,
+    /// To the witness, if there is one.
+    pub witness: Option<WitnessLink>,
     /// What it shares.
     pub board: Arc<Board>,
     /// What a new active sends, of class `Service`.
@@ -208,6 +213,7 @@ impl Liveness {
         let foreign_priority = self.setup.board.foreign_priority.load(Ordering::Relaxed);
         self.setup.failover.handle_foreign(now, foreign_priority);
         self.setup.failover.handle_health(self.setup.board.health());
+        self.take_answers(now);
         self.take_requests(now);
         self.leave_if_broken(now);
         self.setup.failover.poll(now, Progress { workers_moved, drained: true });
@@ -249,6 +255,16 @@ impl Liveness {
         }
     }
 
+    fn take_answers(&mut self, now: Instant) {
+        let LivenessSetup { witness: Some(link), failover, .. } = &mut self.setup else { return };
+        let mut buffer = [0; ANSWER_MAX + 1];
+        // A flood must not keep it here.
+        for _ in 0..WITNESS_ANSWERS_PER_ROUND_MAX {
+            let Some(datagram) = link.receive(&mut buffer) else { break };
+            failover.handle_witness(now, datagram);
+        }
+    }
+
     fn take_requests(&mut self, now: Instant) {
         let Some(mut requests) = self.setup.board.requests.try_lock() else { return };
         for Request { operator, answer } in requests.drain(..) {
@@ -282,6 +298,7 @@ impl Liveness {
                 Output::SendFrame { port, frame } => {
                     self.send(Frame { port, class: TxClass::Own, bytes: frame });
                 }
+                Output::Witness { datagram } => self.ask_witness(&datagram),
                 Output::Lease { until } => self.setup.lease.publish(until),
                 Output::Role { epoch, role, .. } => {
                     self.role_epoch = epoch;
@@ -313,6 +330,13 @@ impl Liveness {
         if active != self.active {
             self.active = active;
             self.news.push_back(News::Role { active });
+        }
+    }
+
+    fn ask_witness(&mut self, datagram: &[u8]) {
+        let LivenessSetup { witness, failover, .. } = &mut self.setup;
+        if witness.as_mut().is_none_or(|link| link.send(datagram).is_err()) {
+            failover.counters().bump(Counter::WitnessUnsent);
         }
     }
 

@@ -484,5 +484,7 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
         E::InSync { .. } => ("mirror", false),
         E::OutOfSync { .. } => ("mirror", true),
         E::WorkerStuck { .. } => ("worker", true),
+        E::WitnessHeard { .. } => ("witness", false),
+        E::WitnessSilent | E::WitnessRefuses { .. } | E::WitnessTooShort { .. } => ("witness", true),
     }
 }

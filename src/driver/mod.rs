@@ -16,6 +16,8 @@
 //! They are joined by [`rings`] and by single numbers ([`lease`]). In: a checked
 //! configuration; packets from ports; signals. Out: packets to ports; the log; terms on disk.
 //!
+//! [`witness`] is a process of its own, and the liveness thread's link to it.
+//!
 //! With the feature `dpdk`, packets are mbufs and ports are DPDK's; [`memory`] has the same
 //! buffers in plain memory, for tests and for the simulator.
 //!
@@ -79,3 +81,4 @@ pub mod state;
 mod steering;
 #[cfg(feature = "dpdk")]
 mod track;
+pub mod witness;

@@ -53,6 +53,7 @@ use crate::driver::secrets::Secrets;
 use crate::driver::service::ServiceManager;
 use crate::driver::spreading::SpreadingLcore;
 use crate::driver::state::{self, TermWriter};
+use crate::driver::witness::link::WitnessLink;
 use crate::failover::{self, Failover, FailoverSetup, Operator};
 use crate::master::{Master, MasterSetup};
 use crate::mirror;
@@ -477,6 +478,7 @@ fn assemble(
         turns: turns.clone(),
         pause_max: pause_max(checked),
         terms,
+        witness: checked.failover.witness.map(WitnessLink::new),
         board: Arc::clone(&shared.board),
         announcements: master.announcements().to_vec(),
         provoked: shared.provoked.clone(),

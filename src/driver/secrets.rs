@@ -83,7 +83,8 @@ impl Secrets {
     }
 }
 
-fn read_key(path: &Path) -> Result<Key, SecretsError> {
+/// The key in a file that its owner alone can read.
+pub fn read_key(path: &Path) -> Result<Key, SecretsError> {
     let unreadable = |error| SecretsError::Unreadable(path.to_owned(), error);
     let mode = fs::metadata(path).map_err(unreadable)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {

@@ -182,6 +182,7 @@ mod tests {
             members_changing: false,
             lease_left_us: 0,
             waits_for_operator: false,
+            witness: None,
             can_lead: true,
             maintenance: false,
             maintenance_changes: 0,

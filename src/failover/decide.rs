@@ -48,6 +48,7 @@ impl Failover {
         if self.role != Role::Active {
             self.forget_healthier();
         }
+        self.want_nothing();
         match self.role {
             Role::Booting => self.decide_booting(now, progress),
             Role::Standby => self.decide_standby(now, progress),
@@ -59,6 +60,7 @@ impl Failover {
             Role::Left => return,
         }
         self.membership(now);
+        self.ask_witness(now);
         self.send_hellos(now);
         if now >= self.beat_due && !self.yields(now) {
             self.send_beats(now);
@@ -260,7 +262,7 @@ impl Failover {
         // That a better one does not lead is silence too. It may itself wait a takeover time first.
         let first = better == 0
             || self.config.partition == Partition::Availability && now - since >= takeover_after * 2 * better;
-        if self.listens(progress) && first {
+        if self.listens(progress) && first && self.may_lead(now) {
             let cause = if self.peers.is_empty() { Cause::Alone } else { Cause::Boot };
             self.apply(now, Input::Vacant, cause);
         }
@@ -287,7 +289,9 @@ impl Failover {
         let fresh_at = self.listening_since + takeover_after;
         let fresh = now >= fresh_at;
         if self.leader.handed_over && fresh {
-            self.apply(now, Input::Vacant, Cause::HandedOver);
+            if self.may_lead(now) {
+                self.apply(now, Input::Vacant, Cause::HandedOver);
+            }
             return;
         }
         let others_first = takeover_after * self.better_candidates(now);
@@ -296,7 +300,7 @@ impl Failover {
         {
             let may_wait = self.config.partition == Partition::Availability || others_first == Duration::ZERO;
             // Two that slept together must not both act when they are fresh: the worse one waits from there.
-            if may_wait && now >= gone_at.max(fresh_at) + others_first {
+            if may_wait && now >= gone_at.max(fresh_at) + others_first && self.may_lead(now) {
                 let left =
                     |peer: &Peer| peer.node == self.terms.current().node && peer.gone == Some(Removal::Left);
                 let cause = match self.peers.iter().any(left) {
@@ -312,7 +316,11 @@ impl Failover {
             return;
         }
         match self.config.partition {
-            Partition::Availability => self.apply(now, Input::Vacant, Cause::Silence),
+            Partition::Availability => {
+                if self.may_lead(now) {
+                    self.apply(now, Input::Vacant, Cause::Silence);
+                }
+            }
             Partition::Safety => {
                 // Silence proves nothing here; only everyone's word does.
                 self.leader.in_sync = false;
@@ -346,9 +354,9 @@ impl Failover {
             .filter(|peer| !self.is_less_healthy(peer))
             .and_then(|peer| peer.said)
             .is_some_and(|said| said.preempts && said.can_lead && said.priority > self.config.priority);
-        if preempts {
+        if preempts && self.witness_heard() {
             self.apply(now, Input::OperatorSwitchover, Cause::Vacant);
-        } else {
+        } else if self.witness_heard() {
             self.yield_to_healthier(now);
         }
     }
@@ -404,7 +412,11 @@ impl Failover {
                 && now - self.silenced_at.max(self.listening_since) >= self.config.takeover_after;
             answered || harmless
         };
-        if self.peers.iter().all(certain) {
+        let sure = match &self.witness {
+            None => self.peers.iter().all(certain),
+            Some(_) => now < self.licence() && (self.witness_reassures() || self.peers.iter().all(certain)),
+        };
+        if sure {
             self.apply(now, Input::Regained, Cause::Vacant);
         }
     }

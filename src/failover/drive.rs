@@ -5,6 +5,7 @@ use super::event::{Cause, FailoverEvent, Lapse};
 use super::heartbeat::Beat;
 use super::output::{Output, WorkerRole};
 use super::role::{self, Input, Role, Step};
+use super::witness::asking::Asking;
 use super::{Failover, Handover, Leader, Variant};
 use crate::base::ids::{NodeId, Term};
 use crate::base::time::{Duration, Instant};
@@ -97,6 +98,7 @@ impl Failover {
             gone_at: None,
             handed_over: false,
             in_sync,
+            witness: self.witness.as_ref().filter(|_| in_sync).and_then(Asking::boot),
         };
         if self.leaving && !was.claims() {
             self.apply(now, Input::Gone, Cause::Vacant);
@@ -133,11 +135,12 @@ impl Failover {
 
     /// Takes the next term; the caller made sure that there is one.
     fn lead(&mut self, now: Instant, cause: Cause) {
+        let outdated = self.outdated();
         let Some(term) = self.terms.take() else { return };
         let was_standby = self.role == Role::Standby;
         let silence = self.leader.heard_at.filter(|_| cause == Cause::Silence).map(|heard_at| now - heard_at);
         self.decided_at = now;
-        self.degraded = was_standby && !self.leader.in_sync;
+        self.degraded = was_standby && !self.leader.in_sync || outdated && self.role == Role::Silenced;
         self.role = Role::Installing;
         self.yields_by = Instant::ZERO;
         self.leader = Leader::default();
@@ -156,6 +159,7 @@ impl Failover {
             peer.gone = None;
             peer.forget_sync();
         }
+        self.forget_grants(now);
         self.reserve();
         if cause != Cause::HandedOver {
             // Another one that is heard may decide the same just now: it has to have heard the claim.
@@ -167,9 +171,10 @@ impl Failover {
     /// Looks whether the workers have all that the role waits for.
     pub(super) fn advance_installed(&mut self, now: Instant) {
         // A leader serves only after its claim was handed out, whoever is heard to claim less has yielded, and whoever might
-        // claim just now has heard of it.
-        let claimed = self.role != Role::Installing
-            || self.claimed_at.is_some() && !self.rival_serves(now) && !self.unanswered_candidate(now);
+        // claim just now has heard of it. And, with a witness, when somebody lets it send.
+        let granted = self.witness.is_none() || now < self.licence();
+        let told = self.claimed_at.is_some() && !self.rival_serves(now) && !self.unanswered_candidate(now);
+        let claimed = self.role != Role::Installing || told && granted;
         if self.claim_is_old(now) {
             self.apply(now, Input::Lapsed, Cause::Vacant);
         } else if self.all_installed() && claimed {
@@ -200,8 +205,8 @@ impl Failover {
     pub(super) fn grant(&mut self, beat_at: Instant) {
         let beat_at = beat_at.min(self.worker_moved_at[SENDER]);
         let until = match self.variant {
-            Variant::Sound | Variant::EqualTermAccepted => {
-                self.lease.renew(beat_at, self.granted_by_standbys())
+            Variant::Sound | Variant::EqualTermAccepted | Variant::LeaseFromAnswer => {
+                self.lease.renew(beat_at, self.licence())
             }
             Variant::SendAfterLease => Instant::FAR_FUTURE,
         };
@@ -245,6 +250,8 @@ impl Failover {
             Lapse::Paused
         } else if self.worker_stuck != 0 {
             Lapse::WorkersStuck
+        } else if self.witness.is_some() {
+            Lapse::Ungranted
         } else {
             Lapse::Unheard
         };
@@ -258,6 +265,10 @@ impl Failover {
     }
 
     fn resume(&mut self, now: Instant) {
+        if self.outdated() && self.terms.next().is_some() {
+            self.lead(now, Cause::Vacant);
+            return;
+        }
         self.role = Role::Installing;
         self.decided_at = now;
         self.claimed_at = None;

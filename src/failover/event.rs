@@ -42,6 +42,8 @@ pub enum Lapse {
     WorkersStuck,
     /// A standby said that it hears nothing of this appliance, so it is about to take over.
     Unheard,
+    /// Neither the witness nor all other members let it send.
+    Ungranted,
 }
 
 /// Why a member left the in-sync set.
@@ -81,6 +83,7 @@ impl Lapse {
             Lapse::Paused => "paused",
             Lapse::WorkersStuck => "workers-stuck",
             Lapse::Unheard => "unheard",
+            Lapse::Ungranted => "ungranted",
         }
     }
 }
@@ -258,6 +261,23 @@ pub enum FailoverEvent {
     },
     /// In a partition, with `safety`: only the operator can promote it.
     WaitsForOperator,
+    /// The witness answers, or a new process of it does.
+    WitnessHeard {
+        /// Its boot.
+        boot: BootId,
+    },
+    /// The witness does not answer any more.
+    WitnessSilent,
+    /// The witness has not granted what was asked for, for the takeover time.
+    WitnessRefuses {
+        /// Who has the grant instead; node 0: nobody, it started just now.
+        holder: NodeId,
+    },
+    /// The witness grants for a shorter time than `takeover_after`, so not to this appliance.
+    WitnessTooShort {
+        /// For how long it grants, in milliseconds.
+        hold_ms: u64,
+    },
     /// For some time no term could be reserved: it cannot take the lead.
     CannotLead,
     /// Terms are reserved again.
@@ -316,6 +336,7 @@ impl fmt::Display for FailoverEvent {
                     Lapse::Paused => "its process stood still for longer than the lease",
                     Lapse::WorkersStuck => "a worker makes no progress",
                     Lapse::Unheard => "a standby does not hear it",
+                    Lapse::Ungranted => "neither the witness nor every other member grants it",
                 };
                 write!(f, "sends nothing: {why}")
             }
@@ -354,6 +375,16 @@ impl fmt::Display for FailoverEvent {
                 write!(f, "node {node} is out of sync in term {term}: {why}")
             }
             E::WorkerStuck { worker } => write!(f, "worker {worker} makes no progress"),
+            E::WitnessHeard { boot } => write!(f, "the witness is heard (boot {:016x})", boot.0),
+            E::WitnessSilent => write!(f, "the witness is silent"),
+            E::WitnessRefuses { holder: NodeId(0) } => {
+                write!(f, "the witness grants nothing: it started just now")
+            }
+            E::WitnessRefuses { holder } => write!(f, "the witness grants to node {holder} instead"),
+            E::WitnessTooShort { hold_ms } => write!(
+                f,
+                "the witness grants for {hold_ms} ms only, and takeover_after_ms is longer: start it with a longer --hold-ms"
+            ),
             E::CannotLead => {
                 write!(f, "no term can be reserved in failover.state_dir: it cannot take the lead")
             }
@@ -406,6 +437,10 @@ impl FailoverEvent {
             E::OutOfSync { .. } => "out-of-sync",
             E::WorkerStuck { .. } => "worker-stuck",
             E::WaitsForOperator => "waits-for-operator",
+            E::WitnessHeard { .. } => "witness-heard",
+            E::WitnessSilent => "witness-silent",
+            E::WitnessRefuses { .. } => "witness-refuses",
+            E::WitnessTooShort { .. } => "witness-too-short",
             E::CannotLead => "cannot-lead",
             E::CanLead => "can-lead",
             E::MaintenanceOn => "maintenance-on",
@@ -443,6 +478,10 @@ impl FailoverEvent {
             | E::InSync { .. }
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
+            | E::WitnessHeard { .. }
+            | E::WitnessSilent
+            | E::WitnessRefuses { .. }
+            | E::WitnessTooShort { .. }
             | E::CannotLead
             | E::CanLead
             | E::MaintenanceOn
@@ -481,6 +520,10 @@ impl FailoverEvent {
             | E::Left
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
+            | E::WitnessHeard { .. }
+            | E::WitnessSilent
+            | E::WitnessRefuses { .. }
+            | E::WitnessTooShort { .. }
             | E::CannotLead
             | E::CanLead
             | E::MaintenanceOn

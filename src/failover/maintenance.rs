@@ -70,6 +70,7 @@ impl Failover {
         match said {
             Some(said) if said.maintenance => Err(Refusal::PeerUnderMaintenance(node)),
             Some(said) if !said.can_lead => Err(Refusal::CannotLead(node)),
+            Some(_) | None if !self.witness_heard() => Err(Refusal::WitnessSilent),
             Some(_) | None => Ok(node),
         }
     }

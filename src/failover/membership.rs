@@ -135,6 +135,7 @@ impl Failover {
         self.event(FailoverEvent::OutOfSync { node, removal, term });
         self.reserve();
         self.beat_due = now;
+        self.ask_now(now);
         if self.removal_known(now, node, term, gone, now) {
             self.insync.change = Change::None;
             self.give_workers(self.insync.told);
@@ -148,11 +149,14 @@ impl Failover {
         let forgets = self.config.partition == Partition::Safety && now - since >= takeover_after * 2;
         // Even whom we do not hear may hear us: it gets the chance to hear the new term.
         let told = now - since >= self.config.heartbeat_interval * 2;
+        // And whom the witness could let lead must not be one that is taken for in sync.
+        let witnessed = self.witness_knows(term);
         self.peers.iter().all(|peer| {
             let concerned = peer.node == node || self.insync.told.contains(peer.node);
             let excused = peer.node == node && (gone || peer.gone.is_some() || forgets);
             let knows = peer.said.is_some_and(|said| said.term >= term);
-            !concerned || excused || knows || told && self.silent(now, peer)
+            let unreachable = told && self.silent(now, peer) && (peer.node != node || witnessed);
+            !concerned || excused || knows || unreachable
         })
     }
 }

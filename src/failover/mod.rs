@@ -91,6 +91,7 @@ pub mod state;
 pub mod status;
 mod talk;
 pub mod term;
+pub mod witness;
 
 #[cfg(test)]
 mod tests;
@@ -108,7 +109,7 @@ pub use state::State;
 pub use status::FailoverStatus;
 
 use crate::base::counters::Counters;
-use crate::base::ids::{NodeId, PortId, Term};
+use crate::base::ids::{BootId, NodeId, PortId, Term};
 use crate::base::limits::{FAILOVER_FRAMES_MAX, PORTS_MAX, WORKERS_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::config::checked;
@@ -122,6 +123,7 @@ use maintenance::Maintenance;
 use output::all;
 use role::{Input, Step};
 use term::Terms;
+use witness::asking::Asking;
 
 /// A port: one liveness path to each peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,6 +147,8 @@ pub enum Variant {
     EqualTermAccepted,
     /// A lease never ends while leading, and nothing silences.
     SendAfterLease,
+    /// What the witness grants counts from its answer, not from the request.
+    LeaseFromAnswer,
 }
 
 /// All that a [`Failover`] needs to know from the start.
@@ -185,6 +189,8 @@ struct Leader {
     handed_over: bool,
     /// It said that this appliance is in sync.
     in_sync: bool,
+    /// The process of the witness that was known when it said so last.
+    witness: Option<BootId>,
 }
 
 /// A handover on its way.
@@ -219,6 +225,7 @@ pub struct Failover {
     role: Role,
     terms: Terms,
     lease: Lease,
+    witness: Option<Asking>,
     leader: Leader,
     insync: InSync,
     handover: Option<Handover>,
@@ -307,6 +314,7 @@ impl Failover {
         let mut failover = Failover {
             terms: Terms::new(member.node, reserved),
             lease: Lease::new(config.lease),
+            witness: config.witness.map(|_| Asking::new(&key, member.boot, now)),
             member,
             config,
             key,
@@ -434,6 +442,9 @@ impl Failover {
                 return Err(if resigned { Refusal::JustResigned } else { Refusal::LeaderHeard(leader) });
             }
             Step::Lead if self.terms.next().is_none() => return Err(Refusal::NoTerm),
+            Step::Lead if self.witness.is_some() && !self.witness_grants(now) => {
+                return Err(Refusal::WitnessGrantsNot);
+            }
             _ => {}
         }
         if operator == Operator::Shutdown {
@@ -448,7 +459,11 @@ impl Failover {
     pub fn handle_broken(&mut self, now: Instant) {
         self.heard_until = now;
         self.leaving = true;
+        let first = self.role != Role::Left;
         self.apply(now, Input::Broken, event::Cause::Vacant);
+        if first {
+            self.give_back(now);
+        }
     }
 
     /// The next thing to do, in order; `None`: all is done.

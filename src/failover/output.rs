@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::event::Happened;
 use super::heartbeat::FrameBytes;
 use super::members::Members;
+use super::witness::RequestBytes;
 use crate::base::ids::{NodeId, PortId, Term, WorkerId};
 use crate::base::limits::WORKERS_MAX;
 use crate::base::time::{Duration, Instant};
@@ -29,6 +30,11 @@ pub enum Output {
         port: PortId,
         /// The whole Ethernet frame.
         frame: FrameBytes,
+    },
+    /// Send this datagram to the witness (`failover.witness`), soon or not at all.
+    Witness {
+        /// All of it.
+        datagram: RequestBytes,
     },
     /// Service packets may be sent before `until`. The driver publishes it where
     /// workers read it right before a transmit; `Instant::ZERO`: send nothing.
@@ -190,6 +196,10 @@ pub enum Refusal {
     JustResigned,
     /// Its term file holds no counter that it may use.
     NoTerm,
+    /// Who is handed over to could not lead.
+    WitnessSilent,
+    /// Nobody leads without it.
+    WitnessGrantsNot,
 }
 
 impl fmt::Display for Refusal {
@@ -223,6 +233,12 @@ impl fmt::Display for Refusal {
             }
             Refusal::JustResigned => f.write_str("it has just handed over, and its successor comes first"),
             Refusal::NoTerm => f.write_str("no term is reserved durably yet: try again"),
+            Refusal::WitnessSilent => {
+                f.write_str("the witness is not heard, and without its grant nobody can take over")
+            }
+            Refusal::WitnessGrantsNot => f.write_str(
+                "the witness does not grant it: where it is out of order, start it again, and it grants in a moment",
+            ),
         }
     }
 }

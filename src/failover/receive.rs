@@ -292,7 +292,7 @@ impl Failover {
     /// Whether a claim of `theirs` ends one of `mine`.
     fn outranks(&self, theirs: Term, mine: Term) -> bool {
         match self.variant {
-            Variant::Sound | Variant::SendAfterLease => theirs > mine,
+            Variant::Sound | Variant::SendAfterLease | Variant::LeaseFromAnswer => theirs > mine,
             Variant::EqualTermAccepted => theirs.counter > mine.counter,
         }
     }

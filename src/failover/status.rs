@@ -1,12 +1,13 @@
 //! How things are, for `baton status` and the metrics.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Failover;
 use super::insync::Change;
 use super::members::Members;
 use super::role::Role;
 use super::state::{Facts, State};
+use super::witness::words::Verdict;
 use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, WorkerId};
 use crate::base::time::{Duration, Instant};
 
@@ -57,8 +58,29 @@ pub struct FailoverStatus {
     pub takeovers: u64,
     /// Counters up to this one are durably reserved.
     pub reserved: u64,
+    /// How things are with the witness, if there is one.
+    pub witness: Option<WitnessView>,
     /// Every configured peer.
     pub peers: Vec<PeerStatus>,
+}
+
+/// How things are with the witness.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WitnessView {
+    /// It answers.
+    pub heard: bool,
+    /// Microseconds since it was last heard.
+    pub heard_ago_us: Option<u64>,
+    /// It lets this appliance send.
+    pub grants: bool,
+    /// For how long yet, in microseconds.
+    pub grant_left_us: u64,
+    /// What it said last to who asked for its grant.
+    pub verdict: Option<Verdict>,
+    /// Who has the grant, as it said then.
+    pub holder: Option<NodeId>,
+    /// For how long it grants, in milliseconds; 0: it was not heard yet.
+    pub hold_ms: u64,
 }
 
 /// How things are with a peer.
@@ -143,6 +165,7 @@ impl Failover {
             promotions: self.promotions,
             takeovers: self.takeovers,
             reserved: self.terms.reserved(),
+            witness: self.witness_view(now),
             peers: self.peers.iter().map(|peer| self.peer_status(now, peer)).collect(),
         }
     }

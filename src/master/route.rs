@@ -23,6 +23,7 @@ pub fn command_for(output: &Output) -> Option<Command> {
         }
         Output::Quiesce { peer } => Some(Command::Quiesce { peer: *peer }),
         Output::SendFrame { .. }
+        | Output::Witness { .. }
         | Output::Lease { .. }
         | Output::Announce { .. }
         | Output::ReserveTerm { .. }

@@ -125,6 +125,7 @@ pub(crate) fn checked() -> Checked {
             vrrp_interval: Duration::from_millis(1000),
             vrrp_checksum: VrrpChecksum::PseudoHeader,
             state_dir: "state".into(),
+            witness: None,
             notify: None,
             maintenance: false,
             track: Track { ports: Vec::new(), script: None, hold: Duration::from_millis(1000) },

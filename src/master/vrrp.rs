@@ -203,6 +203,10 @@ impl Advertiser {
             | E::OutOfSync { .. }
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
+            | E::WitnessHeard { .. }
+            | E::WitnessSilent
+            | E::WitnessRefuses { .. }
+            | E::WitnessTooShort { .. }
             | E::CannotLead
             | E::CanLead
             | E::Outranked { .. }

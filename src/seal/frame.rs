@@ -222,6 +222,29 @@ impl Opener {
     }
 }
 
+/// Opens a frame of which nothing is remembered: whether it came before is the caller's to know. Gives the payload.
+pub(super) fn open_any<'a>(
+    secret: &hkdf::Prk,
+    label: &'static [u8],
+    stream: StreamId,
+    header: &[u8],
+    buffer: &'a mut [u8],
+) -> Result<&'a [u8], Refused> {
+    let Some((_, sequence)) = header.split_last_chunk::<SEQUENCE_LEN>() else {
+        return Err(Refused::Malformed);
+    };
+    if buffer.len() < TAG_LEN {
+        return Err(Refused::Malformed);
+    }
+    let sequence = u64::from_be_bytes(*sequence);
+    let chain = KeyChain { secret: secret.clone(), label, stream };
+    let payload = chain
+        .key(epoch_of(sequence))
+        .open_in_place(chain.nonce(sequence), Aad::from(header), buffer)
+        .map_err(|_| Refused::Forged)?;
+    Ok(payload)
+}
+
 impl core::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.debug_struct("Sealer").field("stream", &self.chain.stream).field("next", &self.next).finish()

@@ -12,6 +12,7 @@
 //! - [`session`]: one key per direction and stream, each handed out once.
 //! - [`frame`]: AES-256-GCM in place, no allocation, a key for each 2^24 frames.
 //! - [`replay`]: which sequences were seen.
+//! - [`datagram`]: single datagrams to a witness and from it, without a session.
 //!
 //! The only entropy is the operating system's, drawn inside `snow` and `ring`
 //! and by [`key::boot_id`]; the simulator's seed never reaches a key or a nonce.
@@ -24,6 +25,7 @@
 //!
 //! Not yet: changing the key file while members run.
 
+pub mod datagram;
 pub mod frame;
 pub mod handshake;
 pub mod key;

@@ -6,6 +6,7 @@ mod notify;
 mod roles;
 mod times;
 mod track;
+mod witness;
 
 use std::path::Path;
 

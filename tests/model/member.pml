@@ -51,6 +51,9 @@ inline clear_change(i) {
 inline follow(i, j) {
     if
     :: CLAIMS(role[i]) -> diverged[X(i, j)] = 1
+#if defined(WITNESS) && defined(FLOW)
+        vouches[i] = 0
+#endif
     :: else
     fi;
     if
@@ -68,6 +71,9 @@ inline follow(i, j) {
     :: !believes[i] -> DOUBT(i)
     :: else
     fi;
+#endif
+#if defined(WITNESS) && defined(FLOW)
+    vouches[i] = believes[i] && heard_it[i];
 #endif
     heard[i] = 0;
 #if N > 2
@@ -209,6 +215,12 @@ inline lead(i) {
     :: else
     fi;
     go = 0;
+#ifdef WITNESS
+    grant[i] = L;               /* The witness is to know the term before anything is sent in it. */
+#ifdef FLOW
+    vouches[i] = 0;
+#endif
+#endif
     printf("%d leads in term %d, to be installed\n", i, COUNTER(term[i]))
 }
 
@@ -281,6 +293,15 @@ inline decide_silenced(i) {
         fi
     }
     y = 0;
+#ifdef WITNESS
+    allowed(i);
+    go = x > 0 && (go || REASSURED(i));
+    x = 0;
+    if
+    :: go && OUTDATED(i) && MAY_LEAD(i) -> go = 0; lead(i)
+    :: else
+    fi;
+#endif
     if
     :: go ->
         printf("%d is sure that nobody else leads, and resumes\n", i);
@@ -302,21 +323,35 @@ inline silence(i) {
     forget_answers(i)
 }
 
-/* drive.rs: grant, and decide.rs: granted_by_standbys. The lease runs from a beat of this age. */
-inline renew(i, beat) {
+/* asking.rs: licence, into x: as long as the witness, or every peer, grants, counted from the request, or from the beat that
+ * it answers. */
 #ifdef WITNESS
-    /* As long as the witness, or every peer, grants: counted from the request, or from the beat that it answers. */
-    x = L;
+#define GRANTS(i, y) (silent[X(i, y)] < T && said[X(i, y)] == STANDBY && said_term[X(i, y)] == term[i] && \
+    echo[X(i, y)] < L)
+#ifdef ONE_PEER_ENOUGH
+#define NONE_YET 0
+#define AND_ALL(so_far, more) MAX(so_far, more)
+#else
+#define NONE_YET L
+#define AND_ALL(so_far, more) MIN(so_far, more)
+#endif
+inline allowed(i) {
+    x = NONE_YET;
     for (y : 0 .. N - 1) {
         if
-        :: y != i && silent[X(i, y)] < T && said[X(i, y)] == STANDBY && said_term[X(i, y)] == term[i] &&
-           echo[X(i, y)] < L -> x = MIN(x, L - echo[X(i, y)])
-        :: y != i && !(silent[X(i, y)] < T && said[X(i, y)] == STANDBY && said_term[X(i, y)] == term[i] &&
-           echo[X(i, y)] < L) -> x = 0
+        :: y != i -> x = AND_ALL(x, (GRANTS(i, y) -> L - echo[X(i, y)] : 0))
         :: y == i
         fi
     }
     x = MAX(x, L - grant[i]);
+    y = 0
+}
+#endif
+
+/* drive.rs: grant, and decide.rs: granted_by_standbys. The lease runs from a beat of this age. */
+inline renew(i, beat) {
+#ifdef WITNESS
+    allowed(i);
     x = MIN(x, (beat < L -> L - beat : 0));
 #else
     x = (beat < L -> L - beat : 0);
@@ -355,6 +390,11 @@ inline serve(i) {
         go = go && !(y != i && silent[X(i, y)] < T && said[X(i, y)] == CLAIM && BELOW(said_term[X(i, y)], term[i]));
         go = go && !(y != i && silent[X(i, y)] < T && MIGHT_CLAIM(i, y) && !answered[X(i, y)])
     }
+#ifdef WITNESS
+    allowed(i);
+    go = go && x > 0;
+    x = 0;
+#endif
     if
     :: go ->
         role[i] = ACTIVE;
@@ -453,10 +493,21 @@ inline round(i) {
         poll(i);
 #ifdef WITNESS
         if
-        :: CLAIMS(role[i]) || role[i] == BOOT && since[i] > 0 || role[i] == STANDBY && (heard[i] >= T || gone[i]) ->
+        :: CLAIMS(role[i]) && role[i] != RESIGNING || role[i] == BOOT && since[i] > 0 ||
+           role[i] == STANDBY && (heard[i] >= T || gone[i] || named[i]) ->
             asked[i] = 1;
+            gives_back[i] = 0;
 #ifdef FLOW
             asked_term[i] = term[i];
+#endif
+        :: (role[i] == BOOT && since[i] == 0 || role[i] == STANDBY && heard[i] < T && !gone[i] && !named[i]) &&
+           !STOPS(i) ->
+            /* It asks for nothing, which is of interest if it had something, or has not heard the witness. */
+            gives_back[i] = (holder == i NEWS_TO(i));
+            asked[i] = gives_back[i];
+            grant[i] = L;
+#ifdef FLOW
+            asked_term[i] = 0;
 #endif
         :: else
         fi;

@@ -126,11 +126,18 @@ byte beat_leader[N * N];        /* age of what it heard of its leader */
 byte holder = N;
 byte holds;                     /* ticks left on its clock; it never grants to another one before */
 byte asked[N];                  /* a request on its way: 0, or its age and one, on the member's clock */
+bit gives_back[N];              /* it asks for nothing: if it has the grant, nobody has it then */
+#ifdef FROM_ANSWER
+bit answer[N];                  /* a grant on its way */
+#endif
 byte grant[N];                  /* age of the newest request that was granted; L: none */
 #ifdef FLOW
 byte asked_term[N];             /* the request's term */
-byte witness_term;              /* the newest term of a leader that it granted to */
+byte witness_term;              /* the newest term of a leader that it granted to, since its start */
 bit witness_knows[N];           /* i: it has the term that a removal raised */
+bit heard_it[N];                /* i heard the witness since its start */
+bit vouches[N];                 /* STANDBY: the witness runs since before the leader last said that it is in sync.
+                                   Who leads: it granted something to it as a leader since its start */
 #endif
 #endif
 

@@ -220,7 +220,7 @@
             walked[X(i, j)] = 1; \
             printf("%d reports that %d has all\n", i, j) }
 
-/* The witness hears a request: it grants, and the answer comes or is lost. */
+/* The witness hears a request: it grants, and the answer comes or is lost; or nothing is asked for. */
 #ifdef WITNESS
 #ifdef FLOW
 #define RECORD(i) \
@@ -229,27 +229,73 @@
     :: else \
     fi;
 #define LEARN(i) \
+    heard_it[i] = 1; \
+    highest[i] = MAX(highest[i], COUNTER(witness_term)); \
     if \
-    :: CLAIMS(role[i]) -> witness_knows[i] = witness_knows[i] || asked_term[i] == term[i] \
-    :: !CLAIMS(role[i]) && COUNTER(witness_term) > COUNTER(asked_term[i]) -> \
-        DOUBT(i); \
-        highest[i] = MAX(highest[i], COUNTER(witness_term)) \
+    :: CLAIMS(role[i]) -> \
+        witness_knows[i] = witness_knows[i] || asked_term[i] == term[i]; \
+        vouches[i] = vouches[i] || role[i] == ACTIVE && asked_term[i] == term[i] \
+    :: !CLAIMS(role[i]) && !VOUCHED(i) -> DOUBT(i) \
     :: else \
     fi;
+#define VOUCHED(i) (COUNTER(witness_term) == COUNTER(asked_term[i]) || \
+    COUNTER(witness_term) < COUNTER(asked_term[i]) && vouches[i])
+#define HEAR_IT(i) heard_it[i] = 1;
+#define NEWS_TO(i) || !heard_it[i]
+/* It led, and nobody else did since. */
+#define UNBROKEN(i) && vouches[i] && witness_term <= term[i]
+#define OUTDATED(i) (COUNTER(witness_term) > COUNTER(term[i]) && grant[i] < L)
 #else
 #define RECORD(i)
 #define LEARN(i)
+#define HEAR_IT(i)
+#define NEWS_TO(i)
+#define UNBROKEN(i)
+#define OUTDATED(i) false
 #endif
+/* What was asked for since the lapse is granted: nobody else may send by its word, and nobody by this one's. */
+#define REASSURED(i) (grant[i] < since[i] UNBROKEN(i))
 #define ASK(i) \
-    :: d_step { asked[i] > 0 && (holds == 0 || holder == i WITNESS_LAX) -> \
+    ANSWER(i) \
+    :: d_step { asked[i] > 0 && gives_back[i] -> \
+            holds = (holder == i -> 0 : holds); \
+            holder = (holder == i -> N : holder); \
+            HEAR_IT(i) \
+            asked[i] = 0; \
+            printf("the witness hears that %d asks for nothing\n", i) } \
+    :: d_step { asked[i] > 0 && !gives_back[i] && (holds == 0 || holder == i WITNESS_LAX) -> \
             holder = i; holds = T; RECORD(i) LEARN(i) \
-            grant[i] = MIN(grant[i], asked[i] - 1); \
+            GRANT(i); \
             asked[i] = 0; \
             printf("the witness grants to %d\n", i) } \
-    :: d_step { asked[i] > 0 && (holds == 0 || holder == i WITNESS_LAX) && holds < T -> \
+    :: d_step { asked[i] > 0 && !gives_back[i] && (holds == 0 || holder == i WITNESS_LAX) && holds < T -> \
             holder = i; holds = T; RECORD(i) \
             asked[i] = 0; \
             printf("the witness grants to %d, but the answer is lost\n", i) }
+#ifdef FLOW
+#define FORGET() \
+    witness_term = 0; \
+    for (x : 0 .. N - 1) { \
+        heard_it[x] = 0; \
+        vouches[x] = 0 \
+    } \
+    x = 0;
+#else
+#define FORGET()
+#endif
+#ifdef FROM_ANSWER
+/* The answer comes at any time, and counts from then. */
+#define GRANT(i) answer[i] = 1
+#define ANSWER(i) :: d_step { answer[i] && role[i] != DOWN -> answer[i] = 0; grant[i] = 0 }
+#else
+#define GRANT(i) grant[i] = MIN(grant[i], asked[i] - 1)
+#define ANSWER(i)
+#endif
+#ifdef WITNESS_HASTY
+#define START_WAIT 0            /* It grants at once after a start. */
+#else
+#define START_WAIT T
+#endif
 #ifdef WITNESS_GRANTS_TWICE
 #define WITNESS_LAX || true
 #else

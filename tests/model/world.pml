@@ -27,10 +27,14 @@ inline crash(i) {
 #endif
 #ifdef WITNESS
     asked[i] = 0;
+    gives_back[i] = 0;
     grant[i] = L;
+    holder = (holder == i -> N : holder);       /* The next process is another holder. */
 #ifdef FLOW
     asked_term[i] = 0;
     witness_knows[i] = 0;
+    heard_it[i] = 0;
+    vouches[i] = 0;
 #endif
 #endif
     for (j : 0 .. N - 1) {
@@ -403,7 +407,13 @@ init {
 #if N > 2
     ASK(2)
 #endif
-    :: d_step { holder < N && witness_restarts > 0 -> witness_restarts--; holder = N; holds = T }
+    :: d_step { holder < N && witness_restarts > 0 ->
+            witness_restarts--;
+            holder = N;
+            holds = START_WAIT;
+            FORGET()
+            printf("the witness starts anew\n")
+        }
 #endif
     od
 }

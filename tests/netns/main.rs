@@ -26,6 +26,7 @@ mod pair_senders;
 mod pair_term_file;
 mod pair_track;
 mod pair_vrrp;
+mod pair_witness;
 mod router;
 mod service_unit;
 

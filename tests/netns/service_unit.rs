@@ -31,8 +31,8 @@ impl Drop for Scratch {
     }
 }
 
-fn unit() -> Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/baton.service");
+fn unit(name: &str) -> Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config").join(name);
     fs::read_to_string(&path).with_context(|| path.display().to_string())
 }
 
@@ -49,13 +49,16 @@ fn verify(scratch: &Scratch, text: &str) -> Result<String> {
 }
 
 #[test]
-fn systemd_finds_nothing_wrong_with_the_unit() -> Result<()> {
+fn systemd_finds_nothing_wrong_with_the_units() -> Result<()> {
     let scratch = Scratch::new("verify")?;
     let installed = "/usr/local/bin/baton";
-    let text = unit()?;
-    ensure!(text.contains(installed), "it starts something else");
-    let text = text.replace(installed, PROGRAM);
-    ensure!(verify(&scratch, &text)?.is_empty(), "{}", verify(&scratch, &text)?);
+    for name in ["baton-witness.service", "baton.service"] {
+        let text = unit(name)?;
+        ensure!(text.contains(installed), "{name} starts something else");
+        let said = verify(&scratch, &text.replace(installed, PROGRAM))?;
+        ensure!(said.is_empty(), "{name}: {said}");
+    }
+    let text = unit("baton.service")?.replace(installed, PROGRAM);
     // So does it look at all?
     let broken = text.replace("WatchdogSec=10", "WatchdogSecs=10");
     ensure!(verify(&scratch, &broken)?.contains("WatchdogSecs"), "it does not say what is wrong");
@@ -66,7 +69,7 @@ fn systemd_finds_nothing_wrong_with_the_unit() -> Result<()> {
 fn a_pair_runs_with_the_capabilities_that_the_unit_leaves() -> Result<()> {
     let _one = one_at_a_time();
     let scratch = Scratch::new("capabilities")?;
-    let text = unit()?;
+    let text = unit("baton.service")?;
     let left = text.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).context("no set")?;
     let left: Vec<String> = left.split(' ').map(|name| name.replace("CAP_", "+").to_lowercase()).collect();
     let wrapper = scratch.0.join("baton");

@@ -1,11 +1,12 @@
 //! `[failover]`: the relations between its times are what keeps two appliances
 //! from sending at once (DESIGN "Failover", Lease).
 
+use core::net::SocketAddr;
 use std::path::Path;
 
 use crate::base::limits::{HANDSHAKE_PATIENCE, HANDSHAKE_RETRY, OLD_BOOT_INTERVALS};
 use crate::config::check::{blame, track};
-use crate::config::checked::{Failover, Notify, VrrpUse};
+use crate::config::checked::{Failover, Notify, Partition, VrrpUse};
 use crate::config::file::{FailoverFile, File};
 use crate::config::report::Report;
 
@@ -19,6 +20,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
     lease(failover, report);
     boot_wait(file, failover, report);
     advertisements(failover, report);
+    let witness = witness(file, failover, report);
     let notify = notify(failover, report);
     let track = track::check(file, failover, report);
     Some(Failover {
@@ -33,6 +35,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
         vrrp: *failover.vrrp.get()?,
         vrrp_interval: failover.vrrp_interval_ms.get()?.millis(),
         vrrp_checksum: *failover.vrrp_checksum.get()?,
+        witness: witness?,
         state_dir: directory.join(&failover.state_dir.get()?.0),
         maintenance: *failover.maintenance.get()?,
         notify: notify?,
@@ -129,6 +132,28 @@ fn advertisements(failover: &FailoverFile, report: &mut Report) {
     if interval.u32() % 10 != 0 {
         report.refuse(&failover.vrrp_interval_ms.place, "a multiple of 10 milliseconds");
     }
+}
+
+/// `Some(None)`: there is none. What it grants is not granted to another member for `takeover_after_ms` at least, or the
+/// appliance does not take it: so the relation of `lease` holds for it too.
+fn witness(file: &File, failover: &FailoverFile, report: &mut Report) -> Option<Option<SocketAddr>> {
+    let Some(address) = failover.witness.optional()?.map(|address| address.0) else { return Some(None) };
+    let place = &failover.witness.place;
+    if address.ip().is_unspecified() || address.ip().is_multicast() {
+        report.refuse(place, "the address of one machine");
+    } else if address.ip().is_loopback() {
+        report.warn(place, "a witness on this machine is lost with it: it belongs on a third one".to_owned());
+    }
+    if matches!(file.mirror.optional(), Some(None)) {
+        report.refuse(place, "a [mirror] table as well: without peers there is nothing to bear witness to");
+    }
+    if failover.partition.get() == Some(&Partition::Safety) {
+        report.refuse(
+            place,
+            "either a witness or partition = \"safety\": with a witness there is one sender in every partition",
+        );
+    }
+    Some(Some(address))
 }
 
 /// `Some(None)`: nothing is run. It may be run as root, so that the path must not depend on where a process happens to be.

@@ -88,6 +88,10 @@ impl Changes {
             | E::OutOfSync { .. }
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
+            | E::WitnessHeard { .. }
+            | E::WitnessSilent
+            | E::WitnessRefuses { .. }
+            | E::WitnessTooShort { .. }
             | E::CannotLead
             | E::CanLead
             | E::Outranked { .. }

@@ -5,6 +5,7 @@
 
 use super::world::{Setup, World};
 use crate::config::checked::Partition;
+use crate::failover::witness::WitnessVariant;
 use crate::failover::{Operator, Role, Variant};
 
 /// What may happen in a run.
@@ -12,7 +13,7 @@ use crate::failover::{Operator, Role, Variant};
 enum Faults {
     /// Anything but a full partition: between any two, one port works both ways.
     Connected,
-    /// Full partitions too.
+    /// Full partitions too. With a witness, it is lost too, starts anew, is cut off, or answers late.
     Partitions,
 }
 
@@ -41,11 +42,12 @@ fn run(seed: u64, setup: Setup, faults: Faults) -> Result<(), String> {
             world.run_ms(wait);
         }
     }
+    let witness = world.setup.witness.is_some();
     let mut partitioned_until = 0;
     for _ in 0..14 {
         let at = world.rng.usize(0..nodes);
         let other = (at + world.rng.usize(1..nodes)) % nodes;
-        match world.rng.u8(0..13) {
+        match world.rng.u8(0..if witness { 17 } else { 13 }) {
             0 | 1 => world.kill(at),
             2..=4 => {
                 if world.nodes[at].up.is_none() {
@@ -89,11 +91,27 @@ fn run(seed: u64, setup: Setup, faults: Faults) -> Result<(), String> {
                     let _ = world.operator(at, operator);
                 }
             }
+            13 => {
+                if world.rng.bool() {
+                    world.start_witness();
+                } else {
+                    world.kill_witness();
+                }
+            }
+            14 => world.witness.late_us = world.rng.u64(0..80_000),
+            15 => {
+                let (cut, one_way) = (world.rng.bool(), world.rng.bool());
+                world.cut_witness(at, cut);
+                if cut && one_way {
+                    world.witness.deaf_to.clear();
+                }
+            }
             _ => world.cut.clear(),
         }
         let wait = world.rng.u64(1..220);
         for _ in 0..wait {
-            if faults == Faults::Partitions && partition == Partition::Availability && fully_cut(&world) {
+            let both_serve = partition == Partition::Availability && !witness;
+            if faults == Faults::Partitions && both_serve && fully_cut(&world) {
                 partitioned_until = world.now_us + HEAL_MS * 1000;
             }
             world.run_ms(1);
@@ -101,8 +119,10 @@ fn run(seed: u64, setup: Setup, faults: Faults) -> Result<(), String> {
                 world.doubles.clear();
             }
             if faults == Faults::Partitions {
-                // A partition and a crash are two failures: what is lost then is not promised.
-                world.lost.clear();
+                if !witness {
+                    // A partition and a crash are two failures: what is lost then is not promised.
+                    world.lost.clear();
+                }
                 world.early.clear();
             }
             check(seed, &world)?;
@@ -110,14 +130,19 @@ fn run(seed: u64, setup: Setup, faults: Faults) -> Result<(), String> {
     }
     // All is repaired.
     world.cut.clear();
+    if witness {
+        world.witness.late_us = 0;
+        world.start_witness();
+    }
     for at in 0..nodes {
+        world.cut_witness(at, false);
         world.nodes[at].paused_until = 0;
         world.nodes[at].stuck_until = 0;
         if world.nodes[at].up.is_none() {
             world.start(at);
         }
     }
-    if fully_cut(&world) || world.now_us <= partitioned_until {
+    if !witness && (fully_cut(&world) || world.now_us <= partitioned_until) {
         world.run_ms(HEAL_MS);
         world.doubles.clear();
         world.lost.clear();
@@ -216,6 +241,33 @@ fn a_pair_with_safety_has_one_sender_even_while_partitioned() {
         .take(3)
         .collect();
     none(&found);
+}
+
+fn witnessed(nodes: u16, seed: u64) -> Setup {
+    Setup {
+        nodes,
+        witness: Some(WitnessVariant::Sound),
+        loss_percent: loss(seed),
+        preempt: seed % 3 == 0,
+        ..Setup::default()
+    }
+}
+
+#[test]
+fn a_pair_with_a_witness_has_one_sender_even_while_partitioned_and_when_the_witness_is_lost_or_new() {
+    none(&violations(|seed| witnessed(2, seed), Faults::Partitions));
+}
+
+#[test]
+fn three_with_a_witness_have_one_sender_even_while_partitioned_and_when_the_witness_is_lost_or_new() {
+    none(&violations(|seed| witnessed(3, seed), Faults::Partitions));
+}
+
+#[test]
+fn a_witness_that_grants_to_all_is_caught() {
+    let setup = |seed| Setup { witness: Some(WitnessVariant::GrantsToAll), ..witnessed(2, seed) };
+    let found = violations(setup, Faults::Partitions);
+    assert!(found.iter().any(|story| story.contains("send\n")), "{found:?}");
 }
 
 #[test]

@@ -13,4 +13,5 @@ mod sessions;
 mod stale;
 mod table;
 mod unable;
+mod witnessed;
 mod world;

@@ -2,6 +2,7 @@
 //! LAN for each port number, with loss, delay, pauses, crashes and cuts. One seed, one run.
 
 mod mirroring;
+mod witnessing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::{self, Partition, VrrpUse};
 use crate::failover::event::Cause;
+use crate::failover::witness::WitnessVariant;
 use crate::failover::*;
 use crate::seal::{Key, MemberInfo};
 use crate::wire::ethernet::MacAddress;
@@ -33,6 +35,8 @@ pub struct Setup {
     pub preempt: bool,
     pub loss_percent: u8,
     pub vrrp: VrrpUse,
+    /// There is one, with these rules.
+    pub witness: Option<WitnessVariant>,
 }
 
 impl Default for Setup {
@@ -44,6 +48,7 @@ impl Default for Setup {
             preempt: false,
             loss_percent: 0,
             vrrp: VrrpUse::Output,
+            witness: None,
         }
     }
 }
@@ -103,6 +108,7 @@ pub struct World {
     sent: u64,
     /// (port, from, to): nothing passes.
     pub cut: BTreeSet<(usize, usize, usize)>,
+    pub witness: witnessing::Site,
     pub log: Vec<(u64, u16, FailoverEvent)>,
     /// What workers were told, in order: (node, what).
     pub told: Vec<(u16, &'static str)>,
@@ -152,6 +158,7 @@ impl World {
             wire: BTreeMap::new(),
             sent: 0,
             cut: BTreeSet::new(),
+            witness: witnessing::Site::default(),
             log: Vec::new(),
             told: Vec::new(),
             disk_hangs: false,
@@ -171,6 +178,7 @@ impl World {
     /// A world in which all nodes were started together and one of them leads, in sync with the others.
     pub fn settled(seed: u64, setup: Setup) -> World {
         let mut world = World::new(seed, setup);
+        world.start_witness();
         for at in 0..world.nodes.len() {
             world.start(at);
         }
@@ -196,6 +204,7 @@ impl World {
             vrrp_interval: Duration::from_millis(1000),
             vrrp_checksum: checked::VrrpChecksum::PseudoHeader,
             state_dir: "/nowhere".into(),
+            witness: self.setup.witness.map(|_| "192.0.2.1:7878".parse().unwrap()),
             notify: None,
             maintenance: self.nodes[at].maintenance,
             track: checked::Track { ports: Vec::new(), script: None, hold: Duration::from_millis(HOLD_MS) },
@@ -338,6 +347,7 @@ impl World {
     pub fn turn(&mut self) {
         self.now_us += TICK_US;
         self.deliver();
+        self.witness_turn();
         // Workers look at the lease before the liveness thread has its turn: the worst order.
         self.serve();
         for at in 0..self.nodes.len() {
@@ -406,6 +416,7 @@ impl World {
             let waiting = core::mem::take(&mut up.outbox);
             waiting.into_iter().for_each(|(port, frame)| self.send(at, port, &frame));
         }
+        self.take_answers(at);
         let up = self.nodes[at].up.as_mut().expect("it runs");
         if !stuck && !late {
             // Frames come in by the workers.
@@ -455,6 +466,7 @@ impl World {
                 up.outbox.push((port.0.into(), frame.to_vec()));
             }
             Output::SendFrame { port, frame } => self.send(at, port.0.into(), &frame),
+            Output::Witness { datagram } => self.ask_witness(at, datagram.to_vec()),
             Output::Lease { until } => workers.lease = if up.revoked { Instant::ZERO } else { until },
             Output::Role { epoch, role, term } => {
                 let was_active = workers.role.is_some_and(|(_, role, _)| role == WorkerRole::Active);

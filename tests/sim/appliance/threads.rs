@@ -77,7 +77,10 @@ impl Appliance {
                     self.notes.push(Note::Happened(event));
                 }
                 Output::PeerSession { node, .. } => *self.sessions.entry(node).or_default() += 1,
-                Output::PeerLost { .. } | Output::InSync { .. } | Output::Quiesce { .. } => {}
+                Output::PeerLost { .. }
+                | Output::InSync { .. }
+                | Output::Quiesce { .. }
+                | Output::Witness { .. } => {}
             }
         }
     }

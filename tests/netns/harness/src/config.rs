@@ -71,6 +71,8 @@ pub struct Settings {
     pub short_timeouts: bool,
     /// The lcores of each appliance.
     pub lcores: [Lcores; 2],
+    /// There is a witness, in a namespace of its own.
+    pub witness: bool,
     /// Lines added to `[failover]`.
     pub failover: String,
     /// Lines added at the end, tables of their own.
@@ -87,6 +89,7 @@ impl Default for Settings {
             device: AF_PACKET,
             short_timeouts: false,
             lcores: [Lcores::FUSED; 2],
+            witness: false,
             failover: String::new(),
             more: String::new(),
         }
@@ -292,7 +295,7 @@ takeover_after_ms = 50
 partition = "{partition}"
 preempt = false
 state_dir = "{directory}/state-{letter}"
-{failover}
+{witness}{failover}
 [control]
 socket = "{socket}"
 "#,
@@ -304,9 +307,14 @@ socket = "{socket}"
         priority = 200 - side.node(),
         partition = settings.partition,
         letter = side.letter(),
+        witness = if settings.witness { witness_line() } else { String::new() },
         failover = settings.failover,
         socket = paths(world, side).socket.display(),
     );
+}
+
+fn witness_line() -> String {
+    format!("witness = \"{}:{}\"\n", plan::management4(plan::WITNESS_HOST), plan::WITNESS_PORT)
 }
 
 const fn number(family: Family) -> u8 {

@@ -42,6 +42,7 @@ pub mod process;
 pub mod stage;
 pub mod stall;
 pub mod web;
+pub mod witness;
 pub mod world;
 
 pub use plan::{Link, Side};

@@ -117,6 +117,16 @@ fn spelt_in_hex(host: u8) -> u16 {
     u16::from_str_radix(&host.to_string(), 16).unwrap_or(u16::MAX)
 }
 
+/// An address of the network between the appliances' kernels and the witness.
+pub const fn management4(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 8, 0, host)
+}
+
+/// The witness's host number on that network; the appliances have their node numbers.
+pub const WITNESS_HOST: u8 = 9;
+/// Where the witness listens.
+pub const WITNESS_PORT: u16 = 7878;
+
 /// The client's host number on its network.
 pub const CLIENT_HOST: u8 = 10;
 /// Hosts of the client's further addresses, one for each client of a DNS load.

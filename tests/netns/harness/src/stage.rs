@@ -13,6 +13,7 @@ use crate::config::{self, Settings};
 use crate::plan::{self, Family, Translation, virtual_address};
 use crate::probe::Echo;
 use crate::web::Web;
+use crate::witness::Witness;
 use crate::world::World;
 
 /// Servers in the world.
@@ -37,6 +38,8 @@ pub struct Stage {
     pub web: Web,
     /// The echo services, one for each server and family.
     pub echoes: Vec<Echo>,
+    /// The witness, if the settings have one.
+    pub witness: Option<Witness>,
     /// The namespaces.
     pub world: World,
 }
@@ -53,7 +56,8 @@ impl Stage {
             }
         }
         let pair = Appliance::pair(&world, binary, settings)?;
-        let mut stage = Stage { pair, web, echoes, world };
+        let witness = settings.witness.then(|| Witness::set(&world, binary)).transpose()?;
+        let mut stage = Stage { pair, web, echoes, witness, world };
         let up = stage.pair.iter_mut().try_for_each(Appliance::start).and_then(|()| stage.active());
         if let Err(error) = up {
             return Err(stage.failed(&error.to_string()).map_or_else(|e| e, |_| error));
@@ -75,6 +79,11 @@ impl Stage {
             "appliance {letter} lost the lead before the fault"
         );
         Ok(())
+    }
+
+    /// The witness.
+    pub fn witness(&mut self) -> Result<&mut Witness> {
+        self.witness.as_mut().context("the settings have no witness")
     }
 
     /// Starts a killed appliance again and waits until it is the other one's synchronized standby.

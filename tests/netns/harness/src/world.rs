@@ -127,6 +127,44 @@ impl World {
         self.set_port(side, link, &["state", state])
     }
 
+    /// Has nothing pass between the two appliances on any of their links, while each still reaches clients and servers; or
+    /// all again.
+    pub fn part(&self, parted: bool) -> Result<()> {
+        let switch = self.namespace("switch");
+        for (side, link) in Side::BOTH.into_iter().flat_map(|side| Link::ALL.map(|link| (side, link))) {
+            // Ports of a bridge that are isolated talk to those that are not.
+            let isolated = if parted { "on" } else { "off" };
+            run(
+                "bridge",
+                &["-n", &switch, "link", "set", "dev", &link.interface(side), "isolated", isolated],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Adds a namespace for a witness, `w`, and a network between it and both appliances' kernels.
+    pub fn add_witness(&self) -> Result<()> {
+        run("ip", &["netns", "add", &self.namespace("w")])?;
+        ip(&self.namespace("w"), "link set lo up\n")?;
+        let bridge = "lan-witness";
+        let options = "type bridge stp_state 0 forward_delay 0 mcast_snooping 0";
+        ip(&self.namespace("switch"), &format!("link add {bridge} {options}\nlink set {bridge} up\n"))?;
+        for (name, host) in [("a", 1), ("b", 2), ("w", plan::WITNESS_HOST)] {
+            let interface = format!("{name}-witness");
+            self.plug(name, &interface, &interface, bridge)?;
+            let address = plan::management4(host);
+            ip(&self.namespace(name), &format!("addr add {address}/24 dev {interface}\n"))?;
+        }
+        Ok(())
+    }
+
+    /// Cuts the way between an appliance and the witness in silence, or mends it.
+    pub fn cut_witness(&self, side: Side, cut: bool) -> Result<()> {
+        let (switch, port) = (self.namespace("switch"), format!("{}-witness", side.letter()));
+        let state = if cut { PORT_DISABLED } else { PORT_FORWARDING };
+        run("bridge", &["-n", &switch, "link", "set", "dev", &port, "state", state]).map(drop)
+    }
+
     /// Sets the shortest retransmission time-out of clients and servers, in milliseconds (Linux's own is 200).
     pub fn set_rto_min_ms(&self, rto_min_ms: u32) -> Result<()> {
         let option = format!("rto_min {rto_min_ms}ms");

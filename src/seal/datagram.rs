@@ -1,0 +1,180 @@
+//! Single datagrams between a process and one that serves any: sealed under the group's key alone, without a handshake.
+//!
+//! ```text
+//! 0  "bw"   2  format = 1   3  kind   4  the sender's boot   12  sequence   20  payload ... | tag (16)
+//! ```
+//!
+//! Each sending process has a key of its own, derived from the group's key, its boot and its direction. The boot is 64 bits of
+//! the operating system's entropy and the sequence is counted by the one [`DatagramSealer`] of it: no nonce is used twice.
+//! Whoever opens one knows that a holder of the key file made it, in which process, and as which of its datagrams; not
+//! when. What is to be fresh has to name what it answers.
+
+use ring::hkdf::{self, HKDF_SHA256, Salt};
+
+use super::frame::{self, Refused, SealError, Sealer, TAG_LEN};
+use super::key::Key;
+use super::session::StreamId;
+use crate::base::ids::BootId;
+
+/// Bytes of the header, its sequence last.
+pub const HEADER_LEN: usize = 20;
+
+/// All of them go in one stream.
+const STREAM: StreamId = StreamId(0);
+
+/// Who speaks to whom, so that nobody's own words can be turned against it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From members, and from whoever asks how things are.
+    ToWitness,
+    /// From the witness.
+    FromWitness,
+}
+
+impl Direction {
+    const fn label(self) -> &'static [u8] {
+        match self {
+            Direction::ToWitness => b"to the witness",
+            Direction::FromWitness => b"from the witness",
+        }
+    }
+}
+
+/// What the datagrams' keys are derived from; every holder of the group's key has the same. It is never shown.
+pub struct DatagramKey(hkdf::Prk);
+
+impl DatagramKey {
+    /// From the group's key.
+    pub fn new(key: &Key) -> DatagramKey {
+        DatagramKey(Salt::new(HKDF_SHA256, b"baton datagrams").extract(&key.derive("witness")))
+    }
+
+    fn of_process(&self, boot: BootId) -> hkdf::Prk {
+        struct Len;
+        impl hkdf::KeyType for Len {
+            fn len(&self) -> usize {
+                32
+            }
+        }
+        let mut secret = [0; 32];
+        self.0
+            .expand(&[b"baton process", &boot.0.to_be_bytes()], Len)
+            .and_then(|okm| okm.fill(&mut secret))
+            .expect("32 bytes are within what HKDF-SHA256 gives");
+        hkdf::Prk::new_less_safe(HKDF_SHA256, &secret)
+    }
+
+    /// Opens a datagram in place, whoever sent it, and as often as it comes.
+    pub fn open<'a>(&self, direction: Direction, datagram: &'a mut [u8]) -> Result<Opened<'a>, Refused> {
+        let Some((header, sealed)) = datagram.split_at_mut_checked(HEADER_LEN) else {
+            return Err(Refused::Malformed);
+        };
+        let [b'b', b'w', 1, kind, ..] = *header else { return Err(Refused::Malformed) };
+        let u64_at = |at: usize| header[at..at + 8].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let (boot, sequence) = (BootId(u64_at(4)), u64_at(12));
+        let payload = frame::open_any(&self.of_process(boot), direction.label(), STREAM, header, sealed)?;
+        Ok(Opened { kind, boot, sequence, payload })
+    }
+}
+
+/// What was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Opened<'a> {
+    /// What it is, to those who speak with each other.
+    pub kind: u8,
+    /// The process that sent it.
+    pub boot: BootId,
+    /// Its place among what that process sent, from 1.
+    pub sequence: u64,
+    /// What it says.
+    pub payload: &'a [u8],
+}
+
+/// Seals what one process sends in one direction. A process makes one for each direction.
+#[derive(Debug)]
+pub struct DatagramSealer {
+    sealer: Sealer,
+    boot: BootId,
+}
+
+impl DatagramSealer {
+    /// For the process of this boot.
+    pub fn new(key: &DatagramKey, direction: Direction, boot: BootId) -> DatagramSealer {
+        DatagramSealer { sealer: Sealer::new(key.of_process(boot), direction.label(), STREAM), boot }
+    }
+
+    /// The sequence that the next one will have.
+    pub fn next_sequence(&self) -> u64 {
+        self.sealer.next_sequence()
+    }
+
+    /// Seals a payload into `out`, and gives the whole datagram's length: `HEADER_LEN` and `TAG_LEN` more than the payload's.
+    pub fn seal(&mut self, kind: u8, payload: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+        let len = HEADER_LEN + payload.len() + TAG_LEN;
+        let Some((header, sealed)) = out.get_mut(..len).and_then(|out| out.split_at_mut_checked(HEADER_LEN))
+        else {
+            return Err(SealError::NoRoom);
+        };
+        header[..4].copy_from_slice(&[b'b', b'w', 1, kind]);
+        header[4..12].copy_from_slice(&self.boot.0.to_be_bytes());
+        sealed[..payload.len()].copy_from_slice(payload);
+        self.sealer.seal_in_place(header, sealed)?;
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: BootId = BootId(77);
+
+    fn sealed(sealer: &mut DatagramSealer, payload: &[u8]) -> Vec<u8> {
+        let mut out = [0; 256];
+        let len = sealer.seal(3, payload, &mut out).unwrap();
+        out[..len].to_vec()
+    }
+
+    fn sealer(key: &DatagramKey) -> DatagramSealer {
+        DatagramSealer::new(key, Direction::ToWitness, BOOT)
+    }
+
+    #[test]
+    fn what_was_sealed_opens_with_the_same_key_and_tells_process_and_place() {
+        let key = Key::generate().unwrap();
+        let key = DatagramKey::new(&key);
+        let mut sealer = sealer(&key);
+        for sequence in 1..4 {
+            let mut datagram = sealed(&mut sealer, b"a request");
+            let opened = key.open(Direction::ToWitness, &mut datagram).unwrap();
+            assert_eq!(opened, Opened { kind: 3, boot: BOOT, sequence, payload: b"a request" });
+        }
+    }
+
+    #[test]
+    fn any_changed_byte_any_other_key_and_the_other_direction_are_forgeries() {
+        let key = DatagramKey::new(&Key::generate().unwrap());
+        let datagram = sealed(&mut sealer(&key), b"a request");
+        for at in 0..datagram.len() {
+            let mut changed = datagram.clone();
+            changed[at] ^= 1;
+            let refused = key.open(Direction::ToWitness, &mut changed).unwrap_err();
+            let expected = if at < 3 { Refused::Malformed } else { Refused::Forged };
+            assert_eq!(refused, expected, "byte {at}");
+        }
+        let other = DatagramKey::new(&Key::generate().unwrap());
+        assert_eq!(other.open(Direction::ToWitness, &mut datagram.clone()), Err(Refused::Forged));
+        assert_eq!(key.open(Direction::FromWitness, &mut datagram.clone()), Err(Refused::Forged));
+    }
+
+    #[test]
+    fn any_cut_and_any_rubbish_is_survived() {
+        let key = DatagramKey::new(&Key::generate().unwrap());
+        let datagram = sealed(&mut sealer(&key), b"a request");
+        for len in 0..datagram.len() {
+            assert!(key.open(Direction::ToWitness, &mut datagram[..len].to_vec()).is_err(), "{len} bytes");
+        }
+        assert!(key.open(Direction::ToWitness, &mut [0xff; 300]).is_err());
+        assert_eq!(sealer(&key).seal(1, &[0; 100], &mut [0; 135]), Err(SealError::NoRoom));
+    }
+}
