@@ -76,6 +76,14 @@ counters! {
     DropNoListener => "drop_no_listener",
     /// Packets dropped: of a service, while this appliance is a standby.
     DropStandby => "drop_standby",
+    /// Packets of services that came while this appliance handed over: they wait for its successor.
+    StragglersHeld => "stragglers_held",
+    /// Packets of services that came while, or shortly after, this appliance handed over: relayed to its successor.
+    StragglersRelayed => "stragglers_relayed",
+    /// Packets dropped: too many wait for the successor of a handover.
+    DropStragglersFull => "drop_stragglers_full",
+    /// Packets dropped: they waited for the successor of a handover, which did not serve in time.
+    DropStragglersTimeout => "drop_stragglers_timeout",
     /// Packets dropped: of no known flow, and not one that begins a flow.
     DropNoFlow => "drop_no_flow",
     /// Packets dropped: no server of the pool takes new flows.

@@ -17,6 +17,24 @@ pub const REBALANCE_MOVES_MAX: usize = 32;
 /// Packets that wait at a worker for flows of shards that come to it; with few buffers fewer. More are dropped and counted.
 pub const PARKED_PACKETS_MAX: usize = 4096;
 
+/// Packets of services that wait at a worker for the successor of a planned handover; with few buffers fewer. More are
+/// dropped and counted.
+pub const STRAGGLERS_MAX: usize = 4096;
+
+/// Of these, relayed in one turn: so many fit into a port's queue. The others leave in later turns.
+pub const STRAGGLERS_PER_TURN: usize = 4 * BURST_MAX;
+
+/// So long they wait at most. A handover takes a few milliseconds, but a successor that stood still shortly before waits
+/// for `takeover_after` until it believes the resignation. What waits longer is dropped and counted.
+pub const STRAGGLERS_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// So long the appliance that handed over relays what still comes: then switches have learned for long where the
+/// virtual link addresses are. What comes later is dropped and counted, as by any standby.
+pub const STRAGGLERS_RELAYED_FOR: Duration = Duration::from_secs(1);
+
+/// So long a process that ends stays after its successor serves, to relay what still comes.
+pub const STRAGGLERS_STAY: Duration = Duration::from_millis(100);
+
 /// Workers of an appliance. A configuration naming more is refused.
 pub const WORKERS_MAX: usize = 16;
 

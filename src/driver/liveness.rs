@@ -316,7 +316,9 @@ impl Liveness {
                 Output::PeerSession { .. }
                 | Output::PeerLost { .. }
                 | Output::InSync { .. }
-                | Output::Quiesce { .. } => happened = true,
+                | Output::Quiesce { .. }
+                | Output::Hold { .. }
+                | Output::Relay { .. } => happened = true,
             }
         }
         happened

@@ -275,7 +275,7 @@ impl Failover {
             self.handover = None;
         }
         if self.leaving {
-            if self.handover.is_none() && !self.yields(now) {
+            if self.handover.is_none() && !self.yields(now) && !self.stragglers.keep(now) {
                 self.apply(now, Input::Gone, Cause::Vacant);
             }
             return;
@@ -370,7 +370,10 @@ impl Failover {
         if !heard {
             self.apply(now, Input::SuccessorLost, Cause::Vacant);
         } else if handover.flushed == all(self.workers) {
-            self.apply(now, Input::Flushed, Cause::Vacant);
+            match handover.to.filter(|_| !handover.holds) {
+                Some(peer) => self.hold(now, peer),
+                None => self.apply(now, Input::Flushed, Cause::Vacant),
+            }
         } else if now >= handover.until {
             handover.clean = false;
             self.apply(now, Input::Flushed, Cause::Vacant);

@@ -12,6 +12,8 @@ use crate::base::time::{Duration, Instant};
 
 /// Workers get this long to flush to a successor; then it is handed over without.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
+/// And so long to do so once more, while packets wait.
+const LAST_FLUSH_MAX: Duration = Duration::from_millis(20);
 /// Workers get this long to stop before the successor is named; the lease ended before.
 const STOP_MAX: Duration = Duration::from_millis(100);
 
@@ -100,7 +102,8 @@ impl Failover {
             in_sync,
             witness: self.witness.as_ref().filter(|_| in_sync).and_then(Asking::boot),
         };
-        if self.leaving && !was.claims() {
+        self.relay_stragglers(now, claim);
+        if self.leaving && !was.claims() && !self.stragglers.keep(now) {
             self.apply(now, Input::Gone, Cause::Vacant);
         }
     }
@@ -293,8 +296,19 @@ impl Failover {
         self.emit(Output::Quiesce { peer });
     }
 
+    /// The successor knows nearly all: from now on workers let packets wait, so that none is sent without the lease, and
+    /// none changes a flow of which the successor does not hear.
+    pub(super) fn hold(&mut self, now: Instant, peer: NodeId) {
+        if let Some(handover) = &mut self.handover {
+            (handover.holds, handover.flushed) = (true, 0);
+            handover.until = now + LAST_FLUSH_MAX;
+            self.emit(Output::Hold { peer });
+        }
+    }
+
     fn hand_over_to(&mut self, now: Instant, to: Option<NodeId>, bound: Duration) {
-        self.handover = Some(Handover { to, flushed: 0, until: now + bound, clean: true, resigned: false });
+        self.handover =
+            Some(Handover { to, flushed: 0, until: now + bound, clean: true, holds: false, resigned: false });
     }
 
     /// The successor is not heard any more: serve on.
@@ -315,6 +329,9 @@ impl Failover {
             }
         }
         self.role = Role::Resigning;
+        if self.handover.as_ref().is_some_and(|handover| handover.to.is_some()) {
+            self.stragglers.wait(now);
+        }
         self.claimed_at = None;
         self.install(WorkerRole::Standby);
         self.beat_due = now;

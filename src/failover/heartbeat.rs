@@ -69,6 +69,12 @@ pub struct Envelope<'a> {
     pub bytes: &'a mut [u8],
 }
 
+/// The link address that a frame came from. `None`: it has none, or a group's.
+pub fn source(frame: &[u8]) -> Option<MacAddress> {
+    let source = MacAddress(*frame.get(6..12)?.first_chunk()?);
+    (!source.is_multicast()).then_some(source)
+}
+
 /// Takes a frame apart: up to two VLAN tags are skipped. `None`: not a liveness frame.
 pub fn parse(frame: &mut [u8]) -> Option<Envelope<'_>> {
     let mut at = HEADER_LEN - 2;

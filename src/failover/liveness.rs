@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::event::Removal;
 use super::heartbeat::Beat;
+use super::output::Links;
 use crate::base::ids::{BootId, NodeId, Term};
 use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
 use crate::base::time::{Duration, Instant};
@@ -132,6 +133,8 @@ pub struct Peer {
     pub stale_echoes: u32,
     /// By own port: when a beat came in.
     pub heard_by: [Instant; PORTS_MAX],
+    /// By own port: the link address that it came from.
+    pub links: Links,
     /// By the peer's port: when a beat of it came in.
     pub heard_from: [Instant; PORTS_MAX],
     /// By worker: what it reported.
@@ -162,6 +165,7 @@ impl Peer {
             heard_at: Instant::ZERO,
             present: false,
             stale_echoes: 0,
+            links: [None; PORTS_MAX],
             heard_by: [Instant::ZERO; PORTS_MAX],
             heard_from: [Instant::ZERO; PORTS_MAX],
             synced: [None; WORKERS_MAX],

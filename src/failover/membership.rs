@@ -129,7 +129,11 @@ impl Failover {
             peer.admit_after = if removal == Removal::Overdue { now + READMIT_AFTER } else { now };
         }
         self.install(WorkerRole::Active);
-        if let Some(peer) = self.handover.as_ref().and_then(|handover| handover.to) {
+        if let Some(handover) = &mut self.handover
+            && let Some(peer) = handover.to
+        {
+            // Workers serve again, until they have flushed.
+            (handover.holds, handover.flushed) = (false, 0);
             self.emit(Output::Quiesce { peer });
         }
         self.event(FailoverEvent::OutOfSync { node, removal, term });

@@ -61,6 +61,9 @@
 //! - A handover waits (bounded) until all workers stopped, so not even a burst is sent by two. So does whoever follows a
 //!   higher claim: its last word stays its own claim, for which the successor waits, until all workers have
 //!   the new role, or `takeover_after − lease` has passed, which is more than the pause bound.
+//! - Before it, when the successor has all, workers let packets of services wait ([`Output::Hold`]), still under the lease, and flush
+//!   once more: so none is lost with the lease, and the successor knows of all that was sent. It gets them when it is heard to
+//!   serve ([`Output::Relay`], `stragglers.rs`).
 //! - A session outlives silence: a peer that was paused is heard again at once. Workers' streams do
 //!   not: after ten takeover times they are closed, and opened under a new session.
 //! - One under maintenance never takes a term, and nobody waits for it, or minds that it is deaf; when it is back in
@@ -89,6 +92,7 @@ mod receive;
 pub mod role;
 pub mod state;
 pub mod status;
+mod stragglers;
 mod talk;
 pub mod term;
 pub mod witness;
@@ -103,7 +107,7 @@ pub use event::{Cause, FailoverEvent, Happened, Lapse, Removal, Standing};
 pub use health::Health;
 pub use heartbeat::FrameBytes;
 pub use members::Members;
-pub use output::{Operator, Output, Progress, Refusal, WorkerReport, WorkerRole};
+pub use output::{Links, Operator, Output, Progress, Refusal, WorkerReport, WorkerRole};
 pub use role::Role;
 pub use state::State;
 pub use status::FailoverStatus;
@@ -122,6 +126,7 @@ use liveness::{Peer, SentBeats, Synced};
 use maintenance::Maintenance;
 use output::all;
 use role::{Input, Step};
+use stragglers::Stragglers;
 use term::Terms;
 use witness::asking::Asking;
 
@@ -200,7 +205,9 @@ struct Handover {
     to: Option<NodeId>,
     /// Workers that flushed, a bit each.
     flushed: u32,
-    /// The present stage (flushing, stopping, waiting for the successor) lasts at most until then.
+    /// They flush a second time, and handle no more packets of services.
+    holds: bool,
+    /// The present stage (flushing, the same while holding, stopping, waiting for the successor) lasts at most until then.
     until: Instant,
     /// Everything went in time so far.
     clean: bool,
@@ -229,6 +236,7 @@ pub struct Failover {
     leader: Leader,
     insync: InSync,
     handover: Option<Handover>,
+    stragglers: Stragglers,
     /// The claim that is being taken in, while it is.
     heard_claim: Option<Beat>,
     leaving: bool,
@@ -330,6 +338,7 @@ impl Failover {
             leader: Leader::default(),
             insync: InSync::default(),
             handover: None,
+            stragglers: Stragglers::default(),
             heard_claim: None,
             leaving: false,
             maintenance,

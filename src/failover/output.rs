@@ -8,9 +8,10 @@ use super::heartbeat::FrameBytes;
 use super::members::Members;
 use super::witness::RequestBytes;
 use crate::base::ids::{NodeId, PortId, Term, WorkerId};
-use crate::base::limits::WORKERS_MAX;
+use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::seal::Session;
+use crate::wire::ethernet::MacAddress;
 
 /// What a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub enum WorkerRole {
     /// It forwards; the lease says until when it may send.
     Active,
 }
+
+/// A peer's link address on the LAN of each own port, by the port's number; `None`: not known there.
+pub type Links = [Option<MacAddress>; PORTS_MAX];
 
 /// What the driver is to do, in this order.
 #[derive(Clone, Debug)]
@@ -80,6 +84,17 @@ pub enum Output {
         /// The successor.
         peer: NodeId,
     },
+    /// Handle no more packets of services: let them wait for this peer, flush what it lacks, then answer
+    /// [`WorkerReport::Flushed`]. The next `Role` ends it; but what waits goes on to wait at a standby.
+    Hold {
+        /// The successor.
+        peer: NodeId,
+    },
+    /// The successor serves: relay to it what waits, and for a moment what still comes.
+    Relay {
+        /// Its link address on the LAN of each own port, by the port's number; `None`: not known there.
+        links: Links,
+    },
     /// Announce the shared and virtual addresses now (gratuitous ARP, unsolicited NA).
     Announce {
         /// The epoch of the `Role` that this belongs to: skip it when it is not the newest.
@@ -139,7 +154,7 @@ pub enum WorkerReport {
         /// Who did not acknowledge.
         peer: NodeId,
     },
-    /// The answer to [`Output::Quiesce`]: the peer acknowledged everything.
+    /// The answer to [`Output::Quiesce`], and to [`Output::Hold`]: the peer acknowledged everything.
     Flushed {
         /// Who reports.
         worker: WorkerId,

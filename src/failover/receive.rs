@@ -14,6 +14,7 @@ use crate::base::limits::OLD_BOOT_INTERVALS;
 use crate::base::time::{Duration, Instant};
 use crate::seal::handshake::{Handled, read_hello};
 use crate::seal::{Mismatch, Refused, Session};
+use crate::wire::ethernet::MacAddress;
 
 /// Between two events of one kind that strangers can cause.
 const QUIET: Duration = Duration::from_secs(10);
@@ -32,6 +33,7 @@ impl Failover {
     fn receive(&mut self, now: Instant, port: PortId, frame: &mut [u8]) -> Result<(), Counter> {
         let at = self.ports.iter().position(|known| known.setup.id == port);
         let at = at.ok_or(Counter::LivenessMalformed)?;
+        let source = heartbeat::source(frame);
         let envelope = heartbeat::parse(frame).ok_or(Counter::LivenessMalformed)?;
         if envelope.from == self.node() {
             return self.receive_own(now, at, &envelope);
@@ -43,7 +45,7 @@ impl Failover {
         let peer = peer.ok_or(Counter::LivenessUnknownNode)?;
         match envelope.kind {
             Kind::Hello | Kind::Answer => self.receive_handshake(now, at, peer, &envelope),
-            Kind::Beat => self.receive_beat(now, at, peer, envelope),
+            Kind::Beat => self.receive_beat(now, at, peer, source, envelope),
         }
     }
 
@@ -119,6 +121,7 @@ impl Failover {
         now: Instant,
         at: usize,
         peer_at: usize,
+        source: Option<MacAddress>,
         mut envelope: Envelope<'_>,
     ) -> Result<(), Counter> {
         let (id, stream) = envelope.beat_of().ok_or(Counter::LivenessMalformed)?;
@@ -157,7 +160,9 @@ impl Failover {
         }
         self.counters.bump(Counter::LivenessHeard);
         peer.heard_from[usize::from(their_port)] = now;
-        peer.heard_by[usize::from(self.ports[at].setup.id.0)] = now;
+        let port = usize::from(self.ports[at].setup.id.0);
+        peer.heard_by[port] = now;
+        peer.links[port] = source;
         // The same beat comes by every port; a path that is late brings old news.
         if peer.said.is_none_or(|said| beat.beat > said.beat) {
             self.digest(now, peer_at, beat);

@@ -22,6 +22,8 @@ pub fn command_for(output: &Output) -> Option<Command> {
             Some(Command::InSync { epoch: *epoch, term: *term, peers: members.iter().collect() })
         }
         Output::Quiesce { peer } => Some(Command::Quiesce { peer: *peer }),
+        Output::Hold { peer } => Some(Command::Hold { peer: *peer }),
+        Output::Relay { links } => Some(Command::Relay { links: *links }),
         Output::SendFrame { .. }
         | Output::Witness { .. }
         | Output::Lease { .. }

@@ -33,7 +33,6 @@ use crate::flow::tcp_state::{Segment, TcpState, Transition};
 use crate::flow::{Direction, Stamp};
 use crate::traffic::adjacency::Link;
 use crate::wire::{ethernet, tcp};
-use crate::worker::message::Role;
 use crate::worker::{Origin, Worker, wide};
 
 /// Bytes of headers that a note looks at: Ethernet, IPv4, and TCP without options.
@@ -209,7 +208,7 @@ impl<B: Buffer> Worker<B> {
             self.counters.add(Counter::RxPackets, packets.len() as u64);
         }
         self.end_expired(now);
-        if self.role == Role::Standby {
+        if !self.forwards {
             for packet in packets.drain(..) {
                 self.handle_packet(now, packet, io);
             }

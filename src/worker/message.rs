@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use crate::base::ids::{NodeId, ShardId, Term};
+use crate::base::limits::PORTS_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::flow::{Flow, FlowIndex};
 use crate::mirror::StreamStatus;
 use crate::seal::session::Session;
 use crate::traffic::routes::NextHop;
+use crate::wire::ethernet::MacAddress;
 use crate::worker::moving::{MoveCommand, MoveEvent};
 
 /// Whether this appliance serves.
@@ -57,6 +59,17 @@ pub enum Command {
     Quiesce {
         /// The peer.
         peer: NodeId,
+    },
+    /// Handle no more packets of services: they wait for the peer that this appliance hands over to. Then as
+    /// [`Command::Quiesce`]. As a standby they wait on, until [`Command::Relay`] or a time-out.
+    Hold {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// The peer that this appliance handed over to serves: relay to it what waits and, for a moment, what still comes.
+    Relay {
+        /// Its link address on the LAN of each port, by the port's number; `None`: not known there.
+        links: [Option<MacAddress>; PORTS_MAX],
     },
     /// A neighbour's link address.
     Neighbour {

@@ -19,6 +19,7 @@
 //! * `state`: what the mirror says of flows.
 //! * `exchange`: mirror frames in and out.
 //! * [`moving`], in `stages`, and `arriving`: shards that go to another worker, or come from one.
+//! * `stragglers`: packets that come while this appliance hands over.
 //! * `report`: what the worker says of itself.
 //!
 //! Not yet: the mirror on an lcore of its own.
@@ -38,6 +39,7 @@ mod routed;
 mod setup;
 mod stages;
 mod state;
+mod stragglers;
 mod tables;
 mod watching;
 mod wide;
@@ -49,7 +51,7 @@ use arrayvec::ArrayVec;
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::{Counter, Counters};
-use crate::base::ids::{NodeId, WorkerId};
+use crate::base::ids::{NodeId, Term, WorkerId};
 use crate::base::io::{Io, TxClass};
 use crate::base::limits::{BURST_MAX, RESTING_MORE_THAN_FLOWS};
 use crate::base::memory::NoMemory;
@@ -76,6 +78,7 @@ use first::Coming;
 use message::{Command, Event, Role};
 use moving::Moving;
 pub use setup::WorkerSetup;
+use stragglers::Stragglers;
 use tables::Tables;
 use watching::Watched;
 
@@ -113,6 +116,9 @@ pub struct Worker<B: Buffer> {
     /// Which worker owns each shard.
     owners: Owners,
     role: Role,
+    /// It is active, and does not hold packets for a successor.
+    forwards: bool,
+    stragglers: Stragglers<B>,
     tables: Tables,
     toeplitz: Arc<Toeplitz>,
     balance_secret: [u8; 16],
@@ -212,6 +218,8 @@ impl<B: Buffer> Worker<B> {
             workers: setup.workers,
             owners: Owners::even(setup.workers),
             role: Role::Standby,
+            forwards: false,
+            stragglers: Stragglers::new(setup.hold_packets_max),
             hold_timeout: mirror.map_or(Duration::ZERO, |mirror| mirror.hold_timeout),
             tables: Tables::new(Arc::clone(&setup.snapshot), setup.workers),
             toeplitz: setup.toeplitz,
@@ -286,7 +294,7 @@ impl<B: Buffer> Worker<B> {
             self.end_expired(now); // In the order in which they were said.
         }
         match command {
-            Command::Role { epoch, role, term } => self.take_role(now, epoch, role, term),
+            Command::Role { epoch, role, term } => self.take_role(now, epoch, role, term, io),
             Command::PeerSession { node, session } => {
                 self.mirror.open_session(node, &session, &self.flows);
                 self.settle(now, io);
@@ -306,6 +314,12 @@ impl<B: Buffer> Worker<B> {
                 self.quiesce = Some(peer);
                 self.flushed = false;
             }
+            Command::Hold { peer } => {
+                self.hold_stragglers(now);
+                self.quiesce = Some(peer);
+                self.flushed = false;
+            }
+            Command::Relay { links } => self.relay_stragglers(now, links),
             Command::Neighbour { hop, link } => {
                 let Worker { counters, completed, adjacencies, .. } = self;
                 adjacencies.learn(hop, link, |WaitingPacket { mut packet, class }| match link {
@@ -330,12 +344,22 @@ impl<B: Buffer> Worker<B> {
         }
     }
 
-    fn take_role(&mut self, now: Instant, epoch: u64, role: Role, term: crate::base::ids::Term) {
+    fn take_role<I: Io<Buf = B> + Tell>(
+        &mut self,
+        now: Instant,
+        epoch: u64,
+        role: Role,
+        term: Term,
+        io: &mut I,
+    ) {
         if role == Role::Active && self.role == Role::Standby {
             // Idle time counts from the takeover (REQ C8).
             self.flows.last_seen.touch_all(now);
         }
         if role == Role::Standby {
+            if self.quiesce.is_some() {
+                self.hold_stragglers(now); // It was handed over before all was flushed.
+            }
             self.in_sync.clear();
             for (_, flow) in self.hold.flows() {
                 self.flows.table.set_flag(flow, FlowFlags::HELD, false);
@@ -345,8 +369,12 @@ impl<B: Buffer> Worker<B> {
             self.moving.drop_parked(|_| self.counters.bump(Counter::DropStandby));
         }
         self.role = role;
+        self.forwards = role == Role::Active;
         self.quiesce = None;
         self.mirror.set_standing(Standing { leads: role == Role::Active, term });
+        if self.forwards {
+            self.handle_stragglers(now, io);
+        }
         self.uninstalled = Some(epoch);
     }
 
@@ -354,6 +382,7 @@ impl<B: Buffer> Worker<B> {
     pub fn poll<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
         self.end_expired(now);
         self.reassembly.expire(now, &self.counters);
+        self.poll_stragglers(now, io);
         self.poll_mirror(now);
         self.settle(now, io);
         self.say_held_again(now);
@@ -395,6 +424,7 @@ impl<B: Buffer> Worker<B> {
         sync.into_iter()
             .chain(self.mirror.next_deadline())
             .chain(fragments)
+            .chain(self.stragglers.next_deadline())
             .min()
             .unwrap_or(Instant::FAR_FUTURE)
     }

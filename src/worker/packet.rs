@@ -18,7 +18,6 @@ use crate::traffic::forward::translate::{Translated, translate};
 use crate::traffic::routes::Routes;
 use crate::wire::parse::{Notes, Parsed};
 use crate::wire::tcp;
-use crate::worker::message::Role;
 use crate::worker::watching::{Verdict, judged};
 use crate::worker::{HeldPacket, Origin, Worker};
 
@@ -47,10 +46,8 @@ impl<B: Buffer> Worker<B> {
             Class::Master => io.punt(Punt::Master, packet),
             Class::Mirror(worker) if worker == self.id => self.handle_mirror(now, packet, &parsed, io),
             Class::Mirror(worker) => self.pass_on(worker, packet, Handed::Plain, io),
-            Class::Service { .. } | Class::Fragment { .. } | Class::Routed { .. }
-                if self.role == Role::Standby =>
-            {
-                self.counters.bump(Counter::DropStandby);
+            Class::Service { .. } | Class::Fragment { .. } | Class::Routed { .. } if !self.forwards => {
+                self.take_straggler(now, packet, io);
             }
             Class::Fragment { designated } => {
                 // Nothing but fragments is known there: it need not go with a shard that moves.

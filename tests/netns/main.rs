@@ -23,6 +23,7 @@ mod pair_promote;
 mod pair_roles;
 mod pair_routed;
 mod pair_senders;
+mod pair_switchover;
 mod pair_term_file;
 mod pair_track;
 mod pair_vrrp;

@@ -17,6 +17,7 @@ mod pieces;
 mod placed;
 mod routed;
 mod selection;
+mod stragglers;
 mod told;
 mod translated;
 mod watched;

@@ -94,6 +94,23 @@ fn it_is_kept_in_short_runs_of_every_kind_too() {
     assert!(takeovers > 60, "{takeovers} takeovers");
 }
 
+#[test]
+fn switchovers_in_fair_weather_drop_no_packet_of_a_service() {
+    let (mut fair, mut relayed) = (0, 0);
+    for (seeds, light) in [(0..60, true), (100..130, false)] {
+        for seed in seeds {
+            let report = run::run(seed, Wanted { kind: Some(Kind::Switchover), light, ..Wanted::default() });
+            if report.is_fair {
+                let dropped: Vec<_> = report.dropped.iter().filter(|(_, count)| *count > 0).collect();
+                assert!(dropped.is_empty(), "{dropped:?}\n{}", report.told("sound"));
+                fair += 1;
+                relayed += report.stragglers;
+            }
+        }
+    }
+    assert!(fair > 30 && relayed > 100, "{relayed} packets relayed in {fair} runs");
+}
+
 /// None of these runs violates anything.
 fn sound(seeds: Range<u64>, wanted: Wanted) -> Happened {
     let (found, happened) = of_all(seeds, wanted, true);

@@ -1,5 +1,7 @@
 //! One run from one seed, and what the checkers say of it.
 
+use baton::base::counters::Counter;
+
 use crate::agenda::{MS, Nanos};
 use crate::checks;
 use crate::client::Outcome;
@@ -10,6 +12,9 @@ use crate::world::World;
 
 /// No run lasts longer, in virtual time.
 const LONGEST: Nanos = 40_000 * MS;
+
+const DROPS: [Counter; 4] =
+    [Counter::DropStandby, Counter::DropTxLease, Counter::DropStragglersFull, Counter::DropStragglersTimeout];
 
 /// Which run a seed is to be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,6 +45,12 @@ pub struct Report {
     pub moved: u64,
     /// How often somebody took over.
     pub takeovers: u64,
+    /// Nothing was lost on the clients' and servers' LANs.
+    pub is_fair: bool,
+    /// Packets that were relayed to a successor.
+    pub stragglers: u64,
+    /// Packets of services that somebody dropped who did not serve, and runs at the end.
+    pub dropped: [(Counter, u64); 4],
 }
 
 impl Report {
@@ -49,6 +60,13 @@ impl Report {
         let seconds = *lasted as f64 / 1e9;
         let mut told =
             format!("seed {seed} ({scenario}): {done} of {connections} connections done in {seconds:.3} s\n");
+        if self.is_fair {
+            let dropped: Vec<_> = self.dropped.iter().filter(|(_, count)| *count > 0).collect();
+            told += &format!(
+                "  {} packets relayed to successors, dropped without serving: {dropped:?}\n",
+                self.stragglers
+            );
+        }
         for violation in &self.violations {
             told += &format!("  VIOLATED {violation}\n");
         }
@@ -66,14 +84,19 @@ impl Report {
 pub fn run(seed: u64, wanted: Wanted) -> Report {
     let Wanted { kind, light, variants, traces } = wanted;
     let (scenario, script) = scenario::of_seed(seed, kind, light);
-    let name = scenario.to_string();
+    let (name, is_fair) = (scenario.to_string(), scenario.is_fair());
     let mut world = World::new(seed, scenario, script, variants, traces);
     let began = world.agenda.now;
     world.run_until(began + LONGEST);
     checks::at_end(&mut world);
     let mut violations = std::mem::take(&mut world.checks.violations);
     violations.sort();
+    let count =
+        |counter| world.nodes.iter().flat_map(|node| &node.up).map(|up| up.count(counter)).sum::<u64>();
     Report {
+        is_fair,
+        stragglers: count(Counter::StragglersRelayed),
+        dropped: DROPS.map(|counter| (counter, count(counter))),
         seed,
         wanted,
         scenario: name,

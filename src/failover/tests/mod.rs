@@ -11,6 +11,7 @@ mod overlaps;
 mod pair;
 mod sessions;
 mod stale;
+mod stragglers;
 mod table;
 mod unable;
 mod witnessed;

@@ -32,7 +32,7 @@ fn a_promotion_is_refused_with_a_sentence_by_whoever_leads_and_while_a_leader_is
     world.start(0);
     world.run_ms(300);
     world.operator(1, Operator::Switchover).unwrap();
-    world.run_ms(5);
+    world.run_ms(10);
     assert_eq!(world.leader(), 0, "{}", world.story());
     sound(&world);
 }

@@ -345,6 +345,8 @@ fn shutdown_of_the_active_hands_over_and_then_exits() {
     world.operator(0, Operator::Shutdown).unwrap();
     world.run_ms(60);
     assert_eq!(world.leader(), 1);
+    assert!(world.nodes[0].up.is_some(), "it relays what still comes");
+    world.run_ms(60);
     assert!(world.nodes[0].up.is_none(), "{}", world.story());
     assert!(world.longest_silence < 15_000, "{} us", world.longest_silence);
     sound(&world);

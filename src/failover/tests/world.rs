@@ -67,6 +67,8 @@ struct Workers {
     acknowledged: BTreeMap<u16, Flows>,
     held: BTreeMap<u64, u64>,
     quiesce: Option<NodeId>,
+    /// They send nothing of services, though the lease may cover it.
+    holds_stragglers: bool,
     reports: Vec<(u64, WorkerReport)>,
 }
 
@@ -119,6 +121,8 @@ pub struct World {
     /// Every frame that was sent: (from, port, frame).
     pub recorded: Option<Vec<(usize, usize, Vec<u8>)>>,
     pub announced: Vec<(u64, u16)>,
+    /// Who relayed, when, and where to.
+    pub relayed: Vec<(u64, u16, Links)>,
     next_flow: u64,
     /// Flows that were released as protected, by nobody's loss to be lost.
     released: Flows,
@@ -165,6 +169,7 @@ impl World {
             disk_full: BTreeSet::new(),
             recorded: None,
             announced: Vec::new(),
+            relayed: Vec::new(),
             next_flow: 0,
             released: Flows::new(),
             doubles: Vec::new(),
@@ -323,6 +328,7 @@ impl World {
                 && node.stuck_until <= self.now_us
                 && node.up.as_ref().is_some_and(|up| {
                     up.workers.role.is_some_and(|(_, role, _)| role == WorkerRole::Active)
+                        && !up.workers.holds_stragglers
                         && now < up.workers.lease
                 })
         };
@@ -472,6 +478,7 @@ impl World {
                 let was_active = workers.role.is_some_and(|(_, role, _)| role == WorkerRole::Active);
                 workers.role = Some((epoch, role, term));
                 workers.quiesce = None;
+                workers.holds_stragglers = false;
                 if role == WorkerRole::Standby || !was_active {
                     workers.held.clear();
                     workers.acknowledged.clear();
@@ -496,6 +503,11 @@ impl World {
                 workers.acknowledged.remove(&node.0);
             }
             Output::Quiesce { peer } => workers.quiesce = Some(peer),
+            Output::Hold { peer } => {
+                workers.quiesce = Some(peer);
+                workers.holds_stragglers = true;
+            }
+            Output::Relay { links } => self.relayed.push((now_us, id, links)),
             Output::Announce { .. } => self.announced.push((now_us, id)),
             // The driver tries again of itself: tests do that.
             Output::ReserveTerm { .. } if self.disk_full.contains(&at) => {}

@@ -80,6 +80,8 @@ impl Appliance {
                 Output::PeerLost { .. }
                 | Output::InSync { .. }
                 | Output::Quiesce { .. }
+                | Output::Hold { .. }
+                | Output::Relay { .. }
                 | Output::Witness { .. } => {}
             }
         }

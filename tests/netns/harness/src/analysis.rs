@@ -78,14 +78,24 @@ pub struct ServiceFrame {
 }
 
 /// The frames in a capture (of what an appliance sent) that come from a virtual, shared or source-NAT address,
-/// from the virtual MAC, or, as translation leaves client addresses as they are, from a client's address.
+/// from the virtual MAC, or, as translation leaves client addresses as they are, from a client's address. What an appliance
+/// that handed over relays to its successor is none: it comes from the port's own MAC and still goes to the service, whose
+/// addresses nothing that is translated goes to.
 pub fn service_frames(sent: &Captured) -> Result<Vec<ServiceFrame>> {
     let mut addresses = plan::service_addresses();
+    let to_service: Vec<String> = addresses.iter().map(|to| destination(*to)).collect();
+    let virtual_macs = plan::virtual_macs();
+    let relayed = format!(
+        "eth.src != {} and eth.src != {} and ({})",
+        virtual_macs[0],
+        virtual_macs[1],
+        to_service.join(" or ")
+    );
     for host in plan::DNS_CLIENT_HOSTS.chain([plan::CLIENT_HOST]) {
         addresses.push(plan::client4(host).into());
         addresses.push(plan::client6(host).into());
     }
-    let mut terms: Vec<String> = plan::virtual_macs().iter().map(|mac| format!("eth.src == {mac}")).collect();
+    let mut terms: Vec<String> = virtual_macs.iter().map(|mac| format!("eth.src == {mac}")).collect();
     for address in addresses {
         match address {
             IpAddr::V4(v4) => terms.push(format!("ip.src == {v4} or arp.src.proto_ipv4 == {v4}")),
@@ -106,7 +116,7 @@ pub fn service_frames(sent: &Captured) -> Result<Vec<ServiceFrame>> {
         "-e",
         "arp.src.proto_ipv4",
     ];
-    let lines = tshark(&sent.file, &terms.join(" or "), &fields)?;
+    let lines = tshark(&sent.file, &format!("({}) and not ({relayed})", terms.join(" or ")), &fields)?;
     lines
         .lines()
         .map(|line| {
@@ -116,6 +126,13 @@ pub fn service_frames(sent: &Captured) -> Result<Vec<ServiceFrame>> {
             Ok(ServiceFrame { at, source })
         })
         .collect()
+}
+
+fn destination(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => format!("ip.dst == {v4}"),
+        IpAddr::V6(v6) => format!("ipv6.dst == {v6}"),
+    }
 }
 
 /// What the old active still sent after the new one had begun.
