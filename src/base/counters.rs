@@ -320,6 +320,10 @@ counters! {
     WitnessForged => "witness_forged",
     /// Answers of the witness dropped: to another process, or to a request that was answered or is long past.
     WitnessStale => "witness_stale",
+    /// Runs of the command that fences a silent leader (`failover.fence`).
+    FenceRuns => "fence_runs",
+    /// Those that ended with another status than 0, took too long, or could not be started.
+    FenceFailures => "fence_failures",
     /// Runs of the command that is told of changes of role (`failover.notify`).
     NotifyRuns => "notify_runs",
     /// Those that ended with another status than 0, or could not be started.

@@ -442,6 +442,8 @@ pub struct Failover {
     pub state_dir: PathBuf,
     /// Whether it starts under maintenance: it never leads until the operator puts it into service.
     pub maintenance: bool,
+    /// What is run to make sure that a silent leader sends nothing; `None`: nothing.
+    pub fence: Option<Notify>,
     /// What is run when the role changes; `None`: nothing.
     pub notify: Option<Notify>,
     /// What counts for its health.

@@ -174,6 +174,8 @@ tables! {
         vrrp_checksum: VrrpChecksum = "pseudo-header",
         state_dir: FilePath = "/var/lib/baton",
         maintenance: bool = false,
+        fence: Vec<Key<Argument>> = [],
+        fence_timeout_ms: Int<10, 600_000> = 10_000,
         notify: Vec<Key<Argument>> = [],
         notify_timeout_ms: Int<10, 600_000> = 10_000,
         track: Vec<Key<Name>> = [],

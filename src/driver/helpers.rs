@@ -10,6 +10,7 @@ use crate::base::counters::Counters;
 use crate::config::checked::Checked;
 use crate::driver::clock::Clock;
 use crate::driver::events::EventLog;
+use crate::driver::fence::{FenceSetup, FenceThread, Fencer};
 use crate::driver::notify::{Notifier, NotifySetup, NotifyThread};
 use crate::driver::track::{Results, TrackSetup, TrackThread};
 
@@ -19,6 +20,10 @@ pub struct Helpers {
     notify: Option<NotifyThread>,
     /// The one of `failover.track_script`.
     track: Option<TrackThread>,
+    /// The one of `failover.fence`.
+    fence: Option<FenceThread>,
+    /// What asks that one, until the liveness thread has it.
+    fencer: Option<Fencer>,
 }
 
 impl Helpers {
@@ -38,7 +43,11 @@ impl Helpers {
         let track = failover.track.script.clone().map(|script| {
             TrackThread::start(TrackSetup { script, node, group, clock, events: Arc::clone(events) })
         });
-        Ok(Helpers { notify: notify.transpose()?, track: track.transpose()? })
+        let fence = failover.fence.clone().map(|fence| {
+            FenceThread::start(FenceSetup { fence, node, group, clock, events: Arc::clone(events) })
+        });
+        let (fence, fencer) = fence.transpose()?.unzip();
+        Ok(Helpers { notify: notify.transpose()?, track: track.transpose()?, fence, fencer })
     }
 
     /// Who tells the command of changes of role.
@@ -51,13 +60,21 @@ impl Helpers {
         self.track.as_ref().map(TrackThread::results)
     }
 
+    /// Who has members fenced; once.
+    pub fn take_fencer(&mut self) -> Option<Fencer> {
+        self.fencer.take()
+    }
+
     /// What they count, by their names.
     pub fn counters(&self) -> impl Iterator<Item = (String, Arc<Counters>)> {
         let notify = self.notify.iter().map(|thread| ("notify".to_owned(), thread.counters()));
-        notify.chain(self.track.iter().map(|thread| ("track".to_owned(), thread.counters())))
+        let track = self.track.iter().map(|thread| ("track".to_owned(), thread.counters()));
+        let fence = self.fence.iter().map(|thread| ("fence".to_owned(), thread.counters()));
+        notify.chain(track).chain(fence)
     }
 
     /// The process ends: the tracking script is killed, and the command of changes of role is told, which is waited for.
+    /// A fencing that is under way goes on by itself.
     pub fn end(self) {
         drop(self.track);
         if let Some(notify) = self.notify {

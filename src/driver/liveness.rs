@@ -22,6 +22,7 @@ use crate::base::limits::WITNESS_ANSWERS_PER_ROUND_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::driver::broken::LastTurns;
 use crate::driver::clock::{Clock, std_duration};
+use crate::driver::fence::Fencer;
 use crate::driver::lease::{Lease, Turns};
 use crate::driver::priority;
 use crate::driver::provoked::Provoked;
@@ -127,6 +128,8 @@ pub struct LivenessSetup {
     pub pause_max: Duration,
     /// Reserves terms.
     pub terms: TermWriter,
+    /// To who fences members, if there is a command for it.
+    pub fencer: Option<Fencer>,
     /// To the witness, if there is one.
     pub witness: Option<WitnessLink>,
     /// What it shares.
@@ -214,6 +217,9 @@ impl Liveness {
         self.setup.failover.handle_foreign(now, foreign_priority);
         self.setup.failover.handle_health(self.setup.board.health());
         self.take_answers(now);
+        while let Some((attempt, done)) = self.setup.fencer.as_ref().and_then(Fencer::answer) {
+            self.setup.failover.handle_fenced(now, attempt, done);
+        }
         self.take_requests(now);
         self.leave_if_broken(now);
         self.setup.failover.poll(now, Progress { workers_moved, drained: true });
@@ -299,6 +305,11 @@ impl Liveness {
                     self.send(Frame { port, class: TxClass::Own, bytes: frame });
                 }
                 Output::Witness { datagram } => self.ask_witness(&datagram),
+                Output::Fence { attempt, node, term } => {
+                    if let Some(fencer) = &self.setup.fencer {
+                        fencer.ask(attempt, node, term);
+                    }
+                }
                 Output::Lease { until } => self.setup.lease.publish(until),
                 Output::Role { epoch, role, .. } => {
                     self.role_epoch = epoch;

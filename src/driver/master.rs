@@ -484,6 +484,8 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
         E::InSync { .. } => ("mirror", false),
         E::OutOfSync { .. } => ("mirror", true),
         E::WorkerStuck { .. } => ("worker", true),
+        E::Fencing { .. } | E::FenceFailed { .. } | E::FencedIsHeard { .. } => ("fence", true),
+        E::Fenced { .. } => ("fence", false),
         E::WitnessHeard { .. } => ("witness", false),
         E::WitnessSilent | E::WitnessRefuses { .. } | E::WitnessTooShort { .. } => ("witness", true),
     }

@@ -11,7 +11,7 @@
 //!   told ([`service`]);
 //! - the control listeners (room `control`), which ask through [`backend`];
 //! - a writer of terms ([`state`]);
-//! - if there are such, a runner of the operator's command ([`notify`]) and one of the tracking script ([`track`]).
+//! - if there are such, runners of the operator's commands ([`notify`], [`fence`]) and one of the tracking script ([`track`]).
 //!
 //! They are joined by [`rings`] and by single numbers ([`lease`]). In: a checked
 //! configuration; packets from ports; signals. Out: packets to ports; the log; terms on disk.
@@ -35,6 +35,8 @@ pub mod clock;
 pub mod dpdk_io;
 pub mod eal;
 pub mod events;
+#[cfg(feature = "dpdk")]
+pub mod fence;
 #[cfg(feature = "dpdk")]
 mod helpers;
 pub mod idle;

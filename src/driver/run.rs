@@ -102,7 +102,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
 
     let events = Arc::new(EventLog::new(checked.appliance.node, clock));
     // Before the EAL pins this thread to its CPU: commands run where the operator started this process.
-    let helpers = Helpers::start(checked, clock, &events, &broken).map_err(sentence)?;
+    let mut helpers = Helpers::start(checked, clock, &events, &broken).map_err(sentence)?;
 
     // What is made later goes earlier; the EAL's memory goes last.
     let eal = Eal::init(eal::arguments("baton", &checked.eal, &checked.lcores, &checked.ports))
@@ -115,7 +115,7 @@ pub fn run(checked: &Checked) -> Result<(), String> {
         events,
         provoked,
     };
-    let made = assemble(&eal, &shared, secrets, left, terms, &helpers)?;
+    let made = assemble(&eal, &shared, secrets, left, terms, &mut helpers)?;
     ask_for_memory_to_stay();
     let backend: Arc<dyn Backend> = Arc::new(made.backend);
     let control = Server::control(&checked.control.socket, Arc::clone(&backend)).map_err(sentence)?;
@@ -379,7 +379,7 @@ fn assemble(
     secrets: Secrets,
     left: state::State,
     terms: TermWriter,
-    helpers: &Helpers,
+    helpers: &mut Helpers,
 ) -> Result<Made, String> {
     let checked = &shared.snapshot.checked;
     let workers = checked.lcores.managers();
@@ -479,6 +479,7 @@ fn assemble(
         pause_max: pause_max(checked),
         terms,
         witness: checked.failover.witness.map(WitnessLink::new),
+        fencer: helpers.take_fencer(),
         board: Arc::clone(&shared.board),
         announcements: master.announcements().to_vec(),
         provoked: shared.provoked.clone(),

@@ -3,6 +3,7 @@
 use core::cmp::Reverse;
 
 use super::event::{Cause, FailoverEvent, Removal};
+use super::fence::Fenced;
 use super::heartbeat::Beat;
 use super::liveness::Peer;
 use super::output::{Output, Progress, all};
@@ -294,7 +295,8 @@ impl Failover {
             }
             return;
         }
-        let others_first = takeover_after * self.better_candidates(now);
+        let better = self.better_candidates(now);
+        let others_first = takeover_after * better;
         if let Some(gone_at) = self.leader.gone_at
             && fresh
         {
@@ -312,16 +314,28 @@ impl Failover {
             return;
         }
         let since = self.leader.heard_at.unwrap_or(self.started_at).max(self.listening_since);
+        if now - since < takeover_after {
+            return;
+        }
+        self.doubt();
+        let others_first = (takeover_after + self.fencing_max()) * better;
         if now - since < takeover_after + others_first {
             return;
         }
-        match self.config.partition {
-            Partition::Availability => {
+        let fenced = self.fence(now);
+        match (self.config.partition, fenced) {
+            (Partition::Availability | Partition::Safety, Fenced::Waits) => {}
+            (Partition::Availability | Partition::Safety, Fenced::Done) => {
+                if self.may_lead(now) {
+                    self.apply(now, Input::Vacant, Cause::Fenced);
+                }
+            }
+            (Partition::Availability, Fenced::Never | Fenced::Failed) => {
                 if self.may_lead(now) {
                     self.apply(now, Input::Vacant, Cause::Silence);
                 }
             }
-            Partition::Safety => {
+            (Partition::Safety, Fenced::Never | Fenced::Failed) => {
                 // Silence proves nothing here; only everyone's word does.
                 self.leader.in_sync = false;
                 if others_first == Duration::ZERO && self.peers.iter().all(|peer| self.answered(now, peer)) {

@@ -51,6 +51,11 @@ impl Failover {
         }
     }
 
+    /// It may lead undegraded, as far as it knows.
+    pub(super) fn believes_in_sync(&self) -> bool {
+        self.leader.in_sync && !self.leader.doubted
+    }
+
     fn end_lease(&mut self) {
         self.lease.end();
         self.announce_at = Instant::FAR_FUTURE;
@@ -100,6 +105,7 @@ impl Failover {
             gone_at: None,
             handed_over: false,
             in_sync,
+            doubted: false,
             witness: self.witness.as_ref().filter(|_| in_sync).and_then(Asking::boot),
         };
         self.relay_stragglers(now, claim);
@@ -141,9 +147,10 @@ impl Failover {
         let outdated = self.outdated();
         let Some(term) = self.terms.take() else { return };
         let was_standby = self.role == Role::Standby;
-        let silence = self.leader.heard_at.filter(|_| cause == Cause::Silence).map(|heard_at| now - heard_at);
+        let silent = matches!(cause, Cause::Silence | Cause::Fenced);
+        let silence = self.leader.heard_at.filter(|_| silent).map(|heard_at| now - heard_at);
         self.decided_at = now;
-        self.degraded = was_standby && !self.leader.in_sync || outdated && self.role == Role::Silenced;
+        self.degraded = was_standby && !self.believes_in_sync() || outdated && self.role == Role::Silenced;
         self.role = Role::Installing;
         self.yields_by = Instant::ZERO;
         self.leader = Leader::default();

@@ -22,6 +22,8 @@ pub enum Cause {
     Silence,
     /// The leader started again: its lease died with its last process.
     LeaderRestarted,
+    /// The leader was silent, and was fenced: it sends nothing any more.
+    Fenced,
     /// The leader said that it left the group, without naming anybody: something in it failed.
     LeaderResigned,
     /// Everyone was heard, and nobody led.
@@ -67,6 +69,7 @@ impl Cause {
             Cause::Alone => "alone",
             Cause::Boot => "boot",
             Cause::Silence => "silence",
+            Cause::Fenced => "fenced",
             Cause::LeaderRestarted => "leader-restarted",
             Cause::LeaderResigned => "leader-resigned",
             Cause::Vacant => "vacant",
@@ -261,6 +264,26 @@ pub enum FailoverEvent {
     },
     /// In a partition, with `safety`: only the operator can promote it.
     WaitsForOperator,
+    /// The leader is silent, and a command is to make sure that it sends nothing.
+    Fencing {
+        /// Who is fenced.
+        node: NodeId,
+    },
+    /// The command says that it does not.
+    Fenced {
+        /// Who was fenced.
+        node: NodeId,
+    },
+    /// The command failed.
+    FenceFailed {
+        /// Who was to be fenced.
+        node: NodeId,
+    },
+    /// One that was fenced is heard, and did not start anew.
+    FencedIsHeard {
+        /// Who.
+        node: NodeId,
+    },
     /// The witness answers, or a new process of it does.
     WitnessHeard {
         /// Its boot.
@@ -320,6 +343,7 @@ impl fmt::Display for FailoverEvent {
                     Cause::Alone => "there are no peers",
                     Cause::Boot => "nobody leads",
                     Cause::Silence => "the leader is silent",
+                    Cause::Fenced => "the leader is silent, and was fenced",
                     Cause::LeaderRestarted => "the leader started again",
                     Cause::LeaderResigned => "the leader resigned and left the group",
                     Cause::Vacant => "nobody leads any more",
@@ -375,6 +399,12 @@ impl fmt::Display for FailoverEvent {
                 write!(f, "node {node} is out of sync in term {term}: {why}")
             }
             E::WorkerStuck { worker } => write!(f, "worker {worker} makes no progress"),
+            E::Fencing { node } => write!(f, "node {node} is silent, and is being fenced"),
+            E::Fenced { node } => write!(f, "node {node} was fenced"),
+            E::FenceFailed { node } => write!(f, "node {node} could not be fenced"),
+            E::FencedIsHeard { node } => {
+                write!(f, "node {node} was fenced, and is heard all the same, without a new start")
+            }
             E::WitnessHeard { boot } => write!(f, "the witness is heard (boot {:016x})", boot.0),
             E::WitnessSilent => write!(f, "the witness is silent"),
             E::WitnessRefuses { holder: NodeId(0) } => {
@@ -437,6 +467,10 @@ impl FailoverEvent {
             E::OutOfSync { .. } => "out-of-sync",
             E::WorkerStuck { .. } => "worker-stuck",
             E::WaitsForOperator => "waits-for-operator",
+            E::Fencing { .. } => "fencing",
+            E::Fenced { .. } => "fenced",
+            E::FenceFailed { .. } => "fence-failed",
+            E::FencedIsHeard { .. } => "fenced-is-heard",
             E::WitnessHeard { .. } => "witness-heard",
             E::WitnessSilent => "witness-silent",
             E::WitnessRefuses { .. } => "witness-refuses",
@@ -478,6 +512,10 @@ impl FailoverEvent {
             | E::InSync { .. }
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
+            | E::Fencing { .. }
+            | E::Fenced { .. }
+            | E::FenceFailed { .. }
+            | E::FencedIsHeard { .. }
             | E::WitnessHeard { .. }
             | E::WitnessSilent
             | E::WitnessRefuses { .. }
@@ -510,6 +548,10 @@ impl FailoverEvent {
             | E::DuplicateNode { node }
             | E::InSync { node, .. }
             | E::OutOfSync { node, .. }
+            | E::Fencing { node }
+            | E::Fenced { node }
+            | E::FenceFailed { node }
+            | E::FencedIsHeard { node }
             | E::PeerMaintenance { node, .. } => Some(*node),
             E::Resigned { to, .. } => *to,
             E::Following { term, .. } => Some(term.node),

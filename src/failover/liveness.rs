@@ -143,6 +143,8 @@ pub struct Peer {
     pub overdue: bool,
     /// It comes into the in-sync set at the earliest then.
     pub admit_after: Instant,
+    /// A command said that it fenced it, when our next beat had this number.
+    pub fenced: Option<u64>,
     /// When events about its being refused may be emitted again.
     pub quiet_until: Instant,
 }
@@ -171,6 +173,7 @@ impl Peer {
             synced: [None; WORKERS_MAX],
             overdue: false,
             admit_after: Instant::ZERO,
+            fenced: None,
             quiet_until: Instant::ZERO,
         }
     }
@@ -198,6 +201,7 @@ impl Peer {
         self.said = None;
         self.heard_at = Instant::ZERO;
         self.stale_echoes = 0;
+        self.fenced = None;
         self.heard_by = [Instant::ZERO; PORTS_MAX];
         self.heard_from = [Instant::ZERO; PORTS_MAX];
         self.forget_sync();

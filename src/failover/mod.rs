@@ -55,6 +55,8 @@
 //!   to the wait (at boot two; with `safety` a better candidate is waited for without end). A standby tells how long ago it heard the leader, so one cut off from the leader alone does not take over.
 //! - `safety`: neither a standby nor a booting appliance leads because of silence. It does when it knows:
 //!   handed over, the leader's process restarted, all peers heard and none leads, or [`Operator::Promote`].
+//! - With a fencing command ([`fence`]) a standby goes by its leader's silence only when that one is fenced, or, with `availability`, when the
+//!   command failed. With `safety` it may then lead too. It is degraded, unless a witness knows whether the leader went on without it.
 //! - A standby that stood still for `takeover_after` no longer believes to be in sync: it may have been removed meanwhile.
 //! - A process in which a thread failed leaves at once: a standby in sync leads as soon as it hears that, or, when no
 //!   frame leaves any more (the first worker failed, or the liveness thread), after the silence.
@@ -72,12 +74,13 @@
 //! - Health comes behind being in sync: flows that a standby in sync saves are lost for good if another one leads, and it
 //!   hands over as planned when a healthier one is in sync. The rest is in [`health`].
 //!
-//! Not yet: a witness, fencing hooks, several groups. VRRP is said in `master/vrrp.rs`; it decides nothing here but with
+//! Not yet: several groups. VRRP is said in `master/vrrp.rs`; it decides nothing here but with
 //! `vrrp = "yield"` (`foreign.rs`), and then only that nobody of the group leads.
 
 mod decide;
 mod drive;
 pub mod event;
+mod fence;
 pub mod foreign;
 pub mod health;
 pub mod heartbeat;
@@ -119,6 +122,7 @@ use crate::base::time::{Duration, Instant};
 use crate::config::checked;
 use crate::seal::{Handshake, Key, MemberInfo, handshake::Allowance};
 use crate::wire::ethernet::MacAddress;
+use fence::Fence;
 use heartbeat::Beat;
 use insync::InSync;
 use lease::Lease;
@@ -194,6 +198,8 @@ struct Leader {
     handed_over: bool,
     /// It said that this appliance is in sync.
     in_sync: bool,
+    /// It was silent for so long that it may have gone on without this appliance since.
+    doubted: bool,
     /// The process of the witness that was known when it said so last.
     witness: Option<BootId>,
 }
@@ -233,6 +239,7 @@ pub struct Failover {
     terms: Terms,
     lease: Lease,
     witness: Option<Asking>,
+    fence: Fence,
     leader: Leader,
     insync: InSync,
     handover: Option<Handover>,
@@ -322,6 +329,7 @@ impl Failover {
         let mut failover = Failover {
             terms: Terms::new(member.node, reserved),
             lease: Lease::new(config.lease),
+            fence: Fence::default(),
             witness: config.witness.map(|_| Asking::new(&key, member.boot, now)),
             member,
             config,

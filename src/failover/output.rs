@@ -106,6 +106,15 @@ pub enum Output {
         /// Counters up to this one.
         counter: u64,
     },
+    /// Run the command that fences a member, and call `handle_fenced` when it has ended.
+    Fence {
+        /// Numbers the runs.
+        attempt: u64,
+        /// Whom.
+        node: NodeId,
+        /// The newest term that is known.
+        term: Term,
+    },
     /// The process may exit.
     MayExit,
     /// Something happened.

@@ -239,6 +239,8 @@ impl Failover {
             self.peer_left(peer_at, first);
             return;
         }
+        self.note_fenced_is_heard(peer_at);
+        let peer = &mut self.peers[peer_at];
         let appears = !peer.present && beat.echo > 0;
         if appears {
             peer.present = true;

@@ -148,7 +148,7 @@ impl Failover {
             term: self.terms.current(),
             leader: (leads || followed).then_some(self.terms.current().node),
             degraded: self.degraded,
-            in_sync: self.role == Role::Standby && self.leader.in_sync,
+            in_sync: self.role == Role::Standby && self.believes_in_sync(),
             members: self.insync.told,
             members_changing: self.insync.change != Change::None,
             lease_left_us: (self.lease.until() - now).micros(),
@@ -172,7 +172,7 @@ impl Failover {
 
     /// What it is, for the operator.
     pub(super) fn state(&self) -> State {
-        let in_sync = self.role == Role::Standby && self.leader.in_sync;
+        let in_sync = self.role == Role::Standby && self.believes_in_sync();
         let followed = !self.insync.told.is_empty();
         let (maintenance, outranked) = (self.maintenance.on, self.outranked);
         State::of(self.role, Facts { in_sync, followed, maintenance, outranked })

@@ -26,6 +26,7 @@ pub fn command_for(output: &Output) -> Option<Command> {
         Output::Relay { links } => Some(Command::Relay { links: *links }),
         Output::SendFrame { .. }
         | Output::Witness { .. }
+        | Output::Fence { .. }
         | Output::Lease { .. }
         | Output::Announce { .. }
         | Output::ReserveTerm { .. }

@@ -126,6 +126,7 @@ pub(crate) fn checked() -> Checked {
             vrrp_checksum: VrrpChecksum::PseudoHeader,
             state_dir: "state".into(),
             witness: None,
+            fence: None,
             notify: None,
             maintenance: false,
             track: Track { ports: Vec::new(), script: None, hold: Duration::from_millis(1000) },

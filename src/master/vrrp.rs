@@ -203,6 +203,10 @@ impl Advertiser {
             | E::OutOfSync { .. }
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
+            | E::Fencing { .. }
+            | E::Fenced { .. }
+            | E::FenceFailed { .. }
+            | E::FencedIsHeard { .. }
             | E::WitnessHeard { .. }
             | E::WitnessSilent
             | E::WitnessRefuses { .. }

@@ -2,6 +2,7 @@
 //! names file, line, key, value and what was expected (REQ E5).
 
 mod distributor;
+mod fence;
 mod notify;
 mod roles;
 mod times;

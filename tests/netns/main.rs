@@ -14,6 +14,7 @@ mod pair_divided;
 mod pair_dns;
 mod pair_downloads;
 mod pair_faults;
+mod pair_fence;
 mod pair_fragments;
 mod pair_hold;
 mod pair_maintenance;

@@ -5,10 +5,12 @@ use core::net::SocketAddr;
 use std::path::Path;
 
 use crate::base::limits::{HANDSHAKE_PATIENCE, HANDSHAKE_RETRY, OLD_BOOT_INTERVALS};
+use crate::base::time::Duration;
 use crate::config::check::{blame, track};
 use crate::config::checked::{Failover, Notify, Partition, VrrpUse};
 use crate::config::file::{FailoverFile, File};
-use crate::config::report::Report;
+use crate::config::report::{Place, Report};
+use crate::config::value::{Argument, Int};
 
 /// How far two machines' clocks may drift apart, in parts per million of the
 /// time measured. Crystal oscillators keep to 100 each.
@@ -21,7 +23,9 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
     boot_wait(file, failover, report);
     advertisements(failover, report);
     let witness = witness(file, failover, report);
-    let notify = notify(failover, report);
+    let millis = |key: Option<&Int<10, 600_000>>| key.map(|key| key.millis());
+    let fence = command(failover.fence.all(), millis(failover.fence_timeout_ms.get()), report);
+    let notify = command(failover.notify.all(), millis(failover.notify_timeout_ms.get()), report);
     let track = track::check(file, failover, report);
     Some(Failover {
         virtual_router_id: failover.virtual_router_id.get()?.u8(),
@@ -38,6 +42,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
         witness: witness?,
         state_dir: directory.join(&failover.state_dir.get()?.0),
         maintenance: *failover.maintenance.get()?,
+        fence: fence?,
         notify: notify?,
         track: track?,
     })
@@ -157,8 +162,12 @@ fn witness(file: &File, failover: &FailoverFile, report: &mut Report) -> Option<
 }
 
 /// `Some(None)`: nothing is run. It may be run as root, so that the path must not depend on where a process happens to be.
-fn notify(failover: &FailoverFile, report: &mut Report) -> Option<Option<Notify>> {
-    let words = failover.notify.all()?;
+fn command(
+    words: Option<Vec<(&Place, &Argument)>>,
+    timeout: Option<Duration>,
+    report: &mut Report,
+) -> Option<Option<Notify>> {
+    let words = words?;
     let Some(((place, program), arguments)) = words.split_first() else { return Some(None) };
     if !program.0.starts_with('/') {
         report.refuse(place, "the absolute path of a program: no shell is involved");
@@ -167,6 +176,6 @@ fn notify(failover: &FailoverFile, report: &mut Report) -> Option<Option<Notify>
     Some(Some(Notify {
         program: program.0.clone().into(),
         arguments: arguments.iter().map(|(_, argument)| argument.0.clone()).collect(),
-        timeout: failover.notify_timeout_ms.get()?.millis(),
+        timeout: timeout?,
     }))
 }

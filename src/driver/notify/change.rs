@@ -88,6 +88,10 @@ impl Changes {
             | E::OutOfSync { .. }
             | E::WorkerStuck { .. }
             | E::WaitsForOperator
+            | E::Fencing { .. }
+            | E::Fenced { .. }
+            | E::FenceFailed { .. }
+            | E::FencedIsHeard { .. }
             | E::WitnessHeard { .. }
             | E::WitnessSilent
             | E::WitnessRefuses { .. }

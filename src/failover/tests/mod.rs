@@ -3,6 +3,7 @@
 mod admission;
 mod broken;
 mod chaos;
+mod fencing;
 mod foreign;
 mod health;
 mod maintenance;

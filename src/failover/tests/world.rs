@@ -35,6 +35,8 @@ pub struct Setup {
     pub preempt: bool,
     pub loss_percent: u8,
     pub vrrp: VrrpUse,
+    /// There is a command that fences.
+    pub fences: bool,
     /// There is one, with these rules.
     pub witness: Option<WitnessVariant>,
 }
@@ -48,6 +50,7 @@ impl Default for Setup {
             preempt: false,
             loss_percent: 0,
             vrrp: VrrpUse::Output,
+            fences: false,
             witness: None,
         }
     }
@@ -111,6 +114,8 @@ pub struct World {
     /// (port, from, to): nothing passes.
     pub cut: BTreeSet<(usize, usize, usize)>,
     pub witness: witnessing::Site,
+    /// Who asked for whom to be fenced.
+    pub fencing: Vec<(usize, u64, NodeId)>,
     pub log: Vec<(u64, u16, FailoverEvent)>,
     /// What workers were told, in order: (node, what).
     pub told: Vec<(u16, &'static str)>,
@@ -163,6 +168,7 @@ impl World {
             sent: 0,
             cut: BTreeSet::new(),
             witness: witnessing::Site::default(),
+            fencing: Vec::new(),
             log: Vec::new(),
             told: Vec::new(),
             disk_hangs: false,
@@ -210,6 +216,11 @@ impl World {
             vrrp_checksum: checked::VrrpChecksum::PseudoHeader,
             state_dir: "/nowhere".into(),
             witness: self.setup.witness.map(|_| "192.0.2.1:7878".parse().unwrap()),
+            fence: self.setup.fences.then(|| checked::Notify {
+                program: "/nowhere".into(),
+                arguments: Vec::new(),
+                timeout: Duration::from_millis(1000),
+            }),
             notify: None,
             maintenance: self.nodes[at].maintenance,
             track: checked::Track { ports: Vec::new(), script: None, hold: Duration::from_millis(HOLD_MS) },
@@ -502,6 +513,7 @@ impl World {
                 workers.sessions.remove(&node.0);
                 workers.acknowledged.remove(&node.0);
             }
+            Output::Fence { attempt, node, .. } => self.fencing.push((at, attempt, node)),
             Output::Quiesce { peer } => workers.quiesce = Some(peer),
             Output::Hold { peer } => {
                 workers.quiesce = Some(peer);

@@ -82,7 +82,8 @@ impl Appliance {
                 | Output::Quiesce { .. }
                 | Output::Hold { .. }
                 | Output::Relay { .. }
-                | Output::Witness { .. } => {}
+                | Output::Witness { .. }
+                | Output::Fence { .. } => {}
             }
         }
     }
