@@ -127,6 +127,8 @@ walk_rate = WALK
 virtual_router_id = 51
 priority = PRIORITY
 boot_wait_ms = 300
+track = ["client", "server"]
+track_hold_ms = 100
 partition = "PARTITION"
 state_dir = "s"
 [control]

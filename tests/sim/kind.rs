@@ -22,7 +22,7 @@ pub enum Kind {
     Partition,
     BothCrash,
     TwoFaults,
-    /// The active's cable to clients or servers is pulled.
+    /// The active's cable to clients or servers is pulled: it hands over to the other one, which lacks none.
     ActiveCableCut,
     /// One data port of either passes frames in one direction only.
     PortOneWay,
@@ -190,7 +190,6 @@ impl Kind {
                 | Kind::StandbyWorkerStalls
                 | Kind::ShortStalls
                 | Kind::DataCableCut
-                | Kind::ActiveCableCut
                 | Kind::PortOneWay
                 | Kind::ThreeStandbyLags
         )

@@ -122,6 +122,12 @@ impl Lan {
         self.learned.clear();
     }
 
+    /// Whether something passes between a station and any other one.
+    pub fn has_link(&self, station: Station) -> bool {
+        let cut = |from, to| self.cut.contains(&(from, to));
+        self.stations.iter().any(|other| *other != station && !(cut(station, *other) && cut(*other, station)))
+    }
+
     /// Pulls the cable of a station.
     pub fn pull_cable(&mut self, station: Station) {
         for other in self.stations.clone() {

@@ -64,6 +64,8 @@ pub enum Step {
     Settled,
     /// The same of all that are up.
     UpSettled,
+    /// Until another one serves than the newest fault hit that chose by role.
+    HandedOver,
     Traffic(Nanos),
     Do(Fault),
     /// Faults are over and the weather is fair from now on.
@@ -144,6 +146,7 @@ fn do_step(world: &mut World, step: &Step, since: Nanos) -> bool {
             settled
         }
         Step::UpSettled => world.is_settled(false),
+        Step::HandedOver => world.active().is_some_and(|at| at != world.script.victim),
         Step::Traffic(span) => {
             world.begin_traffic(now + span);
             true

@@ -16,7 +16,9 @@ const SHORT_MAX: Nanos = 12 * MS;
 /// The steps of a run, from the first start to the last check; `light`: the quiet between faults is short.
 pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
     use Fault::*;
-    use Step::{Alike, Do, Drained, Empty, Fair, Probe, Serving, Settled, Traffic, UpSettled, Wait};
+    use Step::{
+        Alike, Do, Drained, Empty, Fair, HandedOver, Probe, Serving, Settled, Traffic, UpSettled, Wait,
+    };
     let mut steps = Vec::new();
     let first = rng.usize(0..kind.members());
     let others = (1..kind.members()).map(|nth| Who::Node((first + nth) % kind.members()));
@@ -69,7 +71,9 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
             steps.extend([Do(CutFrom(from, &ALL)), outage, Do(Mend)]);
         }
         Kind::DataCableCut => steps.extend([Do(Cable(Who::Standby, data)), outage, Do(Mend)]),
-        Kind::ActiveCableCut => steps.extend([Do(Cable(Who::Active, data)), outage, Do(Mend)]),
+        Kind::ActiveCableCut => {
+            steps.extend([Do(Cable(Who::Active, data)), HandedOver, outage, HandedOver, Do(Mend)]);
+        }
         Kind::PortOneWay => {
             let who = if rng.bool() { Who::Active } else { Who::Standby };
             steps.extend([Do(OneWay(who, data, rng.bool())), outage, Do(Mend)]);

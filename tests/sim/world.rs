@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::trace::Trace;
-use baton::base::ids::Term;
+use baton::base::ids::{PortId, Term};
 use baton::base::io::TxClass;
 use baton::base::rng::Rng;
 use baton::config::checked::{Checked, VirtualServer};
@@ -193,6 +193,10 @@ impl World {
                 self.take_notes(at);
             }
             Happening::Master { .. } => {
+                for port in [CLIENTS, SERVERS] {
+                    let up = self.lans[port].has_link(Station::Appliance { at, port });
+                    appliance.master.handle_link(PortId(port as u16), up);
+                }
                 appliance.master(&mut self.agenda);
                 self.take_notes(at);
             }
