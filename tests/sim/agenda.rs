@@ -37,6 +37,10 @@ pub enum Happening {
     Master { at: usize, life: u64 },
     /// The disk has written a reserved term.
     Durable { at: usize, life: u64, counter: u64 },
+    /// A request of an appliance reaches the witness.
+    AtWitness { at: usize, life: u64, mail: Vec<u8> },
+    /// Its answer reaches the appliance's machine.
+    Answered { at: usize, life: u64, mail: Vec<u8> },
     /// The process ends.
     Exit { at: usize, life: u64 },
     /// A host's timer.

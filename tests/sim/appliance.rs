@@ -31,6 +31,7 @@ use crate::division::{Division, Scaling, Steering};
 use crate::flows::{self, Sight};
 use crate::lcore::{Delayed, Departure, Lcore, Outside, Program};
 use crate::variants::{DivisionVariant, Variants};
+use crate::witness::Mail;
 
 mod threads;
 
@@ -39,7 +40,7 @@ pub const PORTS: usize = 3;
 const BROKEN_LEAVE_MAX: Nanos = 64_000 * US;
 /// Liveness frames and others that wait for their thread.
 const PUNTED_MAX: usize = 512;
-const GROUP_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+pub const GROUP_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// What survives a crash.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,6 +98,7 @@ pub struct Appliance {
     /// Until when service packets may be sent: what workers read right before a transmit.
     pub lease: Instant,
     frames: VecDeque<(PortId, Vec<u8>)>,
+    pub mail: Mail,
     reports: Delayed<WorkerReport>,
     durable: Option<u64>,
     role_epoch: u64,
@@ -249,6 +251,7 @@ impl Appliance {
             master: Master::new(setup),
             lease: Instant::ZERO,
             frames: VecDeque::new(),
+            mail: Mail::default(),
             reports: Delayed::default(),
             durable: None,
             role_epoch: 0,

@@ -17,6 +17,8 @@ pub struct Options {
     pub walk_rate: u32,
     /// `partition = "safety"`.
     pub is_safe: bool,
+    /// A witness is asked who may send.
+    pub has_witness: bool,
     /// How the traffic manager of a new connection is chosen, of each virtual server.
     pub select: [&'static str; SERVICES.len()],
 }
@@ -130,7 +132,7 @@ boot_wait_ms = 300
 track = ["client", "server"]
 track_hold_ms = 100
 partition = "PARTITION"
-state_dir = "s"
+WITNESSstate_dir = "s"
 [control]
 socket = "a.sock"
 "#;
@@ -163,6 +165,7 @@ pub fn snapshot(node: u16, nodes: u16, options: &Options, division: Division) ->
         .replace("DATAGRAM", &options.udp_timeout_s.to_string())
         .replace("QUARANTINE", &options.quarantine_s.to_string())
         .replace("PARTITION", if options.is_safe { "safety" } else { "availability" })
+        .replace("WITNESS", if options.has_witness { "witness = \"192.0.2.9:7878\"\n" } else { "" })
         .replace("WALK", &options.walk_rate.to_string());
     for (service, select) in SERVICES.iter().zip(options.select) {
         let v6 = service.address().is_ipv6();

@@ -142,6 +142,7 @@ impl World {
     pub fn mend(&mut self) {
         self.say(|| "** all is mended".to_owned());
         self.lans.iter_mut().for_each(|lan| lan.cut.clear());
+        self.witness.mend();
     }
 
     pub fn fair_weather(&mut self) {

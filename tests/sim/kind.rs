@@ -56,10 +56,16 @@ pub enum Kind {
     ThreePartition,
     /// The same with `partition = "safety"`.
     ThreeSafePartition,
+    /// As a partition, with a witness that both hear, or one of them, or neither, soon or late: never two senders.
+    WitnessPartition,
+    /// The witness is lost for a while, or one does not reach it: nobody minds.
+    WitnessLost,
+    /// In a partition the witness starts anew, now and then: never two senders.
+    WitnessRestarts,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 36] = [
+    pub const ALL: [Kind; 39] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -96,6 +102,9 @@ impl Kind {
         Kind::ThreeLagsThenCrash,
         Kind::ThreePartition,
         Kind::ThreeSafePartition,
+        Kind::WitnessPartition,
+        Kind::WitnessLost,
+        Kind::WitnessRestarts,
     ];
 
     /// How many appliances there are.
@@ -118,7 +127,17 @@ impl Kind {
 
     /// No more than one may ever send, in a partition or not.
     pub fn is_safe(self) -> bool {
+        self.prefers_safety() || self.has_witness()
+    }
+
+    /// With `partition = "safety"`.
+    pub fn prefers_safety(self) -> bool {
         matches!(self, Kind::SafePartition | Kind::ThreeSafePartition)
+    }
+
+    /// There is a witness.
+    pub fn has_witness(self) -> bool {
+        matches!(self, Kind::WitnessPartition | Kind::WitnessLost | Kind::WitnessRestarts)
     }
 
     /// Faults come one at a time, each with a synchronized standby: every promise holds.
@@ -133,6 +152,8 @@ impl Kind {
                 | Kind::StandbyLinksCut
                 | Kind::ThreePartition
                 | Kind::ThreeSafePartition
+                | Kind::WitnessPartition
+                | Kind::WitnessRestarts
         )
     }
 
@@ -160,7 +181,9 @@ impl Kind {
             | Kind::ThreeStandbyLags
             | Kind::ThreeLagsThenCrash
             | Kind::ThreePartition
-            | Kind::ThreeSafePartition => true,
+            | Kind::ThreeSafePartition
+            | Kind::WitnessPartition
+            | Kind::WitnessRestarts => true,
             Kind::Calm
             | Kind::ActiveCrashes
             | Kind::StandbyCrashes
@@ -174,7 +197,8 @@ impl Kind {
             | Kind::Shutdown
             | Kind::Panics
             | Kind::ThreeActiveCrashes
-            | Kind::ThreeTwoCrash => false,
+            | Kind::ThreeTwoCrash
+            | Kind::WitnessLost => false,
         }
     }
 
@@ -192,6 +216,7 @@ impl Kind {
                 | Kind::DataCableCut
                 | Kind::PortOneWay
                 | Kind::ThreeStandbyLags
+                | Kind::WitnessLost
         )
     }
 }

@@ -27,6 +27,7 @@ mod steps;
 mod tcp;
 mod trace;
 mod variants;
+mod witness;
 mod world;
 
 use std::ops::Range;
@@ -134,8 +135,13 @@ fn one_seed_is_one_run() {
 #[test]
 fn every_broken_variant_is_caught_within_a_thousand_seeds() {
     for variant in variants::VARIANTS {
-        // Its turn of events is rare: two changes of role, while shards go home.
-        let kind = (variant == "taken-before-home").then_some(Kind::Partition);
+        let kind = match variant {
+            // Its turn of events is rare: two changes of role, while shards go home.
+            "taken-before-home" => Some(Kind::Partition),
+            "witness-grants-at-once" => Some(Kind::WitnessRestarts),
+            "witness-grants-to-all" | "lease-from-answer" => Some(Kind::WitnessPartition),
+            _ => None,
+        };
         let (found, _) = of_all(0..1000, wanted(kind, variant), true);
         assert!(!found.is_empty(), "no seed shows that {variant} is broken");
     }

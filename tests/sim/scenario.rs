@@ -11,6 +11,7 @@ use crate::kind::Kind;
 use crate::link::{MIRROR, Weather};
 use crate::script::Script;
 use crate::steps::steps;
+use crate::witness::Surroundings;
 
 #[derive(Clone, Debug)]
 pub struct Scenario {
@@ -26,6 +27,8 @@ pub struct Scenario {
     pub steering: Steering,
     /// How much of each appliance's time passes in a million of the world's.
     pub rates: Vec<u32>,
+    /// Of the witness, if there is one.
+    pub witness: Surroundings,
     /// A short run of few lcores and connections, with the same faults.
     pub light: bool,
     /// About how long after one request to move shards the next one follows; 0: there are none.
@@ -80,7 +83,8 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
         udp_timeout_s: rng.u32(1..4),
         quarantine_s: rng.u32(0..3),
         walk_rate: [500, 5_000, 100_000][rng.usize(0..3)],
-        is_safe: kind.is_safe(),
+        is_safe: kind.prefers_safety(),
+        has_witness: kind.has_witness(),
         select: ["source"; SERVICES.len()],
     };
     let mut scenario = Scenario {
@@ -97,6 +101,7 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
         light,
         moves: 0,
         rates: rates(seed, kind),
+        witness: surroundings(seed),
     };
     if scenario.divisions.iter().any(|division| division.workers() > 1) {
         // What stalls may break is best seen when much is moved.
@@ -115,15 +120,27 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
     (scenario, Script::new(steps(kind, light, &mut rng)))
 }
 
+/// Clocks run apart by 1000 in a million at most, as the configuration's check allows for.
+const SLOWEST: u32 = 999_500;
+const FASTEST: u32 = 1_000_500;
+
 /// Clocks of crystals run as exactly as 100 in a million, and with [`Kind::ClockDrifts`] two of them drift apart by as much
-/// as the configuration's check allows for (1000 in a million).
+/// as the configuration's check allows for. Where there is a witness, any two of the three may.
 fn rates(seed: u64, kind: Kind) -> Vec<u32> {
     let mut rng = Rng::with_seed(seed ^ 0xc10c_c10c);
     let first = rng.bool();
     let rate = |at: usize| match (kind, (at % 2 == 0) == first) {
-        (Kind::ClockDrifts, true) => 1_000_500,
-        (Kind::ClockDrifts, false) => 999_500,
+        (Kind::ClockDrifts, true) => FASTEST,
+        (Kind::ClockDrifts, false) => SLOWEST,
+        (kind, _) if kind.has_witness() => rng.u32(SLOWEST..=FASTEST),
         (_, _) => rng.u32(999_900..=1_000_100),
     };
     (0..kind.members()).map(rate).collect()
+}
+
+/// The witness's ways lose up to one datagram in twenty, in every second run.
+fn surroundings(seed: u64) -> Surroundings {
+    let mut rng = Rng::with_seed(seed ^ 0x7171_7171);
+    let loss = if rng.bool() { rng.u32(0..50_000) } else { 0 };
+    Surroundings { loss, rate: rng.u32(SLOWEST..=FASTEST) }
 }

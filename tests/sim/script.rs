@@ -6,6 +6,7 @@ use baton::failover::Operator;
 
 use crate::agenda::{Happening, MS, Nanos};
 use crate::checks;
+use crate::witness::Cut;
 use crate::world::{ALL, World};
 
 /// Longer than any run.
@@ -52,6 +53,12 @@ pub enum Fault {
     StuckForGood(Who),
     /// The cables of all its ports are pulled.
     AllCables(Who),
+    /// Nothing passes between this one and the witness, in one direction or both.
+    CutWitness(Who, Cut),
+    /// What is said to the witness, and by it, takes up to so much longer.
+    SlowWitness(Nanos),
+    /// The witness is there, and knows nothing of before; or it is not.
+    Witness(bool),
     Operator(Who, Operator),
 }
 
@@ -221,6 +228,9 @@ fn strike(world: &mut World, fault: Fault) {
         | Fault::StuckForGood(_)
         | Fault::AllCables(_)
         | Fault::Isolate(..)
+        | Fault::CutWitness(..)
+        | Fault::SlowWitness(_)
+        | Fault::Witness(_)
         | Fault::Rehash(_)
         | Fault::Operator(..) => checks::before_fault(world),
     }
@@ -260,6 +270,11 @@ fn strike(world: &mut World, fault: Fault) {
         }
         Fault::Forget => world.forget_addresses(),
         Fault::Disk(who, fails) => whom(world, who).into_iter().for_each(|at| world.disk(at, fails)),
+        Fault::CutWitness(who, cut) => {
+            whom(world, who).into_iter().for_each(|at| world.cut_witness(at, cut));
+        }
+        Fault::SlowWitness(late) => world.slow_witness(late),
+        Fault::Witness(runs) => world.bear_witness(runs),
         Fault::Operator(who, operator) => {
             whom(world, who).into_iter().for_each(|at| world.operator(at, operator));
         }

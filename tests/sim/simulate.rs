@@ -26,6 +26,7 @@ mod steps;
 mod tcp;
 mod trace;
 mod variants;
+mod witness;
 mod world;
 
 use std::fmt;

@@ -8,6 +8,7 @@ use crate::agenda::{MS, Nanos, US};
 use crate::kind::Kind;
 use crate::link::{CLIENTS, MIRROR, SERVERS, STRAGGLE_MAX};
 use crate::script::{Fault, Step, Who};
+use crate::witness::Cut;
 use crate::world::ALL;
 
 /// Nobody takes over from an appliance whose lcores stand still for no longer: it is far less than half of a lease.
@@ -28,7 +29,7 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
     };
     let (traffic, soon) = (Traffic(traffic * MS), Wait(soon * MS));
     steps.push(Do(Start(Who::Node(first))));
-    if kind == Kind::Calm || kind.is_safe() || rng.bool() {
+    if kind == Kind::Calm || kind.prefers_safety() || rng.bool() {
         others.for_each(|other| steps.extend([Wait(rng.u64(0..40) * MS), Do(Start(other))]));
         steps.extend([Settled, traffic, soon.clone()]);
     } else {
@@ -181,6 +182,47 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
         Kind::ThreePartition | Kind::ThreeSafePartition => {
             let who = if rng.bool() { Who::Active } else { Who::Standby };
             steps.extend([Do(Isolate(who, &ALL)), outage, Wait(60 * MS), Do(Mend)]);
+        }
+        Kind::WitnessPartition => {
+            let cuts = [(); 2].map(|()| match rng.u8(..8) {
+                0..=3 => None,
+                4 | 5 => Some(Cut::Both),
+                6 => Some(Cut::Requests),
+                _ => Some(Cut::Answers),
+            });
+            let late = if rng.u8(..3) == 0 { rng.u64(1..80) * MS } else { 0 };
+            steps.extend([Do(SlowWitness(late)), Do(CutBothWays(&ALL))]);
+            for (at, cut) in cuts.into_iter().enumerate() {
+                if let Some(cut) = cut {
+                    steps.extend([Wait(rng.u64(0..100) * MS), Do(CutWitness(Who::Node(at), cut))]);
+                }
+            }
+            steps.extend([outage, Wait(60 * MS)]);
+            // One that is granted and does not hear so keeps the other one from serving.
+            let mutes = cuts.contains(&Some(Cut::Answers));
+            if late == 0 && cuts.contains(&None) && !mutes {
+                steps.push(Serving);
+            }
+            steps.push(Do(Mend));
+        }
+        Kind::WitnessLost => {
+            steps.push(match rng.u8(..4) {
+                0 => Do(CutWitness(Who::Active, Cut::Both)),
+                1 => Do(CutWitness(Who::Standby, Cut::Both)),
+                _ => Do(Witness(false)),
+            });
+            steps.extend([outage, Do(Witness(true)), Wait(rng.u64(0..200) * MS), Do(Mend)]);
+        }
+        Kind::WitnessRestarts => {
+            steps.push(Do(CutBothWays(&ALL)));
+            for _ in 0..rng.u8(1..5) {
+                steps.extend([Wait(rng.u64(0..150) * MS), Do(Witness(true))]);
+            }
+            if rng.u8(..3) == 0 {
+                let who = Who::Node(rng.usize(..2));
+                steps.extend([Wait(rng.u64(0..100) * MS), Do(CutWitness(who, Cut::Both))]);
+            }
+            steps.extend([outage, Serving, Do(Mend)]);
         }
         Kind::TwoFaults => {
             for _ in 0..2 {

@@ -1,5 +1,6 @@
 //! What can be wrong on purpose, so that the checkers have something to find.
 
+use baton::failover::witness::WitnessVariant;
 use baton::{failover, mirror};
 
 /// Which rules are broken, if any.
@@ -8,6 +9,7 @@ pub struct Variants {
     pub mirror: mirror::Variant,
     pub failover: failover::Variant,
     pub division: DivisionVariant,
+    pub witness: WitnessVariant,
 }
 
 /// What is wrong with the way in which packets come to workers.
@@ -22,7 +24,7 @@ pub enum DivisionVariant {
 }
 
 /// Names of the broken variants.
-pub const VARIANTS: [&str; 8] = [
+pub const VARIANTS: [&str; 11] = [
     "acknowledged-before-applied",
     "tombstone-dropped-early",
     "equal-term-accepted",
@@ -31,6 +33,9 @@ pub const VARIANTS: [&str; 8] = [
     "strays",
     "taken-before-home",
     "strays-let-in",
+    "witness-grants-at-once",
+    "witness-grants-to-all",
+    "lease-from-answer",
 ];
 
 /// The variant of a name; `sound` is one.
@@ -46,6 +51,9 @@ pub fn variant(name: &str) -> Option<Variants> {
         "taken-before-home" => variants.mirror = mirror::Variant::TakenBeforeHome,
         "strays-let-in" => variants.mirror = mirror::Variant::StraysLetIn,
         "send-after-lease" => variants.failover = failover::Variant::SendAfterLease,
+        "witness-grants-at-once" => variants.witness = WitnessVariant::GrantsAtOnce,
+        "witness-grants-to-all" => variants.witness = WitnessVariant::GrantsToAll,
+        "lease-from-answer" => variants.failover = failover::Variant::LeaseFromAnswer,
         _ => return None,
     }
     Some(variants)

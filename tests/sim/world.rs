@@ -27,6 +27,7 @@ use crate::moves::{self, Moves};
 use crate::scenario::Scenario;
 use crate::script::Script;
 use crate::variants::Variants;
+use crate::witness::Site;
 
 pub const CLIENT_HOSTS: usize = 3;
 pub const SERVER_HOSTS: usize = 2;
@@ -73,6 +74,7 @@ pub struct World {
     /// Frames that left the appliances.
     pub frames: u64,
     pub moves: Moves,
+    pub witness: Site,
     traces: bool,
 }
 
@@ -100,6 +102,7 @@ impl World {
         }
         lans[CLIENTS].stations.extend((0..CLIENT_HOSTS).map(Station::Host));
         lans[SERVERS].stations.extend((CLIENT_HOSTS..CLIENT_HOSTS + SERVER_HOSTS).map(Station::Host));
+        let surroundings = scenario.witness;
         let mut world = World {
             agenda: Agenda::new(seed),
             lans,
@@ -116,8 +119,12 @@ impl World {
             script,
             frames: 0,
             moves: Moves::default(),
+            witness: Site::new(variants.witness, surroundings, &mut Rng::with_seed(!seed)),
             traces,
         };
+        if world.scenario.kind.has_witness() {
+            world.witness.start(world.agenda.now);
+        }
         world.agenda.at(0, Happening::Script);
         world.agenda.at(0, Happening::Look);
         if world.scenario.moves > 0 {
@@ -158,6 +165,8 @@ impl World {
                 crate::checks::look(self);
                 self.agenda.at(self.agenda.now + 20 * MS, Happening::Look);
             }
+            Happening::AtWitness { at, life, mail } => self.at_witness(at, life, mail),
+            Happening::Answered { at, life, mail } => self.answered(at, life, mail),
             Happening::Turn { at, life, .. }
             | Happening::Transmit { at, life, .. }
             | Happening::Liveness { at, life }
@@ -279,6 +288,7 @@ impl World {
     }
 
     pub fn take_notes(&mut self, at: usize) {
+        self.post(at);
         let Some(appliance) = &mut self.nodes[at].up else { return };
         for note in std::mem::take(&mut appliance.notes) {
             match note {

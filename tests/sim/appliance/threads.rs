@@ -31,6 +31,7 @@ impl Appliance {
         for (port, mut frame) in std::mem::take(&mut self.frames) {
             self.failover.handle_frame(now, port, &mut frame);
         }
+        self.mail.hand_in(now, &mut self.failover);
         if let Some(counter) = self.durable.take() {
             self.failover.handle_reserved(counter);
         }
@@ -77,12 +78,12 @@ impl Appliance {
                     self.notes.push(Note::Happened(event));
                 }
                 Output::PeerSession { node, .. } => *self.sessions.entry(node).or_default() += 1,
+                Output::Witness { datagram } => self.mail.requests.push(datagram.to_vec()),
                 Output::PeerLost { .. }
                 | Output::InSync { .. }
                 | Output::Quiesce { .. }
                 | Output::Hold { .. }
                 | Output::Relay { .. }
-                | Output::Witness { .. }
                 | Output::Fence { .. } => {}
             }
         }
