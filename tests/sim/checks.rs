@@ -67,6 +67,14 @@ impl Checks {
         }
     }
 
+    /// A service packet leaves an appliance while another one may send, too.
+    pub fn second_sender(&mut self, now: Nanos, at: usize, other: usize) {
+        let what = format!("node {} sends while node {} may", at + 1, other + 1);
+        if !self.violations.iter().any(|(_, known)| *known == what) {
+            self.violate(now, what);
+        }
+    }
+
     /// A worker did what no worker should do.
     pub fn complain(&mut self, now: Nanos, at: usize, complaint: &str) {
         self.violate(now, format!("node {}: {complaint}", at + 1));

@@ -130,6 +130,12 @@ impl Kind {
         self.prefers_safety() || self.has_witness()
     }
 
+    /// One that was silenced may go on after another one served and was silenced too, each by the witness's grant: terms then do
+    /// not tell who may send, but leases do.
+    pub fn may_go_back(self) -> bool {
+        matches!(self, Kind::WitnessPartition | Kind::WitnessRestarts)
+    }
+
     /// With `partition = "safety"`.
     pub fn prefers_safety(self) -> bool {
         matches!(self, Kind::SafePartition | Kind::ThreeSafePartition)

@@ -139,7 +139,7 @@ fn every_broken_variant_is_caught_within_a_thousand_seeds() {
             // Its turn of events is rare: two changes of role, while shards go home.
             "taken-before-home" => Some(Kind::Partition),
             "witness-grants-at-once" => Some(Kind::WitnessRestarts),
-            "witness-grants-to-all" | "lease-from-answer" => Some(Kind::WitnessPartition),
+            "witness-grants-to-all" => Some(Kind::WitnessPartition),
             _ => None,
         };
         let (found, _) = of_all(0..1000, wanted(kind, variant), true);

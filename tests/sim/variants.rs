@@ -24,7 +24,7 @@ pub enum DivisionVariant {
 }
 
 /// Names of the broken variants.
-pub const VARIANTS: [&str; 11] = [
+pub const VARIANTS: [&str; 10] = [
     "acknowledged-before-applied",
     "tombstone-dropped-early",
     "equal-term-accepted",
@@ -35,7 +35,6 @@ pub const VARIANTS: [&str; 11] = [
     "strays-let-in",
     "witness-grants-at-once",
     "witness-grants-to-all",
-    "lease-from-answer",
 ];
 
 /// The variant of a name; `sound` is one.
@@ -53,7 +52,6 @@ pub fn variant(name: &str) -> Option<Variants> {
         "send-after-lease" => variants.failover = failover::Variant::SendAfterLease,
         "witness-grants-at-once" => variants.witness = WitnessVariant::GrantsAtOnce,
         "witness-grants-to-all" => variants.witness = WitnessVariant::GrantsToAll,
-        "lease-from-answer" => variants.failover = failover::Variant::LeaseFromAnswer,
         _ => return None,
     }
     Some(variants)

@@ -229,8 +229,17 @@ impl World {
                 Some(Ok(_)) | None => {}
             }
             if class == TxClass::Service && !burst {
-                self.checks.service_frame(now, at, node.led);
+                let (led, kind) = (node.led, self.scenario.kind);
+                if !kind.may_go_back() {
+                    self.checks.service_frame(now, at, led);
+                }
+                let may_send = |node: &Node| node.up.as_ref().is_some_and(|up| up.may_send(now));
+                let other = (0..self.nodes.len()).find(|other| *other != at && may_send(&self.nodes[*other]));
+                if let Some(other) = other.filter(|_| kind.is_safe()) {
+                    self.checks.second_sender(now, at, other);
+                }
             }
+            let node = &self.nodes[at];
             self.frames += 1;
             let sessions = node.up.as_ref().map(|up| &up.sessions);
             self.checks.sealed_frame(now, (at, node.life), sessions, &frame);

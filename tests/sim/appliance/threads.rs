@@ -180,9 +180,14 @@ impl Appliance {
         }
     }
 
+    /// Its lease covers this moment, whatever it does with it.
+    pub fn may_send(&self, now: Nanos) -> bool {
+        self.lease > self.clock.read(now)
+    }
+
     /// It serves: its lease covers this moment.
     pub fn serves(&self, now: Nanos) -> bool {
-        self.failover.role() == Role::Active && self.lease > self.clock.read(now)
+        self.failover.role() == Role::Active && self.may_send(now)
     }
 
     /// A thread fails, any of them: the lease is revoked at once. The process ends when the group was told, or some
