@@ -17,7 +17,8 @@ use netns_harness::stall::StallWatch;
 use netns_harness::{Context, Result, bail, dns as dns_servers};
 
 const USAGE: &str = "usage: campaign kill|standby|twice|failover|planned|outage|dns|senders|hold|roles|saturated \
-                     --baton PROGRAM [--rounds N] [--minutes M] [--downloads N] [--seed N]";
+                     --baton PROGRAM [--rounds N] [--minutes M] [--downloads N] [--seed N] \
+                     [--busy PROGRAM]";
 
 struct Options {
     name: String,
@@ -26,6 +27,7 @@ struct Options {
     minutes: Option<u64>,
     downloads: usize,
     seed: u64,
+    busy: Option<String>,
     begun: Instant,
 }
 
@@ -76,6 +78,7 @@ fn options() -> Result<Options> {
         minutes: None,
         downloads: 200,
         seed: 1,
+        busy: None,
         begun: Instant::now(),
     };
     while let Some(arg) = args.next() {
@@ -86,6 +89,7 @@ fn options() -> Result<Options> {
             "--minutes" => options.minutes = Some(value()?.parse().context("--minutes needs a number")?),
             "--downloads" => options.downloads = value()?.parse().context("--downloads needs a number")?,
             "--seed" => options.seed = value()?.parse().context("--seed needs a number")?,
+            "--busy" => options.busy = Some(value()?),
             _ => bail!("unknown argument {arg:?}"),
         }
     }
@@ -440,7 +444,7 @@ fn planned_changes(options: &Options) -> Result<Vec<Figure>> {
 fn saturation(options: &Options) -> Result<Vec<Figure>> {
     let length = Duration::from_secs(60 * options.minutes.unwrap_or(3));
     let outcome = on_stage(options, &Settings::default(), |stage| {
-        saturated::run(stage, length, options.seed, |text| options.say(text))
+        saturated::run(stage, length, options.seed, options.busy.as_deref(), |text| options.say(text))
     })?;
     options.say(&format!("{}; the CPUs were idle for {:.2} %", outcome.stalls, 100.0 * outcome.idle));
     for (reason, times) in outcome.silenced_by_reason() {

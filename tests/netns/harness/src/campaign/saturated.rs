@@ -32,6 +32,8 @@ const LAID_TO: Duration = Duration::from_millis(150);
 /// Processes that never rest, of ordinary priority, one of each on each CPU: arithmetic, and writes to 64 MiB of memory.
 const BUSY: [&[&str]; 2] =
     [&["sha256sum", "/dev/zero"], &["dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "status=none"]];
+/// CPUs that have nothing to do for more than this part of the time are not saturated.
+const IDLE: f64 = 0.01;
 /// New connections a second meanwhile, each with a request and its answer.
 const CONNECTIONS_PER_SECOND: u32 = 20;
 /// Between two looks at what the appliances say.
@@ -103,13 +105,20 @@ impl Outcome {
     }
 }
 
-/// Runs for so long; `seed` decides when who is paused. `say` hears how it goes.
-pub fn run(stage: &mut Stage, length: Duration, seed: u64, mut say: impl FnMut(&str)) -> Result<Outcome> {
+/// Runs for so long; `seed` decides when who is paused. `busy` keeps each CPU busy instead of [`BUSY`], if
+/// given. `say` hears how it goes.
+pub fn run(
+    stage: &mut Stage,
+    length: Duration,
+    seed: u64,
+    busy: Option<&str>,
+    mut say: impl FnMut(&str),
+) -> Result<Outcome> {
     stage.active()?;
     let mut heard = Heard::default();
     heard.look(stage)?;
     heard.forget();
-    let busy = saturate(stage)?;
+    let busy = saturate(stage, busy)?;
     let probed = SocketAddr::new(virtual_address(Translation::Nat, Family::V4), ECHO_PORT);
     let probe = Probe::start(&stage.world, probed, Duration::from_millis(1))?;
     let clients = Clients::start(&stage.world, virtual_servers(80), CONNECTIONS_PER_SECOND)?;
@@ -158,6 +167,7 @@ pub fn run(stage: &mut Stage, length: Duration, seed: u64, mut say: impl FnMut(&
     }
     violations.require(!pauses.is_empty() && tally.complete > 0, || "nothing was tried".into());
     let idle = idle as f64 / all.max(1) as f64;
+    violations.require(idle < IDLE, || format!("the CPUs were idle for {:.2} %", 100.0 * idle));
     Ok(Outcome { pauses, takeovers, false_takeovers, silenced, stalls, probe, tally, idle, violations })
 }
 
@@ -175,13 +185,18 @@ fn explains(unix_ms: u64, since_unix_ms: u64, pauses: &[Pause], stalls: &Stalls)
         || stalls.kept_from_running(at.saturating_sub(LAID_TO)..at + LAID_TO)
 }
 
-/// Starts what keeps every CPU busy; it ends when dropped.
-fn saturate(stage: &Stage) -> Result<Vec<Process>> {
+/// Starts what keeps every CPU busy, or `instead` on each with the CPU's number as its argument; it ends when dropped.
+fn saturate(stage: &Stage, instead: Option<&str>) -> Result<Vec<Process>> {
     let mut busy = Vec::new();
     for cpu in stall::cpus() {
-        for (number, program) in BUSY.iter().enumerate() {
-            let (name, cpu) = (format!("busy-{cpu}-{number}"), cpu.to_string());
-            let args = [&["--cpu-list", &cpu], *program].concat();
+        let cpu = cpu.to_string();
+        let programs = match instead {
+            Some(program) => vec![vec![program, &cpu]],
+            None => BUSY.iter().map(|program| program.to_vec()).collect(),
+        };
+        for (number, program) in programs.into_iter().enumerate() {
+            let name = format!("busy-{cpu}-{number}");
+            let args = [vec!["--cpu-list", &cpu], program].concat();
             let namespace = stage.world.namespace("switch");
             busy.push(Process::spawn(stage.world.directory(), &namespace, &name, "taskset", &args)?);
         }
