@@ -326,7 +326,7 @@ inline silence(i) {
 /* asking.rs: licence, into x: as long as the witness, or every peer, grants, counted from the request, or from the beat that
  * it answers. */
 #ifdef WITNESS
-#define GRANTS(i, y) (silent[X(i, y)] < T && said[X(i, y)] == STANDBY && said_term[X(i, y)] == term[i] && \
+#define STANDS_BY(i, y) (silent[X(i, y)] < T && said[X(i, y)] == STANDBY && said_term[X(i, y)] == term[i] && \
     echo[X(i, y)] < L)
 #ifdef ONE_PEER_ENOUGH
 #define NONE_YET 0
@@ -339,7 +339,7 @@ inline allowed(i) {
     x = NONE_YET;
     for (y : 0 .. N - 1) {
         if
-        :: y != i -> x = AND_ALL(x, (GRANTS(i, y) -> L - echo[X(i, y)] : 0))
+        :: y != i -> x = AND_ALL(x, (STANDS_BY(i, y) -> L - echo[X(i, y)] : 0))
         :: y == i
         fi
     }
