@@ -110,7 +110,8 @@ counters! {
     DropNeighbour => "drop_neighbour",
     /// Packets dropped: they cannot be rewritten into the other family.
     DropFamilies => "drop_families",
-    /// Packets dropped: they would begin a flow while this appliance hands over.
+    /// Packets dropped: they would begin a flow while this appliance hands over, and are fragments, or too many of their kind
+    /// wait.
     DropQuiescing => "drop_quiescing",
     /// Packets dropped: a key that would have to be remembered, and the connection store is full, or is full of choices.
     DropKeysFull => "drop_keys_full",

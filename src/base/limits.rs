@@ -21,12 +21,16 @@ pub const PARKED_PACKETS_MAX: usize = 4096;
 /// dropped and counted.
 pub const STRAGGLERS_MAX: usize = 4096;
 
-/// Of these, relayed in one turn: so many fit into a port's queue. The others leave in later turns.
+/// Of these, relayed in one turn, or handled when the handover was called off: so many fit into a port's queue. The others leave in later turns.
 pub const STRAGGLERS_PER_TURN: usize = 4 * BURST_MAX;
 
 /// So long they wait at most. A handover takes a few milliseconds, but a successor that stood still shortly before waits
 /// for `takeover_after` until it believes the resignation. What waits longer is dropped and counted.
 pub const STRAGGLERS_WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// So long packets that would begin flows wait at most while the successor is flushed to, before all others wait too: longer
+/// than that lasts (`failover`). What waits longer is dropped and counted.
+pub const STRAGGLERS_GATHERED_MAX: Duration = Duration::from_millis(750);
 
 /// So long the appliance that handed over relays what still comes: then switches have learned for long where the
 /// virtual link addresses are. What comes later is dropped and counted, as by any standby.

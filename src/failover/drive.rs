@@ -8,10 +8,15 @@ use super::role::{self, Input, Role, Step};
 use super::witness::asking::Asking;
 use super::{Failover, Handover, Leader, Variant};
 use crate::base::ids::{NodeId, Term};
+use crate::base::limits::STRAGGLERS_GATHERED_MAX;
 use crate::base::time::{Duration, Instant};
 
 /// Workers get this long to flush to a successor; then it is handed over without.
-const FLUSH_MAX: Duration = Duration::from_millis(500);
+pub(super) const FLUSH_MAX: Duration = Duration::from_millis(500);
+const _: () = assert!(
+    FLUSH_MAX.nanos() < STRAGGLERS_GATHERED_MAX.nanos(),
+    "what would begin flows waits until all else does"
+);
 /// And so long to do so once more, while packets wait.
 const LAST_FLUSH_MAX: Duration = Duration::from_millis(20);
 /// Workers get this long to stop before the successor is named; the lease ended before.

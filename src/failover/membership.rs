@@ -2,6 +2,7 @@
 //! `insync` gives the reasons for.
 
 use super::Failover;
+use super::drive::FLUSH_MAX;
 use super::event::{FailoverEvent, Removal};
 use super::insync::Change;
 use super::liveness::{Peer, Synced};
@@ -134,6 +135,7 @@ impl Failover {
         {
             // Workers serve again, until they have flushed.
             (handover.holds, handover.flushed) = (false, 0);
+            handover.until = handover.until.max(now + FLUSH_MAX);
             self.emit(Output::Quiesce { peer });
         }
         self.event(FailoverEvent::OutOfSync { node, removal, term });

@@ -1,7 +1,8 @@
 //! Packets of services that come to an appliance that has handed over (REQ B2, C8): until the successor serves, workers let
 //! them wait; then they relay them, and for a moment what still comes.
 //!
-//! Only a planned handover has stragglers (what workers do: `worker/stragglers.rs`): who lost its lease, or gives way to a higher claim, relays nothing.
+//! Only a planned handover, or the shutdown of one that claims its term, has stragglers (what workers do:
+//! `worker/stragglers.rs`): who crashes, or gives way to a higher claim, relays nothing.
 
 use super::Failover;
 use super::heartbeat::Beat;

@@ -69,9 +69,6 @@ impl<B: Buffer> Worker<B> {
         segment: Option<Segment>,
         io: &mut I,
     ) {
-        if self.quiesce.is_some() {
-            return self.counters.bump(Counter::DropQuiescing);
-        }
         // A flow is made only if its first packet goes on: a later one would overtake the
         // acknowledgement that the first should have waited for.
         if !has_hops(packet.head(), parsed) {
@@ -83,6 +80,13 @@ impl<B: Buffer> Worker<B> {
         };
         if segment.is_some_and(|segment| !segment.may_begin_flow()) {
             return self.counters.bump(Counter::DropNoFlow);
+        }
+        if self.begins_none() {
+            // Ports are written into a fragment, and later ones cannot wait for it: it would reach the successor alone.
+            return match parsed.is_fragment() {
+                true => self.counters.bump(Counter::DropQuiescing),
+                false => self.gather_straggler(now, packet),
+            };
         }
         let probe = self.flows.table.probe(&key);
         let mut coming = self.coming(key, probe, shard, listener);
@@ -121,7 +125,7 @@ impl<B: Buffer> Worker<B> {
         let ends = image.v4_endpoints();
         let listener = self.tables.services.listener_v4(ends, image.v4_protocol())?;
         let is_plain = self.placer.is_plain(listener);
-        if self.quiesce.is_some() || self.tables.listeners[listener].waits || !is_plain {
+        if self.begins_none() || self.tables.listeners[listener].waits || !is_plain {
             return None;
         }
         let key = image.v4_key()?;

@@ -294,7 +294,7 @@ impl<B: Buffer> Worker<B> {
             self.end_expired(now); // In the order in which they were said.
         }
         match command {
-            Command::Role { epoch, role, term } => self.take_role(now, epoch, role, term, io),
+            Command::Role { epoch, role, term } => self.take_role(now, epoch, role, term),
             Command::PeerSession { node, session } => {
                 self.mirror.open_session(node, &session, &self.flows);
                 self.settle(now, io);
@@ -311,6 +311,7 @@ impl<B: Buffer> Worker<B> {
                 self.answer(Event::InSyncInstalled { epoch });
             }
             Command::Quiesce { peer } => {
+                self.gather_stragglers(now);
                 self.quiesce = Some(peer);
                 self.flushed = false;
             }
@@ -344,22 +345,13 @@ impl<B: Buffer> Worker<B> {
         }
     }
 
-    fn take_role<I: Io<Buf = B> + Tell>(
-        &mut self,
-        now: Instant,
-        epoch: u64,
-        role: Role,
-        term: Term,
-        io: &mut I,
-    ) {
+    fn take_role(&mut self, now: Instant, epoch: u64, role: Role, term: Term) {
         if role == Role::Active && self.role == Role::Standby {
             // Idle time counts from the takeover (REQ C8).
             self.flows.last_seen.touch_all(now);
         }
         if role == Role::Standby {
-            if self.quiesce.is_some() {
-                self.hold_stragglers(now); // It was handed over before all was flushed.
-            }
+            self.stop_stragglers(now);
             self.in_sync.clear();
             for (_, flow) in self.hold.flows() {
                 self.flows.table.set_flag(flow, FlowFlags::HELD, false);
@@ -368,12 +360,12 @@ impl<B: Buffer> Worker<B> {
             self.reassembly.clear(Counter::DropStandby, &self.counters);
             self.moving.drop_parked(|_| self.counters.bump(Counter::DropStandby));
         }
-        self.role = role;
-        self.forwards = role == Role::Active;
+        let was = core::mem::replace(&mut self.role, role);
+        self.forwards = false;
         self.quiesce = None;
         self.mirror.set_standing(Standing { leads: role == Role::Active, term });
-        if self.forwards {
-            self.handle_stragglers(now, io);
+        if role == Role::Active {
+            self.call_off_stragglers(was);
         }
         self.uninstalled = Some(epoch);
     }

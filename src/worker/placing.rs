@@ -175,8 +175,8 @@ impl<B: Buffer> Worker<B> {
         };
         let is_later = parsed.notes.has(Notes::FRAGMENT_LATER);
         let begins = key.protocol != TCP || segment_of(packet.head(), parsed).may_begin_flow();
-        if is_later || !begins || self.quiesce.is_some() {
-            return Way::Here(natural); // It begins nothing, and will be dropped as such packets are.
+        if is_later || !begins || self.begins_none() {
+            return Way::Here(natural); // It begins nothing, and is dropped or waits as such packets do.
         }
         if !self.placer.has_room(io) {
             return Way::Drop(Counter::DropTellFull);

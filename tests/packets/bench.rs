@@ -232,6 +232,11 @@ impl Bench {
 
     /// Worker `id` of `workers` with this configuration.
     pub fn of(snapshot: Arc<Snapshot>, id: u16, workers: u16) -> Bench {
+        Bench::with_room(snapshot, id, workers, 64)
+    }
+
+    /// The same, where so many packets may wait for the mirror.
+    pub fn with_room(snapshot: Arc<Snapshot>, id: u16, workers: u16, hold_packets_max: usize) -> Bench {
         let counters = Arc::new(Counters::default());
         let now = Instant::from_millis(1000);
         let worker = Worker::new(WorkerSetup {
@@ -246,7 +251,7 @@ impl Bench {
             seed: 6,
             boot_parity: None,
             now,
-            hold_packets_max: 64,
+            hold_packets_max,
             fragments_waiting_max: 256,
             counters: Arc::clone(&counters),
             variant: Variant::Sound,

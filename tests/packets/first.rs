@@ -10,7 +10,7 @@ use baton::config::checked::Server;
 use baton::config::snapshot::Snapshot;
 use baton::flow::key::Address;
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
-use baton::worker::message::Command;
+use baton::worker::message::{Command, Role};
 
 use crate::bench::*;
 
@@ -94,9 +94,23 @@ fn a_first_packet_that_cannot_be_served_in_a_burst_is_dropped_for_its_own_reason
     for (counter, count) in counters {
         assert_eq!(bench.count(counter), count, "{counter:?}");
     }
+}
+
+#[test]
+fn what_would_begin_a_flow_while_all_is_flushed_waits_in_its_order_and_begins_it_when_that_is_called_off() {
+    let mut bench = Bench::active();
+    assert_eq!(together(&mut bench, &[syn(20_000, "10.1.0.101")]).len(), 1);
     bench.command(Command::Quiesce { peer: NodeId(2) });
-    assert!(together(&mut bench, &[syn(20_005, "10.1.0.101"), query(20_005)]).is_empty());
-    assert_eq!(bench.count(Counter::DropQuiescing), 2);
+    let begins_none = Packet { flags: Some(ACK), ..syn(20_003, "10.1.0.101") };
+    let known = Packet { flags: Some(ACK), ..syn(20_000, "10.1.0.101") };
+    let packets = [syn(20_005, "10.1.0.101"), query(20_005), query(20_005), begins_none, known];
+    assert_eq!(together(&mut bench, &packets).len(), 1, "the known flow's");
+    assert_eq!((bench.count(Counter::StragglersHeld), bench.count(Counter::DropNoFlow)), (3, 1));
+    assert_eq!(bench.worker.flows().table.len(), 1);
+    bench.command(Command::Role { epoch: 2, role: Role::Active, term: TERM });
+    let sent: Vec<_> = bench.poll_after(0).iter().map(|sent| Packet::read(&sent.bytes)).collect();
+    assert_eq!(sent.iter().map(|sent| sent.flags).collect::<Vec<_>>(), [Some(SYN), None, None]);
+    assert_eq!((bench.worker.flows().table.len(), bench.count(Counter::DropQuiescing)), (3, 0));
 }
 
 #[test]

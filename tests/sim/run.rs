@@ -13,8 +13,14 @@ use crate::world::World;
 /// No run lasts longer, in virtual time.
 const LONGEST: Nanos = 40_000 * MS;
 
-const DROPS: [Counter; 4] =
-    [Counter::DropStandby, Counter::DropTxLease, Counter::DropStragglersFull, Counter::DropStragglersTimeout];
+const DROPS: [Counter; 6] = [
+    Counter::DropStandby,
+    Counter::DropTxLease,
+    Counter::DropStragglersFull,
+    Counter::DropStragglersTimeout,
+    Counter::DropQuiescing,
+    Counter::DropHoldStandby,
+];
 
 /// Which run a seed is to be.
 #[derive(Clone, Copy, Debug, Default)]
@@ -50,7 +56,7 @@ pub struct Report {
     /// Packets that were relayed to a successor.
     pub stragglers: u64,
     /// Packets of services that somebody dropped who did not serve, and runs at the end.
-    pub dropped: [(Counter, u64); 4],
+    pub dropped: [(Counter, u64); 6],
 }
 
 impl Report {

@@ -1,7 +1,8 @@
 //! Packets that come to whoever hands over: when they are relayed, and where to.
 
 use super::pair::{pair, sound};
-use super::world::World;
+use super::world::{Setup, World};
+use crate::base::ids::NodeId;
 use crate::base::limits::PORTS_MAX;
 use crate::failover::{FailoverEvent, Links, Operator, Role};
 use crate::wire::ethernet::MacAddress;
@@ -71,4 +72,39 @@ fn a_process_that_ends_stays_until_it_has_relayed() {
     assert_eq!(world.relayed.len(), 1);
     world.run_ms(100);
     assert!(world.nodes[0].up.is_none(), "{}", world.story());
+}
+
+#[test]
+fn a_third_member_that_is_removed_during_the_last_flush_leaves_the_time_to_flush_anew() {
+    let mut world = World::settled(31, Setup { nodes: 3, ..Setup::default() });
+    let from = world.leader();
+    // From now on standbys are slow, and have not all flows.
+    let others = (0..3).filter(|at| *at != from);
+    others.clone().for_each(|at| world.nodes[at].acknowledges_nothing_since = Some(world.now_us));
+    world.client_comes(from);
+    world.operator(from, Operator::Switchover).unwrap();
+    let handover = |world: &World| {
+        let handover = world.machine(from).failover.handover.as_ref();
+        handover.map(|handover| (handover.to.expect("a successor"), handover.holds))
+    };
+    let (to, false) = handover(&world).expect("it hands over") else { panic!("it flushes first") };
+    let successor = world.nodes.iter().position(|node| NodeId(node.id) == to).expect("it is there");
+    let now = world.now();
+    let failover = &mut world.nodes[from].up.as_mut().expect("it runs").failover;
+    failover.hold(now, to);
+    let third = failover.peers.iter_mut().find(|peer| peer.node != to).expect("a third one");
+    third.overdue = true;
+    let third = third.node;
+    world.run_ms(60);
+    let removed =
+        |event: &&FailoverEvent| matches!(event, FailoverEvent::OutOfSync { node, .. } if *node == third);
+    assert!(world.events(from).iter().any(removed), "{}", world.story());
+    assert_eq!(handover(&world), Some((to, false)));
+    assert_eq!(world.role(from), Role::Quiescing, "it serves meanwhile: {}", world.story());
+    others.for_each(|at| world.nodes[at].acknowledges_nothing_since = None);
+    world.run_ms(500);
+    assert_eq!(world.leader(), successor, "{}", world.story());
+    let resigned = |event: &&FailoverEvent| matches!(event, FailoverEvent::Resigned { clean: true, .. });
+    assert!(world.events(from).iter().any(resigned), "{}", world.story());
+    sound(&world);
 }
