@@ -82,8 +82,10 @@ impl PassOn for Intake {
                     .then(|| FrameBytes::try_from(packet.head()).ok())
                     .flatten();
                 let Some(bytes) = bytes else { return counters.bump(Counter::LivenessMalformed) };
-                let frame = Frame { port: packet.rx().port, class: TxClass::Own, bytes };
-                if ends.to_liveness.push_one(frame).is_err() {
+                let port = packet.rx().port;
+                let frame = Frame { port, class: TxClass::Own, bytes };
+                let ring = ends.to_liveness.get_mut(usize::from(port.0));
+                if ring.is_none_or(|ring| ring.push_one(frame).is_err()) {
                     counters.bump(Counter::DropLivenessFull);
                 }
             }

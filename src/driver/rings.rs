@@ -19,8 +19,12 @@ use crate::worker::message::{Command, Event};
 
 /// Packets that wait between two threads; more are dropped and counted.
 const PACKETS: u32 = 1024;
-/// Liveness frames that wait each way; more are dropped and counted.
+/// Liveness frames that wait to be sent; more are dropped and counted.
 const FRAMES: u32 = 256;
+/// Liveness frames that came by one port to one lcore, and wait; more are dropped and counted. Peers send some in ten
+/// milliseconds, and a round comes each millisecond. Each port has its own ring: a flood on one LAN must not crowd out what
+/// comes by the others, or a leader would seem silent.
+const FRAMES_OF_PORT: u32 = 64;
 /// What one lcore has told another and it has not heard; then no more new keys are remembered.
 const TOLD: u32 = 4096;
 /// Commands, reports and events that wait; senders keep or count what does not fit.
@@ -65,8 +69,8 @@ pub struct PassingEnds {
     pub hand_over: Vec<Option<Producer<Packet>>>,
     /// ARP, neighbour discovery, echo, VRRP.
     pub to_master: Producer<Packet>,
-    /// Liveness frames that came.
-    pub to_liveness: Producer<Frame>,
+    /// Liveness frames that came, by the port that they came by.
+    pub to_liveness: Vec<Producer<Frame>>,
     /// What is told to each other lcore; none where nothing has to be remembered.
     pub tell: Vec<Producer<Told>>,
     /// What each other lcore tells.
@@ -93,7 +97,7 @@ pub struct WorkerEnds {
 
 /// What the liveness thread holds: by worker, but for `frames` and `news`.
 pub struct LivenessEnds {
-    /// Liveness frames that came, to workers and then to distributors.
+    /// Liveness frames that came, to workers and then to distributors; of each one by port.
     pub heard: Vec<Consumer<Frame>>,
     /// To be sent by the first worker, which owns a queue of every port.
     pub frames: Producer<Frame>,
@@ -131,11 +135,12 @@ pub struct Ends {
     pub master: MasterEnds,
 }
 
-/// Makes the rings of an appliance with this many workers, and this many lcores that only distribute.
+/// Makes the rings of an appliance with this many ports, workers, and lcores that only distribute.
 ///
 /// `remembers`: lcores tell each other of connection keys.
 pub fn make(
     running: &Running,
+    ports: u16,
     workers: u16,
     distributors: u16,
     remembers: bool,
@@ -155,8 +160,12 @@ pub fn make(
     let mut ends = Vec::new();
     let mut passing = |lcore: u16| {
         let (to_master, punted) = ring(running, &format!("punt-{lcore}"), PACKETS)?;
-        let (to_liveness, heard) = ring(running, &format!("heard-{lcore}"), FRAMES)?;
-        liveness.heard.push(heard);
+        let mut to_liveness = Vec::new();
+        for port in 0..ports {
+            let (came, heard) = ring(running, &format!("heard-{lcore}-{port}"), FRAMES_OF_PORT)?;
+            to_liveness.push(came);
+            liveness.heard.push(heard);
+        }
         master.punted.push(punted);
         Ok(PassingEnds { hand_over: Vec::new(), to_master, to_liveness, tell: Vec::new(), heard: Vec::new() })
     };

@@ -388,7 +388,8 @@ fn assemble(
     let pool =
         Mempool::new(eal, "packets", &ports::pool_config(&checked.eal, &checked.ports)).map_err(sentence)?;
     let owned = share_out(eal, checked, &pool, secrets.toeplitz.key())?;
-    let ends = rings::make(eal, workers, lcore_count as u16 - workers, checked.distributor.remembers)
+    let ports = checked.ports.len() as u16;
+    let ends = rings::make(eal, ports, workers, lcore_count as u16 - workers, checked.distributor.remembers)
         .map_err(sentence)?;
     let turns: Vec<Arc<Turns>> = (0..lcore_count).map(|_| Arc::default()).collect();
     let counters: Vec<Arc<Counters>> = (0..lcore_count + 2).map(|_| Arc::default()).collect();

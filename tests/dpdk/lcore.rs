@@ -38,7 +38,7 @@ impl Bench {
         let (wires, Near { mut rx, mut outboxes }) = Wires::open(eal, &snapshot, 1, 1);
         let (clock, counters) = (Clock::start(), Arc::new(Counters::default()));
         let (lease, turns) = (Arc::new(Lease::default()), Arc::new(Turns::default()));
-        let mut ends = rings::make(eal, 1, 0, false).unwrap();
+        let mut ends = rings::make(eal, 3, 1, 0, false).unwrap();
         let worker = wires.worker(&snapshot, (0, 1), clock.now(), &counters);
         let world = DpdkIo::new(DpdkIoSetup {
             worker: WorkerId(0),
@@ -143,10 +143,30 @@ fn liveness_frames_pass_by_value_and_leave_without_a_lease() {
         assert_eq!(bench.wires.left(SERVER), [out.to_vec()]);
 
         bench.arrive(CLIENT, &out);
-        let heard = bench.liveness.heard[0].pop_one().unwrap();
+        let heard = bench.liveness.heard[CLIENT].pop_one().unwrap();
         assert_eq!((heard.port, &heard.bytes), (PortId(CLIENT as u16), &out));
         assert_eq!(bench.wires.pool.in_use(), 0, "no buffer stays with either");
     });
+}
+
+#[test]
+fn a_flood_of_liveness_frames_on_one_lan_leaves_what_comes_by_another_port() {
+    with_eal(
+        "lcore::a_flood_of_liveness_frames_on_one_lan_leaves_what_comes_by_another_port",
+        RINGS,
+        |eal| {
+            let mut bench = Bench::new(&eal);
+            let mut frame = vec![0xff; 12];
+            frame.extend([0x88, 0xb5]);
+            frame.resize(90, 1);
+            (0..500).for_each(|_| bench.arrive(CLIENT, &frame));
+            assert!(bench.counters.value(Counter::DropLivenessFull) > 0);
+            bench.arrive(SERVER, &frame);
+            let heard = bench.liveness.heard[SERVER].pop_one().expect("it came");
+            assert_eq!(heard.port, PortId(SERVER as u16));
+            drop(bench);
+        },
+    );
 }
 
 #[test]

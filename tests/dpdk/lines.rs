@@ -62,7 +62,7 @@ fn with_lcores(eal: &Eal, managers: usize, distributors: usize, look: impl FnOnc
     let count = managers + distributors;
     let (wires, Near { rx, outboxes }) = Wires::open(eal, &snapshot, receivers, managers);
     let mut rx = rx.into_iter();
-    let ends = rings::make(eal, managers as u16, distributors as u16, true).unwrap();
+    let ends = rings::make(eal, 3, managers as u16, distributors as u16, true).unwrap();
     let turns: Vec<Arc<Turns>> = (0..count).map(|_| Arc::default()).collect();
     let counters: Vec<Arc<Counters>> = (0..count).map(|_| Arc::default()).collect();
     let lease = Arc::new(Lease::default());

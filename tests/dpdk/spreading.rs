@@ -44,7 +44,7 @@ impl Bench {
         let turns: [Arc<Turns>; 2] = Default::default();
         let lease = Arc::new(Lease::default());
         lease.publish(clock.now() + Duration::from_secs(3600));
-        let mut ends = rings::make(eal, 1, 1, false).unwrap();
+        let mut ends = rings::make(eal, 3, 1, 1, false).unwrap();
         let worker = wires.worker(&snapshot, (0, 1), clock.now(), &counters[0]);
         let world = DpdkIo::new(DpdkIoSetup {
             worker: WorkerId(0),
@@ -130,7 +130,7 @@ fn arp_and_heartbeats_go_to_their_threads_from_the_distributor() {
         heartbeat.extend([0x88, 0xb5]);
         heartbeat.resize(90, 1);
         bench.arrive(SERVER, &heartbeat);
-        let heard = bench.liveness.heard[1].pop_one().unwrap();
+        let heard = bench.liveness.heard[3 + SERVER].pop_one().unwrap();
         assert_eq!((heard.port, &heard.bytes[..]), (PortId(SERVER as u16), &heartbeat[..]));
         drop(bench);
     });
