@@ -323,7 +323,8 @@ counters! {
     WitnessStale => "witness_stale",
     /// Runs of the command that fences a silent leader (`failover.fence`).
     FenceRuns => "fence_runs",
-    /// Those that ended with another status than 0, took too long, or could not be started.
+    /// Those that ended with another status than 0, took too long, or could not be started; and such as were not, since it was
+    /// too late for them.
     FenceFailures => "fence_failures",
     /// Runs of the command that is told of changes of role (`failover.notify`).
     NotifyRuns => "notify_runs",

@@ -1,5 +1,6 @@
 //! The command that fences a silent leader (`failover.fence`, REQ B2): one run at a time, in a thread of its own, since it may take
-//! seconds. In: whom to fence. Out: whether it did, by its exit status.
+//! seconds. In: whom to fence. Out: whether it did, by its exit status. An order that it comes to too late is not run: nobody
+//! waits for it any more, and who was silent then may lead by now.
 //!
 //! As the thread of [`notify`](crate::driver::notify), it is made before the EAL pins the process's first one, and the command
 //! inherits what is ordinary.
@@ -11,7 +12,7 @@ use std::thread;
 
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{GroupId, NodeId, Term};
-use crate::base::time::Duration;
+use crate::base::time::{Duration, Instant};
 use crate::config::checked::Notify;
 use crate::driver::clock::Clock;
 use crate::driver::events::EventLog;
@@ -20,10 +21,15 @@ use crate::driver::priority;
 
 /// What is asked of the thread.
 #[derive(Clone, Copy, Debug)]
-struct Order {
-    attempt: u64,
-    node: NodeId,
-    term: Term,
+pub struct Order {
+    /// Numbers the orders.
+    pub attempt: u64,
+    /// Whom to fence.
+    pub node: NodeId,
+    /// The term that this appliance followed.
+    pub term: Term,
+    /// When it was ordered: the command has to have ended `timeout` after that.
+    pub at: Instant,
 }
 
 /// What the thread is made from.
@@ -49,9 +55,9 @@ pub struct Fencer {
 
 impl Fencer {
     /// Has a member fenced.
-    pub fn ask(&self, attempt: u64, node: NodeId, term: Term) {
+    pub fn ask(&self, order: Order) {
         // The thread may have panicked: then nobody answers, which counts as a failure in time.
-        let _ = self.orders.send(Order { attempt, node, term });
+        let _ = self.orders.send(order);
     }
 
     /// Which attempt has ended, and whether it did what it was to.
@@ -99,10 +105,21 @@ fn run_one(setup: &FenceSetup, order: Order, counters: &Counters) -> bool {
         ("BATON_NODE", node.to_string()),
         ("BATON_GROUP", group.to_string()),
     ];
-    let began = clock.now();
+    let (began, kill_at) = (clock.now(), order.at + fence.timeout);
+    if began >= kill_at {
+        counters.bump(Counter::FenceFailures);
+        let late = began - order.at;
+        let sentence = format!(
+            "the command that fences node {} was not run: it was ordered {} ms ago",
+            order.node,
+            late.millis()
+        );
+        log::warn!("{sentence}");
+        events.add("fence", sentence);
+        return false;
+    }
     counters.bump(Counter::FenceRuns);
-    let kill_at = || began + fence.timeout;
-    let outcome = child::run(fence, child::Written::Inherited, &environment, *clock, kill_at);
+    let outcome = child::run(fence, child::Written::Inherited, &environment, *clock, || kill_at);
     let good = outcome.is_good();
     if !good {
         counters.bump(Counter::FenceFailures);
@@ -122,9 +139,13 @@ fn run_one(setup: &FenceSetup, order: Order, counters: &Counters) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::time::Instant;
 
     fn fenced(script: &str, timeout: Duration) -> (bool, String, Arc<Counters>) {
+        fenced_after(Duration::ZERO, script, timeout)
+    }
+
+    /// The thread comes to the order so late.
+    fn fenced_after(late: Duration, script: &str, timeout: Duration) -> (bool, String, Arc<Counters>) {
         let clock = Clock::start();
         let events = Arc::new(EventLog::new(NodeId(1), clock));
         let fence = Notify {
@@ -135,7 +156,9 @@ mod tests {
         let setup =
             FenceSetup { fence, node: NodeId(1), group: GroupId(0), clock, events: Arc::clone(&events) };
         let (thread, fencer) = FenceThread::start(setup).unwrap();
-        fencer.ask(7, NodeId(2), Term { counter: 5, node: NodeId(2) });
+        // A clock begins with a second, so there is a time before its start.
+        let at = Instant::from_nanos(clock.now().nanos() - late.nanos());
+        fencer.ask(Order { attempt: 7, node: NodeId(2), term: Term { counter: 5, node: NodeId(2) }, at });
         let until: Instant = clock.now() + Duration::from_secs(60);
         loop {
             assert!(clock.now() < until, "no answer");
@@ -163,5 +186,16 @@ mod tests {
     fn a_command_that_takes_too_long_has_failed() {
         let (done, told, _) = fenced("sleep 1000", Duration::from_millis(50));
         assert!(!done && told.contains("was killed"), "{told}");
+    }
+
+    #[test]
+    fn an_order_that_nobody_waits_for_any_more_is_not_run() {
+        let mark = std::env::temp_dir().join(format!("baton-fence-late-{}", std::process::id()));
+        let script = format!("touch {}", mark.display());
+        let (done, told, counters) =
+            fenced_after(Duration::from_millis(50), &script, Duration::from_millis(50));
+        let ran = std::fs::remove_file(&mark).is_ok();
+        assert!(!done && !ran && told.contains("was not run"), "{told}");
+        assert_eq!((counters.value(Counter::FenceRuns), counters.value(Counter::FenceFailures)), (0, 1));
     }
 }

@@ -22,7 +22,7 @@ use crate::base::limits::WITNESS_ANSWERS_PER_ROUND_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::driver::broken::LastTurns;
 use crate::driver::clock::{Clock, std_duration};
-use crate::driver::fence::Fencer;
+use crate::driver::fence::{Fencer, Order};
 use crate::driver::lease::{Lease, Turns};
 use crate::driver::priority;
 use crate::driver::provoked::Provoked;
@@ -305,9 +305,9 @@ impl Liveness {
                     self.send(Frame { port, class: TxClass::Own, bytes: frame });
                 }
                 Output::Witness { datagram } => self.ask_witness(&datagram),
-                Output::Fence { attempt, node, term } => {
+                Output::Fence { attempt, node, term, at } => {
                     if let Some(fencer) = &self.setup.fencer {
-                        fencer.ask(attempt, node, term);
+                        fencer.ask(Order { attempt, node, term, at });
                     }
                 }
                 Output::Lease { until } => self.setup.lease.publish(until),

@@ -203,6 +203,13 @@ impl Failover {
         peer.heard_within(now, self.config.takeover_after) && peer.echo() >= self.answers_from
     }
 
+    /// With `safety`: whoever is not heard may have heard too that the leader is gone, and lead.
+    fn others_answer(&self, now: Instant) -> bool {
+        let leader = self.terms.current().node;
+        self.config.partition == Partition::Availability
+            || self.peers.iter().all(|peer| peer.node == leader || self.answered(now, peer))
+    }
+
     /// Silent for the takeover time, in which we listened.
     pub(super) fn silent(&self, now: Instant, peer: &Peer) -> bool {
         now - peer.heard_at.max(self.listening_since) >= self.config.takeover_after
@@ -282,6 +289,9 @@ impl Failover {
             return;
         }
         let takeover_after = self.config.takeover_after;
+        if self.out_of_service() {
+            self.forget_fencing();
+        }
         if !self.listens(progress) {
             return;
         }
@@ -299,6 +309,7 @@ impl Failover {
         let others_first = takeover_after * better;
         if let Some(gone_at) = self.leader.gone_at
             && fresh
+            && self.others_answer(now)
         {
             let may_wait = self.config.partition == Partition::Availability || others_first == Duration::ZERO;
             // Two that slept together must not both act when they are fresh: the worse one waits from there.

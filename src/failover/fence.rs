@@ -1,9 +1,13 @@
 //! Fencing: before a standby leads because its leader is silent, a command makes sure that this one sends nothing any more
 //! (`failover.fence`): it switches its power or its ports off, and says with its exit status whether it did.
 //!
-//! It is run when all other waits are over, once for each silence and member; a failure is tried again later, if it is still
-//! needed. A leader that is heard meanwhile ends the matter: what the command did then, the leader's silence will tell. A
+//! It is run when all other waits are over, with a witness the one for its grant too, once for each silence and member; a
+//! failure is tried again later, if it is still needed. A leader that is heard meanwhile ends the matter: what the command
+//! did then, the leader's silence will tell. A
 //! member that is heard after the command said that it was fenced, and did not start anew, is an alarm; terms decide, as ever.
+//!
+//! That someone was fenced says nothing of later: it may have started again, and have been let to lead, unheard. So what was
+//! done counts only while this appliance goes on judging the same silence, and until a command fails.
 //!
 //! Until it is fenced, a leader may have gone on alone: one that does not hear this standby either lets flows go without
 //! it `takeover_after` after it heard it last, that is, at the very time at which this standby may first have it fenced. So
@@ -24,6 +28,9 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// The driver kills the command in time; so much later its answer is not waited for any more.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// Silence that was not judged for so many takeover times is judged anew: a short pause costs one of them.
+const UNJUDGED_MAX: u64 = 3;
+
 /// How far it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
@@ -32,7 +39,7 @@ enum State {
     Idle,
     /// It runs.
     Runs {
-        /// Someone was heard to lead since: how it ends says nothing of the silence of now.
+        /// Someone was heard to lead since, or this appliance did not judge: how it ends says nothing of the silence of now.
         outdated: bool,
     },
     /// It failed then.
@@ -50,7 +57,9 @@ pub(super) struct Fence {
     whom: NodeId,
     /// The silence that it is about was first judged then: whoever is heard to lead later ends it.
     since: Instant,
-    /// Who was fenced in this silence.
+    /// It was judged last then.
+    judged_at: Instant,
+    /// Who was fenced in this silence, and did not start anew as far as is known.
     done: Members,
 }
 
@@ -65,6 +74,17 @@ pub(super) enum Fenced {
     Waits,
     /// It could not be made certain.
     Failed,
+}
+
+/// Who is to be fenced next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Suspect {
+    /// This one.
+    Node(NodeId),
+    /// One that may be heard in a moment.
+    New,
+    /// Nobody is.
+    Nobody,
 }
 
 impl Failover {
@@ -85,45 +105,76 @@ impl Failover {
         if self.config.fence.is_none() {
             return Fenced::Never;
         }
-        let runs = matches!(self.fence.state, State::Runs { .. });
+        let unjudged = now - self.fence.judged_at;
+        self.fence.judged_at = now;
+        if unjudged >= self.config.takeover_after * UNJUDGED_MAX {
+            self.forget_fencing();
+        }
         if self.leader.heard_at.is_some_and(|at| at > self.fence.since) {
             // Another silence.
             self.fence.since = now;
-            self.fence.done = Members::NONE;
-            self.fence.state = if runs { State::Runs { outdated: true } } else { State::Idle };
+            self.forget_fencing();
+            if matches!(self.fence.state, State::Failed(_)) {
+                self.fence.state = State::Idle;
+            }
         }
+        let runs = matches!(self.fence.state, State::Runs { .. });
         if runs && now >= self.fence.began_at + self.fencing_max() {
             self.end_fencing(now, false);
         }
+        // Whom the witness lets send is not fenced. What it grants to this one is renewed while the command runs.
+        if self.witness.is_some() && !self.may_lead(now) {
+            return Fenced::Waits;
+        }
         match (self.fence.state, self.suspect(now)) {
-            (State::Runs { .. }, Some(_) | None) => Fenced::Waits,
-            (State::Idle | State::Failed(_), None) if self.fence.done.is_empty() => Fenced::Never,
-            (State::Idle | State::Failed(_), None) => Fenced::Done,
-            (State::Failed(at), Some(_)) if now - at < AGAIN_AFTER => Fenced::Failed,
-            (State::Idle | State::Failed(_), Some(node)) => {
+            (State::Runs { .. }, Suspect::Node(_) | Suspect::New | Suspect::Nobody) => Fenced::Waits,
+            (State::Idle | State::Failed(_), Suspect::New) => Fenced::Waits,
+            (State::Idle | State::Failed(_), Suspect::Nobody) if self.fence.done.is_empty() => Fenced::Never,
+            (State::Idle | State::Failed(_), Suspect::Nobody) => Fenced::Done,
+            (State::Failed(at), Suspect::Node(_)) if now - at < AGAIN_AFTER => Fenced::Failed,
+            (State::Idle | State::Failed(_), Suspect::Node(node)) => {
                 self.begin_fencing(now, node);
                 Fenced::Waits
             }
         }
     }
 
+    /// Who was fenced may have been let to lead since, unheard.
+    pub(super) fn forget_fencing(&mut self) {
+        self.fence.done = Members::NONE;
+        if matches!(self.fence.state, State::Runs { .. }) {
+            self.fence.state = State::Runs { outdated: true };
+        }
+    }
+
+    /// A member has started anew: what fenced its last process says nothing of this one.
+    pub(super) fn forget_fenced(&mut self, node: NodeId) {
+        self.fence.done.remove(node);
+    }
+
     /// Who is to be fenced next: the leader; with `safety`, or when it is heard and does not lead any more, whoever
     /// else is silent, since it may have taken over.
-    fn suspect(&self, now: Instant) -> Option<NodeId> {
+    fn suspect(&self, now: Instant) -> Suspect {
         let leader = self.terms.current().node;
-        let left = |peer: &Peer| peer.said.is_some_and(|said| said.role == Role::Left);
-        // Of one that has just started anew nothing was heard yet.
-        let new = |peer: &Peer| {
+        let safety = self.config.partition == Partition::Safety;
+        // With `safety` not even one that left is excused: it may have come back unheard.
+        let excused = |peer: &Peer| !safety && peer.said.is_some_and(|said| said.role == Role::Left);
+        // Of one that has just begun a session nothing was heard under it yet.
+        let new = |peer: &&Peer| {
             peer.opened_at != Instant::ZERO && now - peer.opened_at < self.config.takeover_after
         };
-        let silent = |peer: &&Peer| self.silent(now, peer) && !left(peer) && !new(peer);
+        let silent = |peer: &&Peer| self.silent(now, peer) && !excused(peer);
         let open = |peer: &&Peer| silent(peer) && !self.fence.done.contains(peer.node);
         let leads = |peer: &&Peer| peer.node == leader;
         let led = self.peers.iter().filter(silent).any(|peer| leads(&peer));
-        let others = !led || self.config.partition == Partition::Safety;
-        let first = self.peers.iter().filter(leads).find(open);
-        let next = first.or_else(|| self.peers.iter().find(open).filter(|_| others));
-        next.map(|peer| peer.node)
+        let asked = |peer: &&Peer| open(peer) && (leads(peer) || !led || safety);
+        let known = |peer: &&Peer| asked(peer) && !new(peer);
+        let first = self.peers.iter().filter(leads).find(known);
+        match first.or_else(|| self.peers.iter().find(known)) {
+            Some(peer) => Suspect::Node(peer.node),
+            None if self.peers.iter().any(|peer| asked(&peer)) => Suspect::New,
+            None => Suspect::Nobody,
+        }
     }
 
     fn begin_fencing(&mut self, now: Instant, node: NodeId) {
@@ -132,7 +183,7 @@ impl Failover {
         (self.fence.state, self.fence.began_at, self.fence.whom) =
             (State::Runs { outdated: false }, now, node);
         self.event(FailoverEvent::Fencing { node });
-        self.emit(Output::Fence { attempt: self.fence.attempt, node, term });
+        self.emit(Output::Fence { attempt: self.fence.attempt, node, term, at: now });
     }
 
     /// The command of [`Output::Fence`] has ended; `done`: it fenced whom it was to.
@@ -153,6 +204,9 @@ impl Failover {
             if !outdated {
                 self.fence.done.insert(node);
             }
+        } else {
+            // Until it is tried again, whoever was fenced before may be back.
+            self.fence.done = Members::NONE;
         }
         self.event(if done { FailoverEvent::Fenced { node } } else { FailoverEvent::FenceFailed { node } });
     }

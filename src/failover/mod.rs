@@ -54,7 +54,8 @@
 //!   one that is not, before one that booted fresh; then the healthier, then the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
 //!   to the wait (at boot two; with `safety` a better candidate is waited for without end). A standby tells how long ago it heard the leader, so one cut off from the leader alone does not take over.
 //! - `safety`: neither a standby nor a booting appliance leads because of silence. It does when it knows:
-//!   handed over, the leader's process restarted, all peers heard and none leads, or [`Operator::Promote`].
+//!   handed over, the leader's process restarted and all others are heard (one that is not may have heard it too), all peers heard
+//!   and none leads, or [`Operator::Promote`].
 //! - With a fencing command ([`fence`]) a standby goes by its leader's silence only when that one is fenced, or, with `availability`, when the
 //!   command failed. With `safety` it may then lead too. It is degraded, unless a witness knows whether the leader went on without it.
 //! - A standby that stood still for `takeover_after` no longer believes to be in sync: it may have been removed meanwhile.

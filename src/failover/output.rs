@@ -112,8 +112,10 @@ pub enum Output {
         attempt: u64,
         /// Whom.
         node: NodeId,
-        /// The newest term that is known.
+        /// The term that this appliance followed.
         term: Term,
+        /// When that was decided: much later nobody waits for it any more.
+        at: Instant,
     },
     /// The process may exit.
     MayExit,

@@ -218,6 +218,7 @@ impl Failover {
             self.emit(Output::PeerLost { node });
         }
         if restarted {
+            self.forget_fenced(node);
             self.event(FailoverEvent::PeerRestarted { node, boot });
         }
         self.emit(Output::PeerSession { node, session });

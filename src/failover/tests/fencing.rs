@@ -62,6 +62,8 @@ fn a_witness_knows_whether_the_leader_went_on_before_it_was_fenced() {
         world.cut_all(1, 0);
         if goes_on {
             world.run_ms(500);
+            assert!(world.fencing.is_empty(), "the witness lets it send: {}", world.story());
+            assert_eq!(world.leader(), 0, "{}", world.story());
         }
         world.kill(0);
         world.run_ms(500);
@@ -69,7 +71,7 @@ fn a_witness_knows_whether_the_leader_went_on_before_it_was_fenced() {
         end(&mut world, true);
         world.run_ms(100);
         assert_eq!(promoted(&world, 1), [(Cause::Fenced, goes_on)], "{}", world.story());
-        // That the leader went on it hears with the grant, which it asks for when that one is fenced: not before.
+        // That the leader went on it hears with the grant, which it gets when that one is gone: not before.
         assert!(world.doubles.is_empty() && world.lost.is_empty(), "{}", world.story());
         assert!(goes_on || world.early.is_empty(), "released early: {:?}", world.early.first());
     }
@@ -185,6 +187,68 @@ fn one_that_is_heard_though_it_was_fenced_is_an_alarm_and_goes_by_terms() {
 }
 
 #[test]
+fn what_was_done_does_not_count_after_a_time_out_of_service() {
+    // Whoever was fenced meanwhile starts again, and the operator lets it lead.
+    for ended_meanwhile in [true, false] {
+        let mut world = settled(Partition::Safety);
+        world.kill(0);
+        world.run_ms(100);
+        assert_eq!(world.fencing.len(), 1, "{}", world.story());
+        world.operator(1, Operator::Maintenance { on: true, force: false }).expect("a standby may");
+        world.run_ms(20);
+        if ended_meanwhile {
+            end(&mut world, true);
+        }
+        world.run_ms(20);
+        world.cut_all(0, 1);
+        world.cut_all(1, 0);
+        world.start(0);
+        world.run_ms(400);
+        world.operator(0, Operator::Promote).expect("nobody is heard to lead");
+        world.run_ms(100);
+        assert_eq!(world.leader(), 0, "{}", world.story());
+        world.operator(1, Operator::Maintenance { on: false, force: false }).expect("it may");
+        world.run_ms(20);
+        if !ended_meanwhile {
+            end(&mut world, true);
+        }
+        world.run_ms(100);
+        assert_eq!((world.role(1), world.fencing.len()), (Role::Standby, 2), "{}", world.story());
+        assert!(world.doubles.is_empty(), "{:?}\n{}", world.doubles.first(), world.story());
+    }
+}
+
+#[test]
+fn what_was_done_while_this_one_slept_does_not_count() {
+    let mut world = settled(Partition::Safety);
+    world.kill(0);
+    world.run_ms(100);
+    end(&mut world, true);
+    world.pause_ms(1, 200);
+    world.cut_all(0, 1);
+    world.cut_all(1, 0);
+    world.start(0);
+    world.run_ms(300);
+    assert_eq!((world.role(1), world.fencing.len()), (Role::Standby, 2), "{}", world.story());
+}
+
+#[test]
+fn one_that_has_just_begun_a_session_is_waited_for() {
+    let mut world = settled(Partition::Safety);
+    world.cut_all(0, 1);
+    world.run_ms(45);
+    assert_eq!((world.role(1), world.fencing.len()), (Role::Standby, 0), "{}", world.story());
+    let now = world.now();
+    let failover = &mut world.nodes[1].up.as_mut().expect("it is up").failover;
+    failover.peers[0].opened_at = now;
+    world.run_ms(30);
+    assert_eq!((world.role(1), world.fencing.len()), (Role::Standby, 0), "{}", world.story());
+    assert!(!world.status(1).waits_for_operator, "{}", world.story());
+    world.run_ms(30);
+    assert_eq!(world.fencing.len(), 1, "it is silent still: {}", world.story());
+}
+
+#[test]
 fn one_command_runs_at_a_time_however_often_the_leader_falls_silent() {
     let mut world = settled(Partition::Safety);
     for _ in 0..5 {
@@ -244,6 +308,45 @@ fn with_safety_whoever_is_silent_is_fenced_since_it_may_have_taken_over() {
         assert_eq!(world.fencing.iter().map(|(_, _, node)| node.0).collect::<Vec<_>>(), whom);
         sound(&world);
     }
+}
+
+#[test]
+fn with_safety_not_even_one_that_left_is_excused() {
+    for (partition, whom) in [(Partition::Safety, vec![1, 2]), (Partition::Availability, vec![1])] {
+        let mut world = settled_three(partition);
+        world.operator(1, Operator::Shutdown).expect("it may");
+        world.run_ms(500);
+        world.kill(0);
+        for _ in 0..whom.len() {
+            world.run_ms(100);
+            assert_eq!(world.role(2), Role::Standby, "{}", world.story());
+            end(&mut world, true);
+        }
+        world.run_ms(10);
+        assert_eq!(world.leader(), 2, "{}", world.story());
+        assert_eq!(world.fencing.iter().map(|(_, _, node)| node.0).collect::<Vec<_>>(), whom);
+    }
+}
+
+#[test]
+fn when_one_cannot_be_fenced_all_are_fenced_again() {
+    let mut world = settled_three(Partition::Safety);
+    world.kill(1);
+    world.run_ms(500);
+    world.kill(0);
+    for done in [true, false] {
+        world.run_ms(100);
+        end(&mut world, done);
+    }
+    world.run_ms(10_100);
+    for _ in 0..2 {
+        assert_eq!(world.role(2), Role::Standby, "{}", world.story());
+        end(&mut world, true);
+        world.run_ms(100);
+    }
+    assert_eq!(world.leader(), 2, "{}", world.story());
+    assert_eq!(world.fencing.iter().map(|(_, _, node)| node.0).collect::<Vec<_>>(), [1, 2, 1, 2]);
+    sound(&world);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::world::{Setup, World};
 use crate::base::ids::Term;
+use crate::config::checked::Partition;
 use crate::failover::event::Cause;
 use crate::failover::role::Input;
 use crate::failover::{FailoverEvent, Operator, Role};
@@ -20,6 +21,31 @@ fn beats_that_wait_for_a_worker_lengthen_no_lease() {
         world.nodes[0].stuck_until = world.now_us + 40_000 + seed * 500;
         world.run_ms(150);
         assert!(world.doubles.is_empty(), "{:?}\n{}", world.doubles, world.story());
+    }
+}
+
+#[test]
+fn with_safety_two_parted_standbys_do_not_both_lead_when_their_leader_starts_anew() {
+    for parted in [false, true] {
+        let setup = Setup { nodes: 3, partition: Partition::Safety, ..Setup::default() };
+        let mut world = World::settled(1, setup);
+        assert_eq!(world.leader(), 0, "{}", world.story());
+        if parted {
+            world.cut_all(1, 2);
+            world.cut_all(2, 1);
+        }
+        world.run_ms(200);
+        world.kill(0);
+        world.run_ms(10);
+        world.start(0);
+        world.run_ms(500);
+        assert!(world.doubles.is_empty(), "{:?}\n{}", world.doubles.first(), world.story());
+        assert_eq!(world.senders().len(), usize::from(!parted), "{}", world.story());
+        // Nothing but that kept them from it.
+        world.cut.clear();
+        world.run_ms(200);
+        assert_eq!(world.senders().len(), 1, "{}", world.story());
+        assert!(world.doubles.is_empty(), "{:?}\n{}", world.doubles.first(), world.story());
     }
 }
 

@@ -99,7 +99,7 @@ pub struct Node {
     pub acknowledges_nothing_since: Option<u64>,
     /// Its workers take a role so much later than else.
     pub installs_after_us: u64,
-    boots: u64,
+    pub boots: u64,
     poll_phase: u64,
 }
 
@@ -327,7 +327,7 @@ impl World {
         senders[0]
     }
 
-    fn runs(&self, node: &Node) -> bool {
+    pub fn runs(&self, node: &Node) -> bool {
         node.up.is_some() && node.paused_until <= self.now_us
     }
 
