@@ -26,6 +26,8 @@ const FLOWS: [(u32, &str); 3] = [(1_000, "1k"), (1_000_000, "1m"), (10_000_000, 
 const ANNOUNCEMENTS: usize = 32;
 /// Their length in bytes.
 const ANNOUNCEMENT_LEN: usize = 60;
+/// How often at least: for a distribution.
+const TAKEOVERS: usize = 100;
 /// It is over in so many turns, or something is wrong.
 const TURNS_MAX: usize = 1_000_000;
 
@@ -45,7 +47,7 @@ fn case(flows: u32, short: &str) -> Case {
         bench.settle()?;
         let (mut installed, mut announced, mut forwarded) = (vec![], vec![], vec![]);
         let us = |ticks: u64| ticks as f64 * 1e6 / tsc_hz(&eal) as f64;
-        for number in 0..=3 * context.samples as u64 {
+        for number in 0..=TAKEOVERS.max(context.samples) as u64 {
             let took = bench.take_over(number)?;
             // The first one warms up.
             if number > 0 {
