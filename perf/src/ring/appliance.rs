@@ -313,7 +313,7 @@ impl Appliance {
             wires.push(part.wire);
         }
         let counters = Arc::new(Counters::default());
-        let mut ends = rings::make(eal, 1, u16::from(distributor), false)?;
+        let mut ends = rings::make(eal, checked.ports.len() as u16, 1, u16::from(distributor), false)?;
         let setup = worker_setup(checked, 1, clock.now(), &counters)?;
         let spread = match ends.distributors.pop() {
             Some(ends) => {
