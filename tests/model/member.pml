@@ -254,8 +254,8 @@ inline decide_standby(i) {
     :: named[i] && FRESH(i) -> go = 1
     :: else ->
         if
-        :: gone[i] && FRESH(i) -> go = (x == 0 GONE_WAITED(i))
-        :: !gone[i] && MIN(heard[i], listening[i]) >= T * (1 + x) ->
+        :: gone[i] && FRESH(i) OTHERS_ANSWER(i) -> go = (x == 0 GONE_WAITED(i))
+        :: !(gone[i] OTHERS_ANSWER(i)) && MIN(heard[i], listening[i]) >= T * (1 + x) ->
 #ifdef SAFETY
             DOUBT(i);
             go = x == 0 && may

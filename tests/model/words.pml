@@ -33,6 +33,13 @@
 #define REBOOTED_FIRST
 #endif
 #define FRESH(i) (listening[i] >= T)
+#if defined(SAFETY) && N > 2 && !defined(GONE_IS_ENOUGH)
+/* The one that is neither this one nor its leader. */
+#define THIRD(i) (3 - i - NODE(term[i]))
+#define OTHERS_ANSWER(i) && silent[X(i, THIRD(i))] < T && answered[X(i, THIRD(i))]
+#else
+#define OTHERS_ANSWER(i)
+#endif
 #ifdef SAFETY
 #define GONE_WAITED(i)
 #else
