@@ -446,7 +446,11 @@ fn saturation(options: &Options) -> Result<Vec<Figure>> {
     let outcome = on_stage(options, &Settings::default(), |stage| {
         saturated::run(stage, length, options.seed, options.busy.as_deref(), |text| options.say(text))
     })?;
-    options.say(&format!("{}; the CPUs were idle for {:.2} %", outcome.stalls, 100.0 * outcome.idle));
+    options.say(&format!("the CPUs were idle for {:.2} %", 100.0 * outcome.idle));
+    let apart: Vec<_> = outcome.spells.iter().filter(|spell| !spell.counts).collect();
+    for spell in apart.iter().take(5) {
+        options.say(&format!("does not count: {}", spell.stalls));
+    }
     for (reason, times) in outcome.silenced_by_reason() {
         options.say(&format!("silent by lease {times} times: {reason}"));
     }
@@ -470,11 +474,17 @@ fn saturation(options: &Options) -> Result<Vec<Figure>> {
         figure.add(value);
         figures.push(figure);
     };
+    let stalls: usize = outcome.spells.iter().map(|spell| spell.stalls.gaps.len()).sum();
+    let (pauses, silent) = outcome.in_counted();
+    one("time that counts", "s", outcome.counted().as_secs_f64());
+    one("time that does not: the machine stood still", "spells of 20 s", apart.len() as f64);
+    one("pauses in time that counts", "pauses", pauses as f64);
+    one("silent by lease in time that counts", "times", silent as f64);
     one("pauses longer than 20 ms for the machine's sake", "pauses", outcome.long_pauses() as f64);
     one("false takeovers", "takeovers", outcome.false_takeovers.len() as f64);
     one("takeovers", "takeovers", outcome.takeovers.len() as f64);
     one("silent by lease", "times", outcome.silenced.len() as f64);
-    one("stalls of the machine of more than 20 ms", "stalls", outcome.stalls.gaps.len() as f64);
+    one("stalls of the machine of more than 20 ms", "stalls", stalls as f64);
     one("idle", "% of both CPUs", 100.0 * outcome.idle);
     one("longest gap of a 1 ms UDP probe", "ms", outcome.probe.largest_gap.as_secs_f64() * 1e3);
     one("gaps of more than 20 ms", "gaps", outcome.probe.long_gaps.len() as f64);
