@@ -36,6 +36,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use netns_harness::Result;
 use netns_harness::campaign::with_evidence;
@@ -50,6 +51,9 @@ fn on_stage(settings: &Settings, mut test: impl FnMut(&mut Stage) -> Result<()>)
         with_evidence(&mut Stage::set(Path::new(env!("CARGO_BIN_EXE_baton")), settings)?, &mut test)
     })
 }
+
+/// For so long, in all tests together, a machine that stands still is waited for before a test is tried again.
+static PATIENCE: Mutex<Duration> = Mutex::new(Duration::from_secs(300));
 
 /// Tries a test as often as [`stall::judge`] says.
 fn riding_out_stalls(mut test: impl FnMut() -> Result<()>) -> Result<()> {
@@ -71,6 +75,8 @@ fn riding_out_stalls(mut test: impl FnMut() -> Result<()>) -> Result<()> {
                     "\nTRIED AGAIN: try {number} failed, and {stalls}\n  failed: {why}"
                 );
                 number += 1;
+                let mut patience = PATIENCE.lock().unwrap_or_else(PoisonError::into_inner);
+                *patience = stall::wait_for_calm(*patience);
             }
             Verdict::Passed | Verdict::Failed => {
                 println!("{stalls}");

@@ -24,6 +24,8 @@ pub const RIDDEN_OUT: Duration = Duration::from_millis(20);
 pub const TRIES_MAX: usize = 3;
 /// Above the liveness threads (50): what keeps the watch from running keeps them, too.
 const REAL_TIME: u8 = 60;
+/// A machine that did not stand still for so long is believed to go on that way.
+const CALM_FOR: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(1);
 /// Shorter gaps are an ordinary wait for a thread in the kernel.
 const WORTH: Duration = Duration::from_millis(2);
@@ -223,6 +225,26 @@ pub fn judge(passed: bool, number: usize, stalls: &Stalls) -> Verdict {
     }
 }
 
+/// Waits until the machine lets everybody run again, for about so long at most. Returns what is left of that time.
+pub fn wait_for_calm(patience: Duration) -> Duration {
+    wait_until_calm(patience, || {
+        let watch = StallWatch::start();
+        std::thread::sleep(CALM_FOR);
+        watch.finish()
+    })
+}
+
+fn wait_until_calm(mut patience: Duration, mut look: impl FnMut() -> Stalls) -> Duration {
+    while !patience.is_zero() {
+        let seen = look();
+        patience = patience.saturating_sub(seen.watched);
+        if seen.gaps.is_empty() {
+            break;
+        }
+    }
+    patience
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,6 +291,21 @@ mod tests {
         assert!(!kept(vec![gap(0, 110, 12), gap(1, 120, 9)]), "two CPUs");
         assert!(!kept(vec![gap(0, 90, 12), gap(0, 110, 9)]), "another time");
         assert!(!kept(Vec::new()));
+    }
+
+    #[test]
+    fn a_machine_that_stands_still_is_waited_for_within_limits() {
+        let looks = |seen: &[u64], patience: u64| {
+            let mut seen = seen.iter();
+            let left = wait_until_calm(Duration::from_secs(patience), || {
+                let ms = *seen.next().expect("no more looks than that");
+                Stalls { watched: CALM_FOR, ..stood_still(ms) }
+            });
+            (seen.count(), left.as_secs())
+        };
+        assert_eq!(looks(&[21, 300, 20, 0], 60), (1, 45));
+        assert_eq!(looks(&[21, 300, 20, 0], 7), (2, 0), "it has had enough");
+        assert_eq!(looks(&[0], 0), (1, 0));
     }
 
     #[test]
