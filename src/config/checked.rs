@@ -443,9 +443,9 @@ pub struct Failover {
     /// Whether it starts under maintenance: it never leads until the operator puts it into service.
     pub maintenance: bool,
     /// What is run to make sure that a silent leader sends nothing; `None`: nothing.
-    pub fence: Option<Notify>,
+    pub fence: Option<Hook>,
     /// What is run when the role changes; `None`: nothing.
-    pub notify: Option<Notify>,
+    pub notify: Option<Hook>,
     /// What counts for its health.
     pub track: Track,
 }
@@ -465,7 +465,7 @@ pub struct Track {
 #[derive(Clone, Debug)]
 pub struct TrackScript {
     /// What is run; after its timeout it has failed.
-    pub command: Notify,
+    pub command: Hook,
     /// From the end of a run to the next one.
     pub interval: Duration,
     /// It has recovered when so many runs in a row succeeded.
@@ -474,9 +474,9 @@ pub struct TrackScript {
     pub fall: u16,
 }
 
-/// A command, which is run without a shell.
+/// An operator's command, which is run without a shell.
 #[derive(Clone, Debug)]
-pub struct Notify {
+pub struct Hook {
     /// The program, an absolute path.
     pub program: PathBuf,
     /// Its arguments.

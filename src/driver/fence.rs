@@ -13,10 +13,10 @@ use std::thread;
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{GroupId, NodeId, Term};
 use crate::base::time::{Duration, Instant};
-use crate::config::checked::Notify;
+use crate::config::checked::Hook;
+use crate::driver::child;
 use crate::driver::clock::Clock;
 use crate::driver::events::EventLog;
-use crate::driver::notify::child;
 use crate::driver::priority;
 
 /// What is asked of the thread.
@@ -35,7 +35,7 @@ pub struct Order {
 /// What the thread is made from.
 pub struct FenceSetup {
     /// What is run.
-    pub fence: Notify,
+    pub fence: Hook,
     /// For whom: its node.
     pub node: NodeId,
     /// And its group.
@@ -148,11 +148,8 @@ mod tests {
     fn fenced_after(late: Duration, script: &str, timeout: Duration) -> (bool, String, Arc<Counters>) {
         let clock = Clock::start();
         let events = Arc::new(EventLog::new(NodeId(1), clock));
-        let fence = Notify {
-            program: "/bin/sh".into(),
-            arguments: vec!["-c".to_owned(), script.to_owned()],
-            timeout,
-        };
+        let fence =
+            Hook { program: "/bin/sh".into(), arguments: vec!["-c".to_owned(), script.to_owned()], timeout };
         let setup =
             FenceSetup { fence, node: NodeId(1), group: GroupId(0), clock, events: Arc::clone(&events) };
         let (thread, fencer) = FenceThread::start(setup).unwrap();

@@ -30,6 +30,8 @@ pub mod backend;
 #[cfg(feature = "dpdk")]
 mod broken;
 pub mod checksum;
+#[cfg(feature = "dpdk")]
+mod child;
 pub mod clock;
 #[cfg(feature = "dpdk")]
 pub mod dpdk_io;

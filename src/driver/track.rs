@@ -17,9 +17,9 @@ use crate::base::ids::{GroupId, NodeId};
 use crate::base::limits::TRACK_RESULTS_MAX;
 use crate::base::time::Instant;
 use crate::config::checked::TrackScript;
+use crate::driver::child::{self, Outcome};
 use crate::driver::clock::{Clock, std_duration};
 use crate::driver::events::EventLog;
-use crate::driver::notify::child::{self, Outcome};
 use crate::driver::priority;
 
 /// What the thread is made from.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::checked::{Notify, TrackScript};
+use crate::config::checked::{Hook, TrackScript};
 use crate::master::neighbours::Output;
 use crate::master::samples::{CLIENT, MIRROR, SERVER, checked, ip, macs};
 use crate::wire::arp;
@@ -32,7 +32,7 @@ impl World {
 
     fn with_script(rise: u16, fall: u16) -> World {
         let command =
-            Notify { program: "/x".into(), arguments: Vec::new(), timeout: Duration::from_millis(1000) };
+            Hook { program: "/x".into(), arguments: Vec::new(), timeout: Duration::from_millis(1000) };
         let script = TrackScript { command, interval: Duration::from_millis(1000), rise, fall };
         World::new(|config| config.failover.track.script = Some(script))
     }

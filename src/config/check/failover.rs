@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::base::limits::{HANDSHAKE_PATIENCE, HANDSHAKE_RETRY, OLD_BOOT_INTERVALS};
 use crate::base::time::Duration;
 use crate::config::check::{blame, track};
-use crate::config::checked::{Failover, Notify, Partition, VrrpUse};
+use crate::config::checked::{Failover, Hook, Partition, VrrpUse};
 use crate::config::file::{FailoverFile, File};
 use crate::config::report::{Place, Report};
 use crate::config::value::{Argument, Int};
@@ -166,14 +166,14 @@ fn command(
     words: Option<Vec<(&Place, &Argument)>>,
     timeout: Option<Duration>,
     report: &mut Report,
-) -> Option<Option<Notify>> {
+) -> Option<Option<Hook>> {
     let words = words?;
     let Some(((place, program), arguments)) = words.split_first() else { return Some(None) };
     if !program.0.starts_with('/') {
         report.refuse(place, "the absolute path of a program: no shell is involved");
         return None;
     }
-    Some(Some(Notify {
+    Some(Some(Hook {
         program: program.0.clone().into(),
         arguments: arguments.iter().map(|(_, argument)| argument.0.clone()).collect(),
         timeout: timeout?,

@@ -1,7 +1,7 @@
 //! What counts for an appliance's health: `failover.track` and `failover.track_script`.
 
 use crate::base::ids::PortId;
-use crate::config::checked::{Notify, Track, TrackScript};
+use crate::config::checked::{Hook, Track, TrackScript};
 use crate::config::file::{FailoverFile, File, TrackScriptFile};
 use crate::config::report::Report;
 
@@ -57,7 +57,7 @@ fn script(script: &TrackScriptFile, report: &mut Report) -> Option<TrackScript> 
         return None;
     }
     Some(TrackScript {
-        command: Notify {
+        command: Hook {
             program: program.0.clone().into(),
             arguments: arguments.iter().map(|(_, argument)| argument.0.clone()).collect(),
             timeout: script.timeout_ms.get()?.millis(),

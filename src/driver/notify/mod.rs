@@ -1,18 +1,16 @@
 //! The operator's command that is run at every change of role (`failover.notify`, REQ B2).
 //!
 //! Owned by a thread of its own, so that no other one waits for a command: the master hands in what happened
-//! ([`Notifier`]), the thread runs one command after the other ([`child`]). In: what the liveness thread said. Out:
+//! ([`Notifier`]), the thread runs one command after the other (`child`). In: what the liveness thread said. Out:
 //! processes, the log, events, counters.
 //!
 //! - [`change`]: which event is a change that the command is told of;
-//! - [`queue`]: what is run next. Both know neither clock nor process;
-//! - [`child`]: one run, its environment, its time limit and its end.
+//! - [`queue`]: what is run next. Both know neither clock nor process.
 //!
 //! The thread is made before the EAL is started, and the command inherits what the thread has: the CPUs that the operator
 //! gave the process, not the master's one, and ordinary scheduling. It gets no descriptor of DPDK's.
 
 mod change;
-pub(in crate::driver) mod child;
 mod queue;
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -25,11 +23,11 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{GroupId, NodeId};
 use crate::base::time::{Duration, Instant};
-use crate::config::checked::Notify;
+use crate::config::checked::Hook;
+use crate::driver::child::{self, Outcome, Written};
 use crate::driver::clock::Clock;
 use crate::driver::events::EventLog;
 use crate::driver::notify::change::Changes;
-use crate::driver::notify::child::{Outcome, Written};
 use crate::driver::notify::queue::{Queue, Run};
 use crate::driver::priority;
 use crate::failover::Happened;
@@ -40,7 +38,7 @@ const END_MAX: Duration = Duration::from_secs(1);
 /// What the thread is made from.
 pub struct NotifySetup {
     /// What is run.
-    pub notify: Notify,
+    pub notify: Hook,
     /// For whom: its node.
     pub node: NodeId,
     /// And its group.

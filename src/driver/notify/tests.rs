@@ -18,10 +18,10 @@ impl Scratch {
     }
 
     /// A command of `sh`.
-    fn shell(&self, script: &str, timeout: Duration) -> Notify {
+    fn shell(&self, script: &str, timeout: Duration) -> Hook {
         let arguments = ["-c", script, "sh"].map(str::to_owned).into_iter();
         let out = self.0.join("out").display().to_string();
-        Notify { program: "/bin/sh".into(), arguments: arguments.chain([out]).collect(), timeout }
+        Hook { program: "/bin/sh".into(), arguments: arguments.chain([out]).collect(), timeout }
     }
 
     fn out(&self) -> Vec<String> {
@@ -39,7 +39,7 @@ impl Drop for Scratch {
 /// Far longer than any of the commands takes.
 const LONG: Duration = Duration::from_secs(60);
 
-fn start(notify: Notify) -> (NotifyThread, Arc<EventLog>) {
+fn start(notify: Hook) -> (NotifyThread, Arc<EventLog>) {
     let events = Arc::new(EventLog::new(NodeId(1), Clock::start()));
     let (node, group) = (NodeId(1), GroupId(0));
     let (clock, broken) = (Clock::start(), Arc::default());
@@ -186,7 +186,7 @@ fn a_process_that_ends_waits_for_the_last_command_and_not_for_long() {
 
 #[test]
 fn a_program_that_is_not_there_is_said_and_counted() {
-    let notify = Notify { program: "/nowhere/at/all".into(), arguments: Vec::new(), timeout: LONG };
+    let notify = Hook { program: "/nowhere/at/all".into(), arguments: Vec::new(), timeout: LONG };
     let (thread, events) = start(notify);
     let counted = thread.counters();
     thread.notifier().handle_event(&told_as(follows(3)), &Counters::default());

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::time::Duration;
-use crate::config::checked::Notify;
+use crate::config::checked::Hook;
 
 /// Far longer than any of the scripts takes.
 const LONG: Duration = Duration::from_secs(60);
@@ -11,7 +11,7 @@ fn start(script: &str, timeout: Duration) -> (TrackThread, Arc<EventLog>) {
     let (node, group, clock) = (NodeId(7), GroupId(3), Clock::start());
     let events = Arc::new(EventLog::new(node, clock));
     let arguments = ["-c", script].map(str::to_owned).to_vec();
-    let command = Notify { program: "/bin/sh".into(), arguments, timeout };
+    let command = Hook { program: "/bin/sh".into(), arguments, timeout };
     let script = TrackScript { command, interval: Duration::from_millis(10), rise: 1, fall: 1 };
     let setup = TrackSetup { script, node, group, clock, events: Arc::clone(&events) };
     (TrackThread::start(setup).unwrap(), events)

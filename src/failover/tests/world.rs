@@ -216,7 +216,7 @@ impl World {
             vrrp_checksum: checked::VrrpChecksum::PseudoHeader,
             state_dir: "/nowhere".into(),
             witness: self.setup.witness.map(|_| "192.0.2.1:7878".parse().unwrap()),
-            fence: self.setup.fences.then(|| checked::Notify {
+            fence: self.setup.fences.then(|| checked::Hook {
                 program: "/nowhere".into(),
                 arguments: Vec::new(),
                 timeout: Duration::from_millis(1000),

@@ -1,4 +1,4 @@
-//! One run of the command: a process group of its own, which is killed when it takes too long.
+//! One run of an operator's command: a process group of its own, which is killed when it takes too long.
 
 use core::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use std::thread;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use crate::base::time::{Duration, Instant};
-use crate::config::checked::Notify;
+use crate::config::checked::Hook;
 use crate::driver::clock::{Clock, std_duration};
 
 /// Between two looks at whether it has ended: at first, and at most.
@@ -68,14 +68,14 @@ pub enum Written {
 
 /// Runs the command and waits until it has ended, or until `kill_at`, which is asked again and again.
 pub fn run(
-    notify: &Notify,
+    hook: &Hook,
     written: Written,
     environment: &[(&'static str, String)],
     clock: Clock,
     kill_at: impl Fn() -> Instant,
 ) -> Outcome {
-    let mut command = Command::new(&notify.program);
-    command.args(&notify.arguments).stdin(Stdio::null()).process_group(0);
+    let mut command = Command::new(&hook.program);
+    command.args(&hook.arguments).stdin(Stdio::null()).process_group(0);
     if written == Written::ThrownAway {
         command.stdout(Stdio::null()).stderr(Stdio::null());
     }
