@@ -27,8 +27,6 @@ const REAL_TIME: u8 = 60;
 /// A machine that did not stand still for so long is believed to go on that way.
 const CALM_FOR: Duration = Duration::from_secs(5);
 const INTERVAL: Duration = Duration::from_millis(1);
-/// Shorter gaps are an ordinary wait for a thread in the kernel.
-const WORTH: Duration = Duration::from_millis(2);
 /// Gaps that are kept of each CPU; a machine with more of them has been said to stand still often enough.
 const KEPT_MAX: usize = 1_000_000;
 /// Gaps that are told one by one.
@@ -52,8 +50,6 @@ pub struct Gap {
 pub struct Stalls {
     /// Gaps longer than [`RIDDEN_OUT`].
     pub gaps: Vec<Gap>,
-    /// All that are worth adding up.
-    pub all: Vec<Gap>,
     /// The longest of all gaps, of any length.
     pub longest: Duration,
     /// Time that the host took from each CPU (`steal` of `/proc/stat`).
@@ -62,15 +58,6 @@ pub struct Stalls {
     pub watched: Duration,
     /// Why nothing was seen, if the watch could not be kept.
     pub blind: Option<String>,
-}
-
-impl Stalls {
-    /// Whether a CPU was kept from running for longer than is ridden out, all gaps together that ended within this time.
-    pub fn kept_from_running(&self, within: core::ops::Range<Duration>) -> bool {
-        let ended = || self.all.iter().filter(|gap| within.contains(&gap.at));
-        let of = |cpu: usize| ended().filter(|gap| gap.cpu == cpu).map(|gap| gap.lasted).sum::<Duration>();
-        ended().any(|gap| of(gap.cpu) > RIDDEN_OUT)
-    }
 }
 
 impl fmt::Display for Stalls {
@@ -96,7 +83,7 @@ impl fmt::Display for Stalls {
     }
 }
 
-/// What one thread saw: gaps worth adding up, and the longest of all.
+/// What one thread saw: gaps longer than [`RIDDEN_OUT`], and the longest of all.
 type Seen = (Vec<Gap>, Duration);
 
 /// A watch under way.
@@ -130,15 +117,14 @@ impl StallWatch {
         for thread in self.threads.drain(..) {
             match thread.join() {
                 Ok(Ok((gaps, longest))) => {
-                    stalls.all.extend(gaps);
+                    stalls.gaps.extend(gaps);
                     stalls.longest = stalls.longest.max(longest);
                 }
                 Ok(Err(why)) => stalls.blind = Some(why),
                 Err(_) => stalls.blind = Some("the watch panicked".to_owned()),
             }
         }
-        stalls.all.sort_by_key(|gap| gap.at);
-        stalls.gaps = stalls.all.iter().copied().filter(|gap| gap.lasted > RIDDEN_OUT).collect();
+        stalls.gaps.sort_by_key(|gap| gap.at);
         let before = self.stolen.iter();
         stalls.stolen =
             stolen().iter().zip(before).map(|(now, before)| now.saturating_sub(*before)).collect();
@@ -184,7 +170,7 @@ fn watch(cpu: usize, since: Instant, stop: &AtomicBool) -> Result<Seen, String> 
         let now = Instant::now();
         let lasted = (now - before).saturating_sub(INTERVAL);
         longest = longest.max(lasted);
-        if lasted > WORTH && gaps.len() < KEPT_MAX {
+        if lasted > RIDDEN_OUT && gaps.len() < KEPT_MAX {
             gaps.push(Gap { cpu, at: now - since, lasted });
         }
         before = now;
@@ -274,23 +260,6 @@ mod tests {
         assert_eq!(stolen_in("cpu1 1 2 3 4 5 6 7 80 9 10"), Some(Duration::from_millis(800)));
         assert_eq!(stolen_in("cpu  1 2 3 4 5 6 7 80 9 10"), None, "the sum of all");
         assert_eq!(stolen_in("intr 1 2 3 4 5 6 7 80 9 10"), None);
-    }
-
-    #[test]
-    fn short_gaps_add_up_on_one_cpu() {
-        let gap = |cpu, at: u64, lasted: u64| Gap {
-            cpu,
-            at: Duration::from_millis(at),
-            lasted: Duration::from_millis(lasted),
-        };
-        let kept = |all: Vec<Gap>| {
-            let within = Duration::from_millis(100)..Duration::from_millis(200);
-            Stalls { all, ..Stalls::default() }.kept_from_running(within)
-        };
-        assert!(kept(vec![gap(0, 110, 12), gap(1, 120, 9), gap(0, 190, 9)]));
-        assert!(!kept(vec![gap(0, 110, 12), gap(1, 120, 9)]), "two CPUs");
-        assert!(!kept(vec![gap(0, 90, 12), gap(0, 110, 9)]), "another time");
-        assert!(!kept(Vec::new()));
     }
 
     #[test]

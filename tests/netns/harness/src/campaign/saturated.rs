@@ -32,7 +32,7 @@ pub const PAUSES_MS: [u64; 3] = [5, 12, 20];
 const BETWEEN_MS: std::ops::Range<u64> = 300..1700;
 /// A pause that was to last as long as is ridden out may last so much longer without being called longer.
 const INEXACT: Duration = Duration::from_millis(1);
-/// What may follow a pause or a stall so closely is laid to it: times silent by lease one after the other, and the takeover time.
+/// What follows a stall so closely may come of it: times silent by lease one after the other, and the takeover time.
 const LAID_TO: Duration = Duration::from_secs(1);
 /// Time that counts, or does not, as a whole.
 const SPELL: Duration = Duration::from_secs(20);
