@@ -3,8 +3,8 @@
 //!
 //! It is run when all other waits are over, with a witness the one for its grant too, once for each silence and member; a
 //! failure is tried again later, if it is still needed. A leader that is heard meanwhile ends the matter: what the command
-//! did then, the leader's silence will tell. A
-//! member that is heard after the command said that it was fenced, and did not start anew, is an alarm; terms decide, as ever.
+//! did then, the leader's silence will tell. A member that is heard after the command said that it was fenced, and did not
+//! start anew, is an alarm; terms decide, as ever.
 //!
 //! That someone was fenced says nothing of later: it may have started again, and have been let to lead, unheard. So what was
 //! done counts only while this appliance goes on judging the same silence, and until a command fails.

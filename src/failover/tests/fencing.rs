@@ -291,6 +291,18 @@ fn of_two_standbys_the_better_one_fences_and_the_other_waits_for_it() {
     sound(&world);
 }
 
+/// The third one leads when all of these were fenced, one after the other, and not before.
+fn leads_when_fenced(world: &mut World, whom: &[u16]) {
+    for _ in whom {
+        world.run_ms(100);
+        assert_eq!(world.role(2), Role::Standby, "{}", world.story());
+        end(world, true);
+    }
+    world.run_ms(10);
+    assert_eq!(world.leader(), 2, "{}", world.story());
+    assert_eq!(world.fencing.iter().map(|(_, _, node)| node.0).collect::<Vec<_>>(), whom);
+}
+
 #[test]
 fn with_safety_whoever_is_silent_is_fenced_since_it_may_have_taken_over() {
     for (partition, whom) in [(Partition::Safety, vec![1, 2]), (Partition::Availability, vec![1])] {
@@ -298,14 +310,7 @@ fn with_safety_whoever_is_silent_is_fenced_since_it_may_have_taken_over() {
         world.kill(1);
         world.run_ms(500);
         world.kill(0);
-        for _ in 0..whom.len() {
-            world.run_ms(100);
-            assert_eq!(world.role(2), Role::Standby, "{}", world.story());
-            end(&mut world, true);
-        }
-        world.run_ms(10);
-        assert_eq!(world.leader(), 2, "{}", world.story());
-        assert_eq!(world.fencing.iter().map(|(_, _, node)| node.0).collect::<Vec<_>>(), whom);
+        leads_when_fenced(&mut world, &whom);
         sound(&world);
     }
 }
@@ -317,14 +322,7 @@ fn with_safety_not_even_one_that_left_is_excused() {
         world.operator(1, Operator::Shutdown).expect("it may");
         world.run_ms(500);
         world.kill(0);
-        for _ in 0..whom.len() {
-            world.run_ms(100);
-            assert_eq!(world.role(2), Role::Standby, "{}", world.story());
-            end(&mut world, true);
-        }
-        world.run_ms(10);
-        assert_eq!(world.leader(), 2, "{}", world.story());
-        assert_eq!(world.fencing.iter().map(|(_, _, node)| node.0).collect::<Vec<_>>(), whom);
+        leads_when_fenced(&mut world, &whom);
     }
 }
 
