@@ -53,7 +53,12 @@ pub struct Pair {
 impl Pair {
     /// A session between both, and the standby up to date and in sync.
     pub fn in_sync() -> Pair {
-        let mut pair = Pair { active: Bench::active(), standby: Bench::new(2, 0, 1) };
+        Pair::of(Bench::active())
+    }
+
+    /// The same, of this active.
+    pub fn of(active: Bench) -> Pair {
+        let mut pair = Pair { active, standby: Bench::new(2, 0, 1) };
         pair.standby.know_neighbours();
         pair.standby.command(Command::Role { epoch: 1, role: Role::Standby, term: TERM });
         pair.join();

@@ -37,7 +37,10 @@ fn active(epoch: u64) -> Command {
 
 /// A pair with a flow, the client's packets of it, and the packet that the server gets.
 fn pair_with_flow() -> (Pair, Packet, Packet) {
-    let mut pair = Pair::in_sync();
+    with_flow(Pair::in_sync())
+}
+
+fn with_flow(mut pair: Pair) -> (Pair, Packet, Packet) {
     let syn = from_client(40000, "10.1.0.101", 80, Some(SYN));
     let out = only(&pair.active.handle(CLIENT_PORT, &syn.bytes()), SERVER_PORT, TxClass::Service);
     pair.active.handle(SERVER_PORT, &out.answer(Some(SYN_ACK)).bytes());
@@ -193,6 +196,23 @@ fn many_that_waited_for_a_handover_that_is_called_off_leave_in_several_turns_and
     assert_eq!(turns, 5);
     assert_eq!(bench.handle(CLIENT_PORT, &numbered(next)).len(), 1, "nothing waits any more");
     assert!(bench.worker.next_deadline() > bench.now);
+}
+
+#[test]
+fn nothing_is_flushed_while_some_of_what_waited_is_still_to_be_handled() {
+    let (mut pair, ack, _) = with_flow(Pair::of(Bench::with_room(snapshot(1), 0, 1, 4096).lead()));
+    let old = &mut pair.active;
+    old.command(HOLD);
+    (0..=STRAGGLERS_PER_TURN).for_each(|_| assert!(old.handle(CLIENT_PORT, &ack.bytes()).is_empty()));
+    old.command(active(2));
+    old.command(Command::Quiesce { peer: NodeId(2) });
+    old.events();
+    // There is nothing that the peer lacks.
+    let mut turn = || {
+        let sent = split(old.poll_after(0)).1.len();
+        (sent, old.events().iter().any(|event| matches!(event, Event::Flushed { .. })))
+    };
+    assert_eq!([turn(), turn()], [(STRAGGLERS_PER_TURN, false), (1, true)]);
 }
 
 #[test]
