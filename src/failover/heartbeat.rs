@@ -19,7 +19,7 @@ use super::state::{Facts, State};
 use crate::base::ids::{BootId, GroupId, NodeId, Term};
 use crate::base::limits::MEMBERS_MAX;
 use crate::seal::{StreamId, TAG_LEN, handshake};
-use crate::wire::ethernet::{EtherType, HEADER_LEN, MacAddress};
+use crate::wire::ethernet::{EtherType, Frame, HEADER_LEN, MacAddress};
 
 /// Where liveness frames are sent: a locally administered multicast address, "baton"
 /// after its first byte.
@@ -71,7 +71,7 @@ pub struct Envelope<'a> {
 
 /// The link address that a frame came from. `None`: it has none, or a group's.
 pub fn source(frame: &[u8]) -> Option<MacAddress> {
-    let source = MacAddress(*frame.get(6..12)?.first_chunk()?);
+    let source = Frame::new_checked(frame).ok()?.source();
     (!source.is_multicast()).then_some(source)
 }
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::event::Removal;
 use super::heartbeat::Beat;
-use super::output::Links;
 use crate::base::ids::{BootId, NodeId, Term};
 use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::seal::{Handshake, Opener, Sealer, Session, StreamId};
+use crate::wire::ethernet::PortLinks;
 
 /// Beats of this side whose time of sending is remembered.
 const SENT_REMEMBERED: usize = 64;
@@ -134,7 +134,7 @@ pub struct Peer {
     /// By own port: when a beat came in.
     pub heard_by: [Instant; PORTS_MAX],
     /// By own port: the link address that it came from.
-    pub links: Links,
+    pub links: PortLinks,
     /// By the peer's port: when a beat of it came in.
     pub heard_from: [Instant; PORTS_MAX],
     /// By worker: what it reported.

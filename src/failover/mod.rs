@@ -111,7 +111,7 @@ pub use event::{Cause, FailoverEvent, Happened, Lapse, Removal, Standing};
 pub use health::Health;
 pub use heartbeat::FrameBytes;
 pub use members::Members;
-pub use output::{Links, Operator, Output, Progress, Refusal, WorkerReport, WorkerRole};
+pub use output::{Operator, Output, Progress, Refusal, WorkerReport, WorkerRole};
 pub use role::Role;
 pub use state::State;
 pub use status::FailoverStatus;

@@ -8,10 +8,10 @@ use super::heartbeat::FrameBytes;
 use super::members::Members;
 use super::witness::RequestBytes;
 use crate::base::ids::{NodeId, PortId, Term, WorkerId};
-use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
+use crate::base::limits::WORKERS_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::seal::Session;
-use crate::wire::ethernet::MacAddress;
+use crate::wire::ethernet::PortLinks;
 
 /// What a worker is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,9 +21,6 @@ pub enum WorkerRole {
     /// It forwards; the lease says until when it may send.
     Active,
 }
-
-/// A peer's link address on the LAN of each own port, by the port's number; `None`: not known there.
-pub type Links = [Option<MacAddress>; PORTS_MAX];
 
 /// What the driver is to do, in this order.
 #[derive(Clone, Debug)]
@@ -92,8 +89,8 @@ pub enum Output {
     },
     /// The successor serves: relay to it what waits, and for a moment what still comes.
     Relay {
-        /// Its link address on the LAN of each own port, by the port's number; `None`: not known there.
-        links: Links,
+        /// Its link address on the LAN of each own port.
+        links: PortLinks,
     },
     /// Announce the shared and virtual addresses now (gratuitous ARP, unsolicited NA).
     Announce {

@@ -6,10 +6,11 @@
 
 use super::Failover;
 use super::heartbeat::Beat;
-use super::output::{Links, Output};
+use super::output::Output;
 use crate::base::ids::NodeId;
 use crate::base::limits::{STRAGGLERS_STAY, STRAGGLERS_WAIT_MAX};
 use crate::base::time::Instant;
+use crate::wire::ethernet::PortLinks;
 
 /// How far the relaying is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,8 +56,8 @@ impl Failover {
     }
 
     /// The link addresses that a peer was lately heard from.
-    fn links(&self, now: Instant, node: NodeId) -> Links {
-        let mut links = Links::default();
+    fn links(&self, now: Instant, node: NodeId) -> PortLinks {
+        let mut links = PortLinks::default();
         if let Some(peer) = self.peers.iter().find(|peer| peer.node == node) {
             for (at, link) in links.iter_mut().enumerate() {
                 let is_fresh = now - peer.heard_by[at] < self.config.takeover_after;

@@ -5,6 +5,7 @@ use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 use core::ops::Range;
 
+use crate::base::limits::PORTS_MAX;
 use crate::wire::{Malformed, array};
 
 /// Length of the header, in bytes.
@@ -18,6 +19,9 @@ const ETHERTYPE: Range<usize> = 12..14;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct MacAddress(pub [u8; 6]);
+
+/// A neighbour's address on the LAN of each own port, by the port's number; `None`: not known there.
+pub type PortLinks = [Option<MacAddress>; PORTS_MAX];
 
 impl MacAddress {
     /// Everyone on the link.

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use crate::base::ids::{NodeId, ShardId, Term};
-use crate::base::limits::PORTS_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::flow::{Flow, FlowIndex};
 use crate::mirror::StreamStatus;
 use crate::seal::session::Session;
 use crate::traffic::routes::NextHop;
-use crate::wire::ethernet::MacAddress;
+use crate::wire::ethernet::PortLinks;
 use crate::worker::moving::{MoveCommand, MoveEvent};
 
 /// Whether this appliance serves.
@@ -68,8 +67,8 @@ pub enum Command {
     },
     /// The peer that this appliance handed over to serves: relay to it what waits and, for a moment, what still comes.
     Relay {
-        /// Its link address on the LAN of each port, by the port's number; `None`: not known there.
-        links: [Option<MacAddress>; PORTS_MAX],
+        /// Its link address on the LAN of each port.
+        links: PortLinks,
     },
     /// A neighbour's link address.
     Neighbour {

@@ -24,12 +24,11 @@ use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
 use crate::base::io::{Io, TxClass};
 use crate::base::limits::{
-    PORTS_MAX, STRAGGLERS_GATHERED_MAX, STRAGGLERS_MAX, STRAGGLERS_PER_TURN, STRAGGLERS_RELAYED_FOR,
-    STRAGGLERS_WAIT_MAX,
+    STRAGGLERS_GATHERED_MAX, STRAGGLERS_MAX, STRAGGLERS_PER_TURN, STRAGGLERS_RELAYED_FOR, STRAGGLERS_WAIT_MAX,
 };
 use crate::base::time::Instant;
 use crate::distributor::tell::Tell;
-use crate::wire::ethernet::MacAddress;
+use crate::wire::ethernet::PortLinks;
 use crate::worker::message::Role;
 use crate::worker::{Origin, Worker};
 
@@ -43,7 +42,7 @@ enum Phase {
     /// All wait, at most until then.
     Waiting { until: Instant },
     /// They are relayed until then, to the successor's link address on each port's LAN.
-    Relayed { until: Instant, links: [Option<MacAddress>; PORTS_MAX] },
+    Relayed { until: Instant, links: PortLinks },
     /// The handover was called off: they are handled, and so many have come since the last turn.
     Handled { came: usize },
 }
@@ -166,12 +165,7 @@ impl<B: Buffer> Worker<B> {
         self.stragglers.waiting.push_back((packet, self.origin));
     }
 
-    fn relay_straggler<I: Io<Buf = B> + Tell>(
-        &mut self,
-        mut packet: B,
-        links: &[Option<MacAddress>; PORTS_MAX],
-        io: &mut I,
-    ) {
+    fn relay_straggler<I: Io<Buf = B> + Tell>(&mut self, mut packet: B, links: &PortLinks, io: &mut I) {
         let port = packet.rx().port;
         let at = usize::from(port.0);
         let (Some(Some(to)), Some(from)) = (links.get(at), self.link_addresses.get(at)) else {
@@ -185,7 +179,7 @@ impl<B: Buffer> Worker<B> {
     }
 
     /// The successor serves: it gets what waits, and what still comes.
-    pub(super) fn relay_stragglers(&mut self, now: Instant, links: [Option<MacAddress>; PORTS_MAX]) {
+    pub(super) fn relay_stragglers(&mut self, now: Instant, links: PortLinks) {
         if self.role == Role::Standby {
             self.expire_stragglers(now);
             self.stragglers.phase = Phase::Relayed { until: now + STRAGGLERS_RELAYED_FOR, links };

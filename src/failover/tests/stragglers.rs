@@ -4,11 +4,11 @@ use super::pair::{pair, sound};
 use super::world::{Setup, World};
 use crate::base::ids::NodeId;
 use crate::base::limits::PORTS_MAX;
-use crate::failover::{FailoverEvent, Links, Operator, Role};
-use crate::wire::ethernet::MacAddress;
+use crate::failover::{FailoverEvent, Operator, Role};
+use crate::wire::ethernet::{MacAddress, PortLinks};
 
 /// Of a node, as the world numbers them.
-fn links(node: u8) -> Links {
+fn links(node: u8) -> PortLinks {
     let mut links = [None; PORTS_MAX];
     (0..2).for_each(|port| links[usize::from(port)] = Some(MacAddress([2, 0, 0, 0, node, port])));
     links

@@ -16,7 +16,7 @@ use crate::failover::event::Cause;
 use crate::failover::witness::WitnessVariant;
 use crate::failover::*;
 use crate::seal::{Key, MemberInfo};
-use crate::wire::ethernet::MacAddress;
+use crate::wire::ethernet::{MacAddress, PortLinks};
 
 pub const TICK_US: u64 = 500;
 /// A standby is healthier for so long before it is handed over to.
@@ -127,7 +127,7 @@ pub struct World {
     pub recorded: Option<Vec<(usize, usize, Vec<u8>)>>,
     pub announced: Vec<(u64, u16)>,
     /// Who relayed, when, and where to.
-    pub relayed: Vec<(u64, u16, Links)>,
+    pub relayed: Vec<(u64, u16, PortLinks)>,
     next_flow: u64,
     /// Flows that were released as protected, by nobody's loss to be lost.
     released: Flows,
