@@ -447,7 +447,8 @@ fn saturation(options: &Options) -> Result<Vec<Figure>> {
         saturated::run(stage, length, options.seed, options.busy.as_deref(), |text| options.say(text))
     })?;
     options.say(&format!("the CPUs were idle for {:.2} %", 100.0 * outcome.idle));
-    let apart: Vec<_> = outcome.spells.iter().filter(|spell| !spell.counts).collect();
+    let (rests, spells): (Vec<_>, Vec<_>) = outcome.spells.iter().partition(|spell| spell.rested);
+    let apart: Vec<_> = spells.into_iter().filter(|spell| !spell.counts).collect();
     for spell in apart.iter().take(5) {
         options.say(&format!("does not count: {}", spell.stalls));
     }
@@ -478,6 +479,7 @@ fn saturation(options: &Options) -> Result<Vec<Figure>> {
     let (pauses, silent) = outcome.in_counted();
     one("time that counts", "s", outcome.counted().as_secs_f64());
     one("time that does not: the machine stood still", "spells of 20 s", apart.len() as f64);
+    one("rests of a minute, so that the host gives the CPUs back", "rests", rests.len() as f64);
     one("pauses in time that counts", "pauses", pauses as f64);
     one("silent by lease in time that counts", "times", silent as f64);
     one("pauses longer than 20 ms for the machine's sake", "pauses", outcome.long_pauses() as f64);

@@ -3,7 +3,8 @@
 //! What is promised is for pauses that a pair rides out. A virtual machine whose host gives its CPUs to others stands still
 //! for longer, again and again, and takeovers are right then. So time counts in spells: those in which a watch on each CPU
 //! ([`stall`]) saw it kept from running for longer than that, or right before which it did, do not count; the campaign goes on
-//! until there are enough that do.
+//! until there are enough that do. Some hosts give a machine that was busy for long less of its CPUs until it has rested: so
+//! what keeps the CPUs busy rests, too, after some spells in a row that do not count.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::campaign::{Violations, unix_ms};
@@ -36,6 +37,10 @@ const INEXACT: Duration = Duration::from_millis(1);
 const LAID_TO: Duration = Duration::from_secs(1);
 /// Time that counts, or does not, as a whole.
 const SPELL: Duration = Duration::from_secs(20);
+/// After so many in a row that do not count, the machine rests.
+const LOST_MAX: usize = 3;
+/// It rests for so long.
+const REST: Duration = Duration::from_secs(60);
 /// It is tried for so many times as long as time is to count.
 const TRIED_FOR: u32 = 3;
 /// Processes that never rest, of ordinary priority, one of each on each CPU: arithmetic, and writes to 64 MiB of memory.
@@ -81,7 +86,9 @@ pub struct Spell {
     pub unix_ms: core::ops::Range<u64>,
     /// What the machine did meanwhile.
     pub stalls: Stalls,
-    /// Whether the machine let everybody run, then and right before.
+    /// Whether the machine rested.
+    pub rested: bool,
+    /// Whether it did not, and let everybody run, then and right before.
     pub counts: bool,
 }
 
@@ -93,7 +100,11 @@ impl Spell {
             spell.stalls.gaps.iter().any(|gap| gap.at >= since)
         };
         let counts = stalls.gaps.is_empty() && stalls.blind.is_none() && !before.is_some_and(late);
-        Spell { unix_ms, stalls, counts }
+        Spell { unix_ms, stalls, rested: false, counts }
+    }
+
+    fn of_rest(unix_ms: core::ops::Range<u64>) -> Spell {
+        Spell { unix_ms, stalls: Stalls::default(), rested: true, counts: false }
     }
 
     fn length(&self) -> Duration {
@@ -112,13 +123,13 @@ pub struct Outcome {
     pub false_takeovers: Vec<Told>,
     /// Every time that an active fell silent by its lease.
     pub silenced: Vec<Told>,
-    /// Stalls of the machine itself, in each spell.
+    /// Stalls of the machine itself, in each spell, rests among them.
     pub spells: Vec<Spell>,
     /// What a probe each millisecond saw.
     pub probe: Report,
     /// What became of the connections.
     pub tally: Tally,
-    /// The part of the time for which the CPUs had nothing to do.
+    /// The part of the time, but for rests, for which the CPUs had nothing to do.
     pub idle: f64,
     /// What was not as required.
     pub violations: Violations,
@@ -152,8 +163,8 @@ impl Outcome {
     }
 }
 
-/// Runs until so much time counts, and no longer than three times as long; `seed` decides when who is paused. `busy` keeps each CPU busy instead of [`BUSY`], if
-/// given. `say` hears how it goes.
+/// Runs until so much time counts, and no longer than [`TRIED_FOR`] times as long; `seed` decides when who is paused. `busy`
+/// keeps each CPU busy instead of [`BUSY`], if given. `say` hears how it goes.
 pub fn run(
     stage: &mut Stage,
     length: Duration,
@@ -165,26 +176,37 @@ pub fn run(
     let mut heard = Heard::default();
     heard.look(stage)?;
     heard.forget();
-    let busy = saturate(stage, busy)?;
+    let busy = Busy::start(stage, busy)?;
     let probed = SocketAddr::new(virtual_address(Translation::Nat, Family::V4), ECHO_PORT);
     let probe = Probe::start(&stage.world, probed, Duration::from_millis(1))?;
     let clients = Clients::start(&stage.world, virtual_servers(80), CONNECTIONS_PER_SECOND)?;
     let pids = [stage.pair[0].process()?.pid(), stage.pair[1].process()?.pid()];
-    let idle_before = idle_and_all()?;
     let pauser = Pauser::start(pids, seed);
 
     let (begun, mut told) = (Instant::now(), Instant::now());
     let mut looked = Ok(());
     let mut spells: Vec<Spell> = Vec::new();
+    let (mut idle, mut all, mut lost) = (0, 0, 0);
     while counted(&spells) < length && begun.elapsed() < length * TRIED_FOR && looked.is_ok() {
-        let (watch, began) = (StallWatch::start(), unix_ms());
+        let (watch, began, idle_before) = (StallWatch::start(), unix_ms(), idle_and_all()?);
         let over = Instant::now() + SPELL.min(length);
         while Instant::now() < over && looked.is_ok() {
             std::thread::sleep(LOOK.min(over.saturating_duration_since(Instant::now())));
             looked = heard.look(stage);
         }
-        let spell = Spell::after(spells.last(), began..unix_ms(), watch.finish());
-        spells.push(spell);
+        let (spell, idle_after) = (began..unix_ms(), idle_and_all()?);
+        spells.push(Spell::after(spells.last(), spell, watch.finish()));
+        (idle, all) = (idle + idle_after.0 - idle_before.0, all + idle_after.1 - idle_before.1);
+        lost = if spells.last().is_some_and(|spell| spell.counts) { 0 } else { lost + 1 };
+        if lost == LOST_MAX {
+            let began = unix_ms();
+            busy.signal(Signal::SIGSTOP)?;
+            std::thread::sleep(REST);
+            busy.signal(Signal::SIGCONT)?;
+            spells.push(Spell::of_rest(began..unix_ms()));
+            lost = 0;
+            looked = heard.look(stage);
+        }
         if told.elapsed() >= TELL {
             told = Instant::now();
             let counted = counted(&spells).as_secs();
@@ -193,7 +215,6 @@ pub fn run(
         }
     }
     let pauses = pauser.finish()?;
-    let idle_after = idle_and_all()?;
     say(&format!("over: {} takeovers, {} times silent by lease", heard.leads.len(), heard.silent.len()));
     drop(busy);
     let probe = probe.finish()?;
@@ -203,7 +224,6 @@ pub fn run(
     stage.active().context("the pair does not come to rest")?;
     heard.look(stage)?;
 
-    let (idle, all) = (idle_after.0 - idle_before.0, idle_after.1 - idle_before.1);
     let mut violations = Violations::new();
     let (takeovers, silenced) = (heard.leads, heard.silent);
     let in_counted = |told: &&Told| counts(&spells, told.unix_ms);
@@ -247,23 +267,45 @@ fn counts(spells: &[Spell], unix_ms: u64) -> bool {
     spells.iter().any(|spell| spell.counts && spell.unix_ms.contains(&unix_ms))
 }
 
-/// Starts what keeps every CPU busy, or `instead` on each with the CPU's number as its argument; it ends when dropped.
-fn saturate(stage: &Stage, instead: Option<&str>) -> Result<Vec<Process>> {
-    let mut busy = Vec::new();
-    for cpu in stall::cpus() {
-        let cpu = cpu.to_string();
-        let programs = match instead {
-            Some(program) => vec![vec![program, &cpu]],
-            None => BUSY.iter().map(|program| program.to_vec()).collect(),
-        };
-        for (number, program) in programs.into_iter().enumerate() {
-            let name = format!("busy-{cpu}-{number}");
-            let args = [vec!["--cpu-list", &cpu], program].concat();
-            let namespace = stage.world.namespace("switch");
-            busy.push(Process::spawn(stage.world.directory(), &namespace, &name, "taskset", &args)?);
+/// What keeps every CPU busy; it ends when dropped.
+struct Busy(Vec<Process>);
+
+impl Busy {
+    /// [`BUSY`] on each CPU, or `instead` with the CPU's number as its argument.
+    fn start(stage: &Stage, instead: Option<&str>) -> Result<Busy> {
+        let mut busy = Busy(Vec::new());
+        for cpu in stall::cpus() {
+            let cpu = cpu.to_string();
+            let programs = match instead {
+                Some(program) => vec![vec![program, &cpu]],
+                None => BUSY.iter().map(|program| program.to_vec()).collect(),
+            };
+            for (number, program) in programs.into_iter().enumerate() {
+                let name = format!("busy-{cpu}-{number}");
+                // Each in a process group of its own, with all that it starts.
+                let args = [vec!["taskset", "--cpu-list", &cpu], program].concat();
+                let (world, namespace) = (stage.world.directory(), stage.world.namespace("switch"));
+                busy.0.push(Process::spawn(world, &namespace, &name, "setsid", &args)?);
+            }
+        }
+        Ok(busy)
+    }
+
+    /// Sends a signal to all of them, and to what they started.
+    fn signal(&self, signal: Signal) -> Result<()> {
+        for process in &self.0 {
+            killpg(Pid::from_raw(process.pid() as i32), signal).context("what keeps a CPU busy is gone")?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for process in &self.0 {
+            let _ = killpg(Pid::from_raw(process.pid() as i32), Signal::SIGKILL);
         }
     }
-    Ok(busy)
 }
 
 /// Idle time and all time of all CPUs until now, in ticks (proc(5), `/proc/stat`).
