@@ -16,6 +16,7 @@ use baton::control::Backend;
 use baton::control::client::{AskError, ask};
 use baton::control::maintenance::Maintenance;
 use baton::control::rebalance::{MoveLine, RebalanceReport, Wanted};
+use baton::control::reload::{NotReloaded, ReloadReport};
 use baton::control::report::*;
 use baton::control::rss::{RssReport, SpreadBy};
 use baton::control::server::{ServeError, Server};
@@ -27,6 +28,7 @@ use baton::failover::role::Role;
 struct Fake {
     switchovers: AtomicU32,
     promotions: AtomicU32,
+    reloads: AtomicU32,
 }
 
 fn flow(client: &str, protected: bool) -> FlowLine {
@@ -180,7 +182,7 @@ impl Backend for Fake {
 
     fn pools(&self) -> PoolReport {
         let address = "10.2.0.10:80".parse().expect("an address");
-        let server = ServerLine { address, weight: 1, up: true, flows: 2 };
+        let server = ServerLine { address, weight: 1, up: true, retired: false, flows: 2 };
         PoolReport {
             pools: vec![PoolLine { name: "web".to_owned(), servers: vec![server] }],
             virtual_servers: Vec::new(),
@@ -200,6 +202,18 @@ impl Backend for Fake {
                 })
             }
             None => Ok(RebalanceReport { dry_run: wanted.dry_run, ..RebalanceReport::default() }),
+        }
+    }
+
+    fn reload(&self) -> Result<ReloadReport, NotReloaded> {
+        match self.reloads.fetch_add(1, Ordering::Relaxed) {
+            0 => Ok(ReloadReport {
+                generation: 2,
+                changes: vec!["pool web: server 10.2.0.10:80: weight 3, was 1".to_owned()],
+                warnings: Vec::new(),
+            }),
+            1 => Err(NotReloaded::Wrong("a.toml has an error:\n  a.toml:3: eal.buffers".to_owned())),
+            _ => Err(NotReloaded::Failed("the appliance is ending".to_owned())),
         }
     }
 
@@ -394,6 +408,20 @@ fn shards_are_moved_as_they_are_named_or_refused_with_a_sentence() {
 }
 
 #[test]
+fn a_reload_says_what_changed_and_whose_fault_it_is_when_nothing_did() {
+    let scratch = Scratch::new("reload");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    let text = prints(&["reload"], &socket);
+    assert_eq!(text, "configuration 2\n  pool web: server 10.2.0.10:80: weight 3, was 1\n");
+    let wrong = baton(&["reload"], &socket);
+    assert_eq!(wrong.status.code(), Some(2));
+    let told = String::from_utf8_lossy(&wrong.stderr);
+    assert_eq!(told, "baton: a.toml has an error:\n  a.toml:3: eal.buffers\n");
+    assert_eq!(baton(&["reload"], &socket).status.code(), Some(1));
+}
+
+#[test]
 fn asking_where_nobody_listens_fails() {
     let scratch = Scratch::new("nobody");
     let output = baton(&["status"], &scratch.socket());
@@ -448,6 +476,7 @@ fn what_is_not_a_request_of_the_interface_is_refused_and_harms_nobody() {
     assert_eq!(status_of(b"GET /v1/nothing HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 Not Found");
     assert_eq!(status_of(b"GET /v1/switchover HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(status_of(b"GET /v1/promote HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
+    assert_eq!(status_of(b"GET /v1/reload HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(status_of(b"POST /v1/status HTTP/1.1\r\n\r\n"), "HTTP/1.1 405 Method Not Allowed");
     assert_eq!(status_of(b"GET /v1/flows?limit=x HTTP/1.1\r\n\r\n"), "HTTP/1.1 400 Bad Request");
     let long = [&b"GET /"[..], &[b'a'; 4096 - 5]].concat();

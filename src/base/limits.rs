@@ -45,6 +45,10 @@ pub const WORKERS_MAX: usize = 16;
 /// Ports of an appliance. A configuration naming more is refused.
 pub const PORTS_MAX: usize = 16;
 
+/// Servers, virtual servers and source-NAT addresses that are gone from the configuration file and stay until their flows
+/// have ended. A reload that would lead to more is refused.
+pub const RETIRED_MAX: usize = 4096;
+
 /// Packets that wait for one unresolved neighbour. The oldest is dropped for a newer one.
 pub const NEIGHBOUR_QUEUE_MAX: usize = 8;
 

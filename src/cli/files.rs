@@ -10,22 +10,30 @@ use clap::CommandFactory;
 use crate::cli::words::Baton;
 use crate::cli::{Failure, print};
 use crate::config::checked::{Checked, Commit, Forwarding, MirrorMode};
-use crate::config::{Warning, load_with_warnings};
+use crate::config::{Warning, load_with_warnings, sentence};
 use crate::seal::key::Key;
 
+/// A configuration file that was read.
+pub struct Read {
+    /// What it says.
+    pub text: String,
+    /// What that comes to.
+    pub checked: Checked,
+    /// What the operator should know of.
+    pub warnings: Vec<Warning>,
+}
+
 /// Reads a configuration file; what is wrong with it is one sentence of several lines.
-pub fn read_config(path: &Path) -> Result<(Checked, Vec<Warning>), Failure> {
-    let text = fs::read_to_string(path)
-        .map_err(|error| Failure::AskedWrongly(format!("{}: {error}", path.display())))?;
-    load_with_warnings(path, &text).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(|error| format!("\n  {error}")).collect();
-        let count = if lines.len() == 1 { "an error".to_owned() } else { format!("{} errors", lines.len()) };
-        Failure::AskedWrongly(format!("{} has {count}:{}", path.display(), lines.concat()))
-    })
+pub fn read_config(path: &Path) -> Result<Read, Failure> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|error| Failure::AskedWrongly(format!("{name}: {error}")))?;
+    let (checked, warnings) =
+        load_with_warnings(path, &text).map_err(|errors| Failure::AskedWrongly(sentence(&name, &errors)))?;
+    Ok(Read { text, checked, warnings })
 }
 
 pub fn check(path: &Path) -> Result<(), Failure> {
-    let (checked, warnings) = read_config(path)?;
+    let Read { checked, warnings, .. } = read_config(path)?;
     for warning in warnings {
         eprintln!("warning: {warning}");
     }

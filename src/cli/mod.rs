@@ -4,7 +4,7 @@
 //! Runs in the process's first thread. In: arguments. Out: an exit status: 0; 1:
 //! it failed; 2: it was asked wrongly, a broken configuration file included.
 //!
-//! Not yet: `drain`, `enable`, `reload`, `capture`, `top`.
+//! Not yet: `drain`, `enable`, `capture`, `top`.
 
 mod files;
 mod query;
@@ -43,6 +43,7 @@ pub fn main() -> ExitCode {
         Word::Events(at) => query::events(&at),
         Word::Ports(at) => query::ports(&at),
         Word::Pools(at) => query::pools(&at),
+        Word::Reload(at) => query::reload(&at),
         Word::Rebalance(what) => query::rebalance(&what),
         Word::Switchover(at) => query::switchover(&at),
         Word::Maintenance(what) => query::maintenance(&what),

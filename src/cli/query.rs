@@ -12,6 +12,7 @@ use crate::control::client::{AskError, ask};
 use crate::control::maintenance::Maintenance;
 use crate::control::paths;
 use crate::control::rebalance::{RebalanceReport, Wanted};
+use crate::control::reload::ReloadReport;
 use crate::control::report::{
     CounterReport, Done, EventReport, FlowFilter, FlowReport, MirrorReport, PoolReport, PortReport,
     StatusReport,
@@ -50,6 +51,10 @@ pub fn ports(at: &Query) -> Result<(), Failure> {
 
 pub fn pools(at: &Query) -> Result<(), Failure> {
     show::<PoolReport>(at, "GET", paths::POOLS)
+}
+
+pub fn reload(at: &Query) -> Result<(), Failure> {
+    show::<ReloadReport>(at, "POST", paths::RELOAD)
 }
 
 pub fn rebalance(what: &Rebalance) -> Result<(), Failure> {

@@ -3,28 +3,27 @@
 use std::path::Path;
 
 use crate::cli::Failure;
-use crate::cli::files::{notify_doubts, read_config};
-use crate::config::checked::Checked;
+use crate::cli::files::{Read, notify_doubts, read_config};
 
 pub fn run(path: &Path) -> Result<(), Failure> {
-    let (checked, warnings) = read_config(path)?;
-    for warning in warnings {
+    let read = read_config(path)?;
+    for warning in &read.warnings {
         log::warn!("{warning}");
     }
-    if let Some(why) = notify_doubts(&checked) {
+    if let Some(why) = notify_doubts(&read.checked) {
         log::warn!("{why}");
     }
-    start(&checked)
+    start(path, &read)
 }
 
 /// Where the driver takes over.
 #[cfg(feature = "dpdk")]
-fn start(checked: &Checked) -> Result<(), Failure> {
-    crate::driver::run::run(checked).map_err(Failure::Failed)
+fn start(path: &Path, read: &Read) -> Result<(), Failure> {
+    crate::driver::run::run(path, &read.text, &read.checked).map_err(Failure::Failed)
 }
 
 #[cfg(not(feature = "dpdk"))]
-fn start(_checked: &Checked) -> Result<(), Failure> {
+fn start(_path: &Path, _read: &Read) -> Result<(), Failure> {
     let why = "this baton was built without DPDK (cargo feature `dpdk`): it can check files and ask others, not run";
     Err(Failure::Failed(why.to_owned()))
 }

@@ -51,6 +51,16 @@ pub enum Word {
     Ports(Query),
     /// Show pools, their servers, virtual servers and source-NAT ports
     Pools(Query),
+    /// Read the configuration file again and go on by it, without touching connections
+    ///
+    /// Pools, their servers and weights, virtual servers and the idle time-outs of [flows] may change; all or nothing. Whatever
+    /// else has changed since the start is an error that names file, line and key, and so is what is wrong in the file
+    /// (exit status 2): then nothing changes. New connections are made as the file says now. Those that exist go on, also
+    /// to servers and by virtual servers that are gone from the file: these are retired, and shown by `baton pools` until
+    /// their last connection has ended.
+    ///
+    /// SIGHUP does the same; what came of it is in the log and in `baton events`.
+    Reload(Query),
     /// Move shards of flows between workers while packets come: one, or as many as even out the load
     Rebalance(Rebalance),
     /// Hand the lead to a peer that is in sync; nothing is lost

@@ -229,7 +229,7 @@ pub enum Balance {
 }
 
 /// How a server's health is found out.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Health {
     /// What is tried; only `tcp` for now.
     pub check: HealthCheck,
@@ -263,8 +263,10 @@ pub struct Pool {
     pub health: Option<Health>,
     /// With fewer servers that answer, of those that take new flows, the appliance is not healthy; 0: never.
     pub least_servers: u32,
-    /// At least one.
+    /// At least one of the file's own, if the pool is.
     pub servers: Vec<Server>,
+    /// It is not in the file any more, and stays until its servers have no flows: see [`crate::config::reload`].
+    pub retired: bool,
 }
 
 /// One real server of a pool (REQ C3).
@@ -278,6 +280,8 @@ pub struct Server {
     pub port: u16,
     /// Its share; 0: no new flows.
     pub weight: u32,
+    /// It is not in the file any more, and stays, without new flows, until it has none.
+    pub retired: bool,
 }
 
 /// A transport protocol.
@@ -338,6 +342,25 @@ pub struct VirtualServer {
     pub mirror: MirrorMode,
     /// How the traffic manager of a new connection to it is chosen.
     pub select: Method,
+    /// It is not in the file any more, and stays, without new flows, until it has none.
+    pub retired: bool,
+    /// Source-NAT addresses that it had, and that its flows may have.
+    pub retired_sources: Vec<IpAddr>,
+}
+
+impl VirtualServer {
+    /// The addresses by which the sources of new flows are translated.
+    pub fn sources(&self) -> &[IpAddr] {
+        match &self.forwarding {
+            Forwarding::Nat => &[],
+            Forwarding::FullNat(addresses) => addresses,
+        }
+    }
+
+    /// The addresses by which the sources of its flows may have been translated.
+    pub fn all_sources(&self) -> impl Iterator<Item = IpAddr> {
+        self.sources().iter().chain(&self.retired_sources).copied()
+    }
 }
 
 /// `[flows]`

@@ -8,7 +8,7 @@ use crate::config::checked::{
     Balance, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum, VrrpUse,
 };
 use crate::config::read::{
-    FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
+    Change, FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
 };
 use crate::config::report::{Place, Report};
 use crate::config::value::{

@@ -111,6 +111,28 @@ impl<'t> Source<'t> {
     }
 }
 
+/// A key whose value in one file is not what it is in another.
+#[derive(Clone, Debug)]
+pub(crate) struct Change {
+    /// Where it is now.
+    pub place: Place,
+    /// The value as it stood in the file before; `None`: it was not there.
+    pub before: Option<String>,
+}
+
+impl Change {
+    fn of(now: &Place, before: &Place) -> Change {
+        Change { place: now.clone(), before: before.shown.clone() }
+    }
+}
+
+/// [`FromFile::changes`] of what has no keys in it.
+pub(crate) fn changed<T: PartialEq>(now: (&Place, &T), before: (&Place, &T), out: &mut Vec<Change>) {
+    if now.1 != before.1 {
+        out.push(Change::of(now.0, before.0));
+    }
+}
+
 /// What can stand on the right of a key.
 pub(crate) trait FromFile: Sized {
     /// Reads it, or reports why not.
@@ -121,13 +143,36 @@ pub(crate) trait FromFile: Sized {
         report: &mut Report,
     ) -> Option<Self>;
 
+    /// Names what is another value now than it was before: itself, or keys in it. Both with their places.
+    fn changes(now: (&Place, &Self), before: (&Place, &Self), out: &mut Vec<Change>);
+
     /// Names it, or the keys in it.
     fn known_keys(path: &str, presence: Presence, out: &mut Vec<KnownKey>) {
         out.push(KnownKey { path: path.to_owned(), presence });
     }
 }
 
+impl<T: FromFile> Key<T> {
+    /// Names what is another value here than it was `before`.
+    pub fn changes(&self, before: &Key<T>, out: &mut Vec<Change>) {
+        match (&self.value, &before.value) {
+            (Some(now), Some(value)) => T::changes((&self.place, now), (&before.place, value), out),
+            (None, None) => {}
+            (Some(_), None) | (None, Some(_)) => out.push(Change::of(&self.place, &before.place)),
+        }
+    }
+}
+
 impl<T: FromFile> FromFile for Vec<Key<T>> {
+    fn changes(now: (&Place, &Self), before: (&Place, &Self), out: &mut Vec<Change>) {
+        if now.1.len() != before.1.len() {
+            return out.push(Change::of(now.0, before.0));
+        }
+        for (now, before) in now.1.iter().zip(before.1) {
+            now.changes(before, out);
+        }
+    }
+
     fn from_file(
         place: &Place,
         value: &DeValue<'_>,
@@ -243,6 +288,10 @@ macro_rules! tables {
             pub(crate) struct $name { $($(#[$key_doc])* pub $key: Key<$type>,)* }
 
             impl FromFile for $name {
+                fn changes(now: (&Place, &Self), before: (&Place, &Self), out: &mut Vec<Change>) {
+                    $(now.1.$key.changes(&before.1.$key, out);)*
+                }
+
                 fn from_file(
                     place: &Place,
                     value: &DeValue<'_>,

@@ -31,6 +31,13 @@ impl fmt::Display for ConfigError {
 
 impl core::error::Error for ConfigError {}
 
+/// All that is wrong in a file, in one sentence of several lines.
+pub fn sentence(file: &str, errors: &[ConfigError]) -> String {
+    let lines: String = errors.iter().map(|error| format!("\n  {error}")).collect();
+    let count = if errors.len() == 1 { "an error".to_owned() } else { format!("{} errors", errors.len()) };
+    format!("{file} has {count}:{lines}")
+}
+
 /// Something that is accepted, but that the operator should know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Warning {

@@ -9,7 +9,7 @@ use crate::base::time::Duration;
 use crate::config::checked::{
     Balance, Cidr, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum, VrrpUse,
 };
-use crate::config::read::{FromFile, Source};
+use crate::config::read::{Change, FromFile, Source, changed};
 use crate::config::report::{Place, Report};
 
 /// A whole number from `MIN` to `MAX`. Its unit is the end of its key's name.
@@ -46,6 +46,10 @@ impl<const MIN: u32, const MAX: u32> Int<MIN, MAX> {
 }
 
 impl<const MIN: u32, const MAX: u32> FromFile for Int<MIN, MAX> {
+    fn changes(now: (&Place, &Self), before: (&Place, &Self), out: &mut Vec<Change>) {
+        changed(now, before, out);
+    }
+
     fn from_file(place: &Place, value: &DeValue<'_>, _: &Source<'_>, report: &mut Report) -> Option<Self> {
         let number = match value {
             DeValue::Integer(integer) => u32::from_str_radix(integer.as_str(), integer.radix()).ok(),
@@ -67,6 +71,10 @@ impl<const MIN: u32, const MAX: u32> FromFile for Int<MIN, MAX> {
 }
 
 impl FromFile for bool {
+    fn changes(now: (&Place, &Self), before: (&Place, &Self), out: &mut Vec<Change>) {
+        changed(now, before, out);
+    }
+
     fn from_file(place: &Place, value: &DeValue<'_>, _: &Source<'_>, report: &mut Report) -> Option<Self> {
         let truth = value.as_bool();
         if truth.is_none() {
@@ -99,6 +107,10 @@ macro_rules! texts {
             pub(crate) struct $name(pub $type);
 
             impl FromFile for $name {
+            fn changes(now: (&Place, &Self), before: (&Place, &Self), out: &mut Vec<Change>) {
+                changed(now, before, out);
+            }
+
                 fn from_file(
                     place: &Place,
                     value: &DeValue<'_>,
@@ -219,6 +231,10 @@ fn is_vdev(text: &str) -> bool {
 const METHODS_OF_OTHER_MACHINES: [&str; 3] = ["round-trip-time", "hops", "global-availability"];
 
 impl FromFile for Method {
+    fn changes(now: (&Place, &Self), before: (&Place, &Self), out: &mut Vec<Change>) {
+        changed(now, before, out);
+    }
+
     fn from_file(place: &Place, value: &DeValue<'_>, _: &Source<'_>, report: &mut Report) -> Option<Self> {
         let text = value.as_str().unwrap_or("");
         let method = Method::ALL.into_iter().find(|method| method.text() == text);
@@ -253,6 +269,10 @@ macro_rules! choices {
     ($($type:ty { $($text:literal => $choice:expr,)+ } not_built_yet [$($later:literal),*];)+) => {
         $(
             impl FromFile for $type {
+            fn changes(now: (&Place, &Self), before: (&Place, &Self), out: &mut Vec<Change>) {
+                changed(now, before, out);
+            }
+
                 fn from_file(
                     place: &Place,
                     value: &DeValue<'_>,

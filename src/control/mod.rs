@@ -6,7 +6,7 @@
 //! [`report`], which a [`Backend`] fills in; the driver is the real one. Nothing
 //! here is on a packet's way, and a worker never waits for it.
 //!
-//! Not yet: draining and enabling servers, reloading, capturing.
+//! Not yet: draining and enabling servers, capturing.
 
 pub mod client;
 pub mod happened;
@@ -15,12 +15,14 @@ pub mod maintenance;
 pub mod metrics;
 pub mod print;
 pub mod rebalance;
+pub mod reload;
 pub mod report;
 pub mod rss;
 pub mod server;
 
 use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::{RebalanceReport, Wanted};
+use crate::control::reload::{NotReloaded, ReloadReport};
 use crate::control::report::{
     CounterReport, EventReport, FlowFilter, FlowReport, MirrorReport, PoolReport, PortReport, StatusReport,
 };
@@ -44,6 +46,8 @@ pub trait Backend: Send + Sync + 'static {
     fn pools(&self) -> PoolReport;
     /// Moves shards between workers, and says what became of each; or why none moves.
     fn rebalance(&self, wanted: &Wanted) -> Result<RebalanceReport, String>;
+    /// Reads the configuration file again and goes on by it: what changed, or why nothing did.
+    fn reload(&self) -> Result<ReloadReport, NotReloaded>;
     /// Hands the lead to a peer: a sentence that says to whom, or why not.
     fn switchover(&self) -> Result<String, String>;
     /// Takes the appliance out of service, or puts it back: a sentence that says so, or why not.
@@ -70,6 +74,8 @@ pub mod paths {
     pub const POOLS: &str = "/v1/pools";
     /// POST: [`super::rebalance::RebalanceReport`]; see [`super::rebalance::Wanted`] for the query.
     pub const REBALANCE: &str = "/v1/rebalance";
+    /// POST: [`super::reload::ReloadReport`].
+    pub const RELOAD: &str = "/v1/reload";
     /// POST: [`super::report::Done`].
     pub const SWITCHOVER: &str = "/v1/switchover";
     /// POST: [`super::report::Done`]; see [`super::maintenance::Maintenance`] for the query.

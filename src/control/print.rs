@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use crate::control::report::{
     CounterReport, Done, EventReport, FlowReport, HoldReport, MirrorReport, PoolReport, PortReport,
-    StatusReport, role_text,
+    ServerLine, StatusReport, role_text,
 };
 use crate::failover::State;
 
@@ -355,24 +355,27 @@ impl Display for PortReport {
     }
 }
 
+fn server_state(server: &ServerLine) -> &'static str {
+    match (server.retired, server.up) {
+        (true, _) => "retired",
+        (false, true) => "up",
+        (false, false) => "down",
+    }
+}
+
 impl Display for PoolReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut servers = Table::new(&["pool", "server", "weight", "state", "flows"]);
         for pool in &self.pools {
             for s in &pool.servers {
-                servers.row(&[
-                    &pool.name,
-                    &s.address,
-                    &s.weight,
-                    &if s.up { "up" } else { "down" },
-                    &s.flows,
-                ]);
+                servers.row(&[&pool.name, &s.address, &s.weight, &server_state(s), &s.flows]);
             }
         }
         writeln!(f, "{servers}")?;
         let mut virtual_servers = Table::new(&["virtual server", "address", "proto", "pool", "flows"]);
         for v in &self.virtual_servers {
-            virtual_servers.row(&[&v.name, &v.address, &v.protocol, &v.pool, &v.flows]);
+            let pool = if v.retired { "retired" } else { &v.pool };
+            virtual_servers.row(&[&v.name, &v.address, &v.protocol, &pool, &v.flows]);
         }
         write!(f, "{virtual_servers}")?;
         if self.source_nat.is_empty() {

@@ -530,6 +530,9 @@ pub struct ServerLine {
     pub weight: u32,
     /// Whether it takes new flows.
     pub up: bool,
+    /// It is not configured any more, and stays until its flows have ended.
+    #[serde(default)]
+    pub retired: bool,
     /// Flows to it now.
     pub flows: u64,
 }
@@ -545,6 +548,9 @@ pub struct VirtualServerLine {
     pub protocol: Protocol,
     /// Its pool's name.
     pub pool: String,
+    /// It is not configured any more, and stays until its flows have ended.
+    #[serde(default)]
+    pub retired: bool,
     /// Flows of it now.
     pub flows: u64,
 }

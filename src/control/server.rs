@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::control::http::{Request, RequestError, Response, read_request, write_response};
 use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::Wanted;
+use crate::control::reload::NotReloaded;
 use crate::control::report::{Done, FlowFilter, Refusal};
 use crate::control::{Backend, metrics, paths};
 
@@ -195,7 +196,7 @@ fn serve_one<S: Read + Write>(stream: &mut S, answer: &impl Fn(&Request) -> Resp
 
 fn answer(request: &Request, backend: &dyn Backend) -> Response {
     let known = match request.path.as_str() {
-        paths::SWITCHOVER | paths::MAINTENANCE | paths::PROMOTE | paths::REBALANCE => "POST",
+        paths::SWITCHOVER | paths::MAINTENANCE | paths::PROMOTE | paths::REBALANCE | paths::RELOAD => "POST",
         paths::STATUS
         | paths::FLOWS
         | paths::COUNTERS
@@ -226,6 +227,11 @@ fn answer(request: &Request, backend: &dyn Backend) -> Response {
                 Err(why) => refusal(409, why),
             },
             Err(why) => refusal(400, why),
+        },
+        paths::RELOAD => match backend.reload() {
+            Ok(report) => json(200, &report),
+            Err(NotReloaded::Wrong(why)) => refusal(400, why),
+            Err(NotReloaded::Failed(why)) => refusal(409, why),
         },
         paths::SWITCHOVER => done(backend.switchover()),
         paths::MAINTENANCE => match Maintenance::from_query(&request.query) {

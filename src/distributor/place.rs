@@ -144,6 +144,13 @@ impl Placer {
         }
     }
 
+    /// From now on virtual servers, by their places in the configuration, have these methods; those until now are left there.
+    pub fn change_methods(&mut self, methods: &mut Vec<Method>) {
+        if let Some(memory) = &mut self.memory {
+            core::mem::swap(&mut memory.methods, methods);
+        }
+    }
+
     /// Whether any packet may belong elsewhere than its hash says.
     #[inline(always)]
     pub fn is_in_use(&self) -> bool {

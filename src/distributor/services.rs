@@ -7,7 +7,7 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::base::ids::{PortId, ShardId, VirtualServerId};
 use crate::base::limits::SHARDS;
-use crate::config::checked::{Checked, Forwarding, HashMethod, Protocol};
+use crate::config::checked::{Checked, HashMethod, Protocol, VirtualServer};
 use crate::flow::image::V4Endpoints;
 use crate::flow::key::{Address, Key, TCP, UDP};
 use crate::flow::toeplitz::Toeplitz;
@@ -47,12 +47,8 @@ impl Services {
     /// The services of a configuration.
     pub fn new(config: &Checked) -> Services {
         let mut services = Services::default();
-        for server in &config.virtual_servers {
-            if let Forwarding::FullNat(sources) = &server.forwarding {
-                for source in sources {
-                    services.addresses.insert(Address::from(*source), Whose::SourceNat);
-                }
-            }
+        for source in config.virtual_servers.iter().flat_map(VirtualServer::all_sources) {
+            services.addresses.insert(Address::from(source), Whose::SourceNat);
         }
         for (i, port) in config.ports.iter().enumerate() {
             for own in &port.addresses {
@@ -62,7 +58,8 @@ impl Services {
                 services.addresses.insert(shared.address.into(), Whose::Shared);
             }
         }
-        for (i, server) in config.virtual_servers.iter().enumerate() {
+        // Retired ones are the last: whoever listens at the address of one now takes its place.
+        for (i, server) in config.virtual_servers.iter().enumerate().rev() {
             let protocol = number(server.protocol);
             services.addresses.insert(server.address.into(), Whose::Virtual);
             services.listeners.insert((server.address.into(), server.port, protocol), i);

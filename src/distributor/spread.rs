@@ -21,6 +21,7 @@ use crate::base::io::{PassOn, Punt};
 use crate::base::limits::{BURST_MAX, PORTS_MAX, SHARDS};
 use crate::base::memory::NoMemory;
 use crate::base::time::Instant;
+use crate::config::checked::{Checked, Method};
 use crate::config::snapshot::Snapshot;
 use crate::distributor::classify::{Class, Here, MirrorPort, shard_of};
 use crate::distributor::doors::{Doors, door, word};
@@ -61,6 +62,30 @@ pub struct DistributorSetup {
     pub now: Instant,
     /// Where this distributor counts; no other writes there.
     pub counters: Arc<Counters>,
+}
+
+/// What a distributor looks up of one generation of the configuration, made where time is no matter, and dropped there.
+#[derive(Clone)]
+pub struct Lookup {
+    services: Services,
+    /// How each virtual server's new keys are placed.
+    methods: Vec<Method>,
+}
+
+impl Lookup {
+    /// Of a configuration.
+    pub fn new(config: &Checked) -> Lookup {
+        let methods = config.virtual_servers.iter().map(|server| server.select).collect();
+        Lookup { services: Services::new(config), methods }
+    }
+}
+
+/// What the master says to an lcore that only distributes.
+pub enum Order {
+    /// Shards move.
+    Move(Move),
+    /// Look up by this from now on, and give back what was looked up by until then.
+    Configure(Box<Lookup>),
 }
 
 /// See the file's documentation.
@@ -104,6 +129,12 @@ impl Distributor {
             toeplitz: setup.toeplitz,
             counters: setup.counters,
         })
+    }
+
+    /// Another generation of the configuration, between two bursts; what it leaves in `next` is to be dropped elsewhere.
+    pub fn configure(&mut self, next: &mut Lookup) {
+        core::mem::swap(&mut self.services, &mut next.services);
+        self.placer.change_methods(&mut next.methods);
     }
 
     /// Shards move: their packets go to the new owner as soon as a marker behind the last one is in the ring to the old one.

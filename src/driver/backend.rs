@@ -13,11 +13,11 @@ use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, ShardId, Term, WorkerId};
 use crate::base::limits::SHARDS;
 use crate::base::time::Duration;
-use crate::config::checked::Protocol;
-use crate::config::snapshot::Snapshot;
+use crate::config::checked::{Checked, Protocol};
 use crate::control::Backend;
 use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::{RebalanceReport, Wanted};
+use crate::control::reload::{NotReloaded, ReloadReport};
 use crate::control::report::{
     Bucket, BufferTotals, CounterReport, EventReport, FlowFilter, FlowLine, FlowReport, FlowTotals,
     Histogram, HoldReport, MirrorPeerReport, MirrorReport, MirrorState, PeerReport, PoolLine, PoolReport,
@@ -26,12 +26,14 @@ use crate::control::report::{
 };
 use crate::control::rss::RssReport;
 use crate::driver::clock::Clock;
+use crate::driver::configuring::Published;
 use crate::driver::events::EventLog;
 use crate::driver::liveness::{Board, Request};
 use crate::driver::load::Loads;
 use crate::driver::master::{Question, mac_text};
 use crate::driver::provoked::Provoked;
 use crate::driver::rebalancing::{self, shard_flows};
+use crate::driver::reload::Reloader;
 use crate::failover::{FailoverStatus, Operator, Role, State};
 use crate::flow::key::TCP;
 use crate::flow::shard::owner_of;
@@ -61,7 +63,9 @@ pub struct QueueOwners {
 /// What answers are made from.
 pub struct Appliance {
     /// The configuration.
-    pub snapshot: Arc<Snapshot>,
+    pub published: Arc<Published>,
+    /// Who reads the configuration's file again.
+    pub reloader: Reloader,
     /// The time.
     pub clock: Clock,
     /// What the liveness thread shares.
@@ -129,8 +133,13 @@ impl Appliance {
         self.counters.iter().map(|(_, counters)| counters.value(counter)).sum()
     }
 
-    fn flow_line(&self, worker: WorkerId, flow: &Flow, idle: Duration, protected: bool) -> FlowLine {
-        let config = &self.snapshot.checked;
+    fn flow_line(
+        config: &Checked,
+        worker: WorkerId,
+        flow: &Flow,
+        idle: Duration,
+        protected: bool,
+    ) -> FlowLine {
         let (client, server) = (&flow.client, &flow.server);
         let name = config.virtual_servers.iter().find(|server| server.id == flow.virtual_server);
         FlowLine {
@@ -199,7 +208,8 @@ fn sum_of(workers: &[WorkerStatus], list: impl Fn(&WorkerStatus) -> &[(u32, u64)
 impl Backend for Appliance {
     fn status(&self) -> StatusReport {
         self.provoked.panic_if_asked("control");
-        let config = &self.snapshot.checked;
+        let snapshot = self.published.newest();
+        let config = &snapshot.checked;
         let workers = self.workers();
         let failover = self.failover();
         let failover = failover.as_ref();
@@ -264,7 +274,7 @@ impl Backend for Appliance {
             degraded: failover.is_some_and(|status| status.degraded),
             synchronized,
             term: failover.map_or(Term::NONE, |status| status.term),
-            generation: self.snapshot.generation,
+            generation: snapshot.generation,
             uptime_ms: self.clock.uptime().millis(),
             lease_ms: (lease_left > 0).then_some(lease_left / 1000),
             in_sync,
@@ -288,7 +298,7 @@ impl Backend for Appliance {
     }
 
     fn flows(&self, filter: &FlowFilter) -> FlowReport {
-        let mut report = FlowReport::default();
+        let (mut report, snapshot) = (FlowReport::default(), self.published.newest());
         let (answer, slices) = channel();
         if self.questions.lock().send(Question::Flows(answer)).is_err() {
             return report;
@@ -296,7 +306,7 @@ impl Backend for Appliance {
         // The master drops its sender behind the last slice.
         while let Ok((worker, slice)) = slices.recv_timeout(ANSWER_TIMEOUT) {
             for (flow, idle, protected) in &slice.flows {
-                let line = self.flow_line(worker, flow, *idle, *protected);
+                let line = Appliance::flow_line(&snapshot.checked, worker, flow, *idle, *protected);
                 let wanted = filter.virtual_server.as_ref().is_none_or(|name| *name == line.virtual_server)
                     && filter.client.is_none_or(|client| client == line.client.ip())
                     && filter.server.is_none_or(|server| server == line.server.ip())
@@ -364,7 +374,8 @@ impl Backend for Appliance {
 
     fn ports(&self) -> PortReport {
         let states = self.ask(Question::Ports).unwrap_or_default();
-        let lines = self.snapshot.checked.ports.iter().enumerate().map(|(number, port)| {
+        let snapshot = self.published.newest();
+        let lines = snapshot.checked.ports.iter().enumerate().map(|(number, port)| {
             let state = states.get(number).copied().unwrap_or_default();
             let owners = self.queues.get(number).cloned().unwrap_or_default();
             PortLine {
@@ -390,8 +401,9 @@ impl Backend for Appliance {
 
     fn pools(&self) -> PoolReport {
         let workers = self.workers();
-        let config = &self.snapshot.checked;
-        let pools = config.pools.iter().map(|pool| PoolLine {
+        let snapshot = self.published.newest();
+        let config = &snapshot.checked;
+        let pools = config.pools.iter().filter(|pool| !pool.servers.is_empty()).map(|pool| PoolLine {
             name: pool.name.clone(),
             servers: pool
                 .servers
@@ -400,6 +412,7 @@ impl Backend for Appliance {
                     address: SocketAddr::new(server.address, server.port),
                     weight: server.weight,
                     up: true,
+                    retired: server.retired,
                     flows: sum_of(&workers, |status| &status.by_server, server.id.0),
                 })
                 .collect(),
@@ -409,6 +422,7 @@ impl Backend for Appliance {
             address: SocketAddr::new(server.address, server.port),
             protocol: server.protocol,
             pool: config.pools[server.pool].name.clone(),
+            retired: server.retired,
             flows: sum_of(&workers, |status| &status.by_virtual_server, server.id.0),
         });
         PoolReport {
@@ -420,6 +434,10 @@ impl Backend for Appliance {
 
     fn rebalance(&self, wanted: &Wanted) -> Result<RebalanceReport, String> {
         rebalancing::rebalance(self, wanted)
+    }
+
+    fn reload(&self) -> Result<ReloadReport, NotReloaded> {
+        self.reloader.reload()
     }
 
     fn switchover(&self) -> Result<String, String> {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use dpdk::ring::Consumer;
+use dpdk::ring::{Consumer, Producer};
 use dpdk::{Burst, Mempool, RxQueue};
 
 use crate::base::buffer::{Buffer, Handed};
@@ -16,20 +16,20 @@ use crate::base::ids::{PortId, ShardId, WorkerId};
 use crate::base::io::{PassOn, Punt, TxClass};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::distributor::spread::{Lookup, Order};
 use crate::distributor::tell::{Tell, Told};
 use crate::driver::clock::{Clock, std_duration};
 use crate::driver::lcore::Site;
 use crate::driver::mbuf::Packet;
 use crate::driver::rings::{Frame, PassingEnds};
 use crate::failover::FrameBytes;
-use crate::flow::shard::Move;
 
 /// See the file's documentation.
 pub struct Intake {
     rx: Vec<(PortId, RxQueue)>,
     ends: PassingEnds,
-    /// Only an lcore that only distributes has it.
-    moves: Option<Consumer<Move>>,
+    /// Only an lcore that only distributes has it: what the master says, and what it gets back.
+    orders: Option<(Consumer<Order>, Producer<Box<Lookup>>)>,
     clock: Clock,
     counters: Arc<Counters>,
     /// For markers.
@@ -48,13 +48,13 @@ impl Intake {
         counters: Arc<Counters>,
     ) -> Intake {
         let handing = ends.hand_over.iter().map(|_| ArrayVec::new()).collect();
-        Intake { rx, ends, moves: None, pool, clock, counters, handing }
+        Intake { rx, ends, orders: None, pool, clock, counters, handing }
     }
 
-    /// The same, told by this ring which shards move.
+    /// The same, told by this ring what the master says, and giving back by the other what it got so.
     #[must_use]
-    pub fn told_by(self, moves: Consumer<Move>) -> Intake {
-        Intake { moves: Some(moves), ..self }
+    pub fn told_by(self, orders: Consumer<Order>, spent: Producer<Box<Lookup>>) -> Intake {
+        Intake { orders: Some((orders, spent)), ..self }
     }
 
     fn flush_to(&mut self, to: usize) {
@@ -181,8 +181,15 @@ impl Site for Intake {
         }
     }
 
-    fn next_move(&mut self) -> Option<Move> {
-        self.moves.as_mut()?.pop_one()
+    fn next_order(&mut self) -> Option<Order> {
+        self.orders.as_mut()?.0.pop_one()
+    }
+
+    fn give_back(&mut self, spent: Box<Lookup>) {
+        // There is as much room as orders can be: else it is dropped here.
+        if let Some((_, ring)) = &mut self.orders {
+            let _ = ring.push_one(spent);
+        }
     }
 
     fn rest(&mut self, span: Duration) {

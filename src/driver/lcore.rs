@@ -10,10 +10,10 @@ use std::sync::Arc;
 use crate::base::io::{Io, PassOn};
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::distributor::spread::{Lookup, Order};
 use crate::distributor::tell::{Tell, Told};
 use crate::driver::idle::Idler;
 use crate::driver::lease::Turns;
-use crate::flow::shard::Move;
 use crate::worker::message::{Command, Event};
 use crate::worker::{Origin, Worker};
 
@@ -37,10 +37,12 @@ pub trait Site: PassOn + Tell {
     fn serves(&self) -> bool;
     /// Passes on and sends what was gathered. Service packets beyond the lease are dropped and counted.
     fn flush(&mut self);
-    /// The next shards that move, of which an lcore that only distributes is told; workers are told by commands.
-    fn next_move(&mut self) -> Option<Move> {
+    /// What the master says next to an lcore that only distributes; workers are told by commands.
+    fn next_order(&mut self) -> Option<Order> {
         None
     }
+    /// Gives back what an lcore that only distributes looked up by until now.
+    fn give_back(&mut self, _spent: Box<Lookup>) {}
     /// Stands still for a moment.
     fn rest(&mut self, span: Duration);
 }

@@ -65,6 +65,8 @@ pub struct Board {
     pub ailments: Mutex<Vec<String>>,
     /// What operators ask.
     pub requests: Mutex<VecDeque<Request>>,
+    /// What a new active sends from now on, of class `Service`.
+    pub announcements: Mutex<Option<Vec<(PortId, FrameBytes)>>>,
     /// With `vrrp = "yield"`: the priority of the strongest router that others advertise with; 0: none.
     pub foreign_priority: AtomicU8,
     /// A thread failed, and the lease was revoked: the appliance is to leave its group.
@@ -85,6 +87,7 @@ impl Board {
             health: AtomicU16::new(0),
             ailments: Mutex::default(),
             requests: Mutex::new(VecDeque::new()),
+            announcements: Mutex::default(),
             foreign_priority: AtomicU8::new(0),
             broken,
             may_exit: AtomicBool::new(false),
@@ -98,6 +101,11 @@ impl Board {
     /// Says how the tracked things are.
     pub fn set_health(&self, health: Health) {
         self.health.store(u16::from_be_bytes([health.failed, health.doubtful]), Ordering::Relaxed);
+    }
+
+    /// Says what a new active is to send from now on.
+    pub fn announce(&self, announcements: &[(PortId, Vec<u8>)]) {
+        *self.announcements.lock() = Some(frames_of(announcements));
     }
 
     fn health(&self) -> Health {
@@ -162,12 +170,7 @@ pub struct Liveness {
 impl Liveness {
     /// Not running yet.
     pub fn new(setup: LivenessSetup) -> Liveness {
-        let announcements: Vec<(PortId, FrameBytes)> = setup
-            .announcements
-            .iter()
-            .filter_map(|(port, bytes)| Some((*port, FrameBytes::try_from(&bytes[..]).ok()?)))
-            .collect();
-        debug_assert_eq!(announcements.len(), setup.announcements.len(), "a liveness frame is longer");
+        let announcements = frames_of(&setup.announcements);
         Liveness {
             seen: setup.turns.iter().map(|turns| turns.count()).collect(),
             commands: setup.ends.commands.iter().map(|_| VecDeque::new()).collect(),
@@ -221,6 +224,7 @@ impl Liveness {
             self.setup.failover.handle_fenced(now, attempt, done);
         }
         self.take_requests(now);
+        self.take_announcements();
         self.leave_if_broken(now);
         self.setup.failover.poll(now, Progress { workers_moved, drained: true });
         let happened = self.execute();
@@ -277,6 +281,15 @@ impl Liveness {
             let result = self.setup.failover.handle_operator(now, operator);
             // Who asked may have gone.
             let _ = answer.try_send(result);
+        }
+    }
+
+    fn take_announcements(&mut self) {
+        let Some(mut newer) = self.setup.board.announcements.try_lock() else { return };
+        if let Some(newer) = newer.take() {
+            let is_announcing = self.announced < self.announcements.len();
+            self.announced = if is_announcing { 0 } else { newer.len() };
+            self.announcements = newer;
         }
     }
 
@@ -397,6 +410,16 @@ impl Liveness {
             None => self.status_at = now,
         }
     }
+}
+
+/// The same by value.
+fn frames_of(announcements: &[(PortId, Vec<u8>)]) -> Vec<(PortId, FrameBytes)> {
+    let frames: Vec<(PortId, FrameBytes)> = announcements
+        .iter()
+        .filter_map(|(port, bytes)| Some((*port, FrameBytes::try_from(&bytes[..]).ok()?)))
+        .collect();
+    debug_assert_eq!(frames.len(), announcements.len(), "a liveness frame is longer");
+    frames
 }
 
 /// How long to rest when something is due in `left`.

@@ -19,6 +19,8 @@ use crate::base::ids::{PortId, ShardId, WorkerId};
 use crate::base::io::TxClass;
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::distributor::spread::Order;
+use crate::driver::configuring::{Configuring, Next};
 use crate::driver::events::EventLog;
 use crate::driver::link::Link;
 use crate::driver::liveness::Board;
@@ -96,6 +98,8 @@ pub struct MasterThreadSetup {
     pub loads: Arc<Loads>,
     /// What the control interface asks.
     pub questions: Receiver<Question>,
+    /// Other configurations, as they are made.
+    pub configurations: Receiver<Next>,
     /// What the liveness thread is told.
     pub board: Arc<Board>,
     /// Who tells the operator's command of changes of role, if there is one.
@@ -123,8 +127,9 @@ pub struct MasterThread {
     asked: Option<(Asked, Instant)>,
     /// Shards that move because someone asked for it: who, how many, and what became of them.
     moving: Option<AskedMoves>,
-    /// Of each lcore that only distributes: moves for which there was no room.
-    redirections: Vec<VecDeque<Move>>,
+    /// Of each lcore that only distributes: what there was no room for.
+    orders: Vec<VecDeque<Order>>,
+    configuring: Configuring,
     /// Answers that each worker owes, this question's and those of abandoned ones.
     owed: Vec<usize>,
     rival_at: Instant,
@@ -137,13 +142,14 @@ impl MasterThread {
     /// Ready to be turned.
     pub fn new(setup: MasterThreadSetup) -> MasterThread {
         let workers = setup.ends.commands.len();
-        let distributors = setup.ends.moves.len();
+        let distributors = setup.ends.orders.len();
         MasterThread {
             setup,
             commands: (0..workers).map(|_| VecDeque::new()).collect(),
             asked: None,
             moving: None,
-            redirections: (0..distributors).map(|_| VecDeque::new()).collect(),
+            orders: (0..distributors).map(|_| VecDeque::new()).collect(),
+            configuring: Configuring::new(workers + distributors),
             owed: vec![0; workers],
             rival_at: Instant::ZERO,
             vrrp_rival_at: Instant::ZERO,
@@ -158,6 +164,7 @@ impl MasterThread {
         self.take_punts(now);
         self.take_events(now);
         self.take_questions(now);
+        self.take_configuration(now);
         self.take_health(now);
         self.setup.loads.sample(now);
         for (commands, worker) in self.commands.iter().zip(0..) {
@@ -217,6 +224,8 @@ impl MasterThread {
                 match event {
                     Event::Resolve { hop } => self.setup.master.handle_resolve(now, hop),
                     Event::Status(status) => self.take_status(worker, *status),
+                    // What it had is dropped here.
+                    Event::Configured(_) => self.configuring.taken(worker),
                     Event::Flows(slice) => self.take_flows(now, worker, slice),
                     Event::Move(event) => self.setup.master.handle_move(WorkerId(worker as u16), event),
                     // Reports go to the liveness thread.
@@ -228,6 +237,29 @@ impl MasterThread {
                 }
             }
         }
+    }
+
+    /// Hands another configuration to every lcore, and to the master; what the distributors had is dropped here.
+    fn take_configuration(&mut self, now: Instant) {
+        let workers = self.commands.len();
+        for (spent, number) in self.setup.ends.spent.iter_mut().zip(workers..) {
+            while spent.pop_one().is_some() {
+                self.configuring.taken(number);
+            }
+        }
+        while let Ok(next) = self.setup.configurations.try_recv() {
+            let Next { snapshot, generation, lookup, answer } = next;
+            self.setup.master.configure(now, &snapshot.checked);
+            for commands in &mut self.commands {
+                commands.push_back(Command::Configure(generation.clone()));
+            }
+            for orders in &mut self.orders {
+                orders.push_back(Order::Configure(Box::new(lookup.clone())));
+            }
+            self.setup.board.announce(self.setup.master.announcements());
+            self.configuring.asked(answer);
+        }
+        self.configuring.answer();
     }
 
     fn take_health(&mut self, now: Instant) {
@@ -369,7 +401,7 @@ impl MasterThread {
                     self.commands.iter_mut().for_each(|commands| commands.push_back(command.clone()));
                 }
                 MasterOutput::Redirect(these) => {
-                    self.redirections.iter_mut().for_each(|moves| moves.push_back(these));
+                    self.orders.iter_mut().for_each(|orders| orders.push_back(Order::Move(these)));
                 }
                 MasterOutput::Moved(outcome) => self.take_moved(outcome),
                 MasterOutput::Count { counter, packets } => self.setup.counters.add(counter, packets),
@@ -428,10 +460,10 @@ impl MasterThread {
                 }
             }
         }
-        for (moves, ring) in self.redirections.iter_mut().zip(&mut self.setup.ends.moves) {
-            while let Some(these) = moves.pop_front() {
-                if let Err(these) = ring.push_one(these) {
-                    moves.push_front(these);
+        for (orders, ring) in self.orders.iter_mut().zip(&mut self.setup.ends.orders) {
+            while let Some(order) = orders.pop_front() {
+                if let Err(order) = ring.push_one(order) {
+                    orders.push_front(order);
                     break;
                 }
             }

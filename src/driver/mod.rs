@@ -10,7 +10,7 @@
 //! - the master ([`master`]) on the process's first thread: neighbours, answers, ageing, log, and what the service manager is
 //!   told ([`service`]);
 //! - the control listeners (room `control`), which ask through [`backend`];
-//! - a writer of terms ([`state`]);
+//! - a writer of terms ([`state`]), and who reads the configuration file again ([`reload`]);
 //! - if there are such, runners of the operator's commands ([`notify`], [`fence`]) and one of the tracking script ([`track`]).
 //!
 //! They are joined by [`rings`] and by single numbers ([`lease`]). In: a checked
@@ -21,7 +21,7 @@
 //! With the feature `dpdk`, packets are mbufs and ports are DPDK's; [`memory`] has the same
 //! buffers in plain memory, for tests and for the simulator.
 //!
-//! Not yet: an lcore for the mirror alone, a tap for the kernel's share, reloading.
+//! Not yet: an lcore for the mirror alone, a tap for the kernel's share.
 
 #![expect(clippy::disallowed_methods, reason = "this is the room that reads clocks and waits")]
 
@@ -33,6 +33,8 @@ pub mod checksum;
 #[cfg(feature = "dpdk")]
 mod child;
 pub mod clock;
+#[cfg(feature = "dpdk")]
+pub mod configuring;
 #[cfg(feature = "dpdk")]
 pub mod dpdk_io;
 pub mod eal;
@@ -73,12 +75,16 @@ pub mod provoked;
 #[cfg(feature = "dpdk")]
 mod rebalancing;
 #[cfg(feature = "dpdk")]
+pub mod reload;
+#[cfg(feature = "dpdk")]
 pub mod rings;
 pub mod rss;
 #[cfg(feature = "dpdk")]
 pub mod run;
 pub mod secrets;
 pub mod service;
+#[cfg(feature = "dpdk")]
+mod sharing;
 pub mod spreading;
 pub mod state;
 #[cfg(feature = "dpdk")]

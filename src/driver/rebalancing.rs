@@ -21,7 +21,7 @@ pub fn shard_flows(workers: &[WorkerStatus]) -> Vec<ShardFlows> {
 
 /// Moves what is wanted, and says what became of it.
 pub fn rebalance(appliance: &Appliance, wanted: &Wanted) -> Result<RebalanceReport, String> {
-    if appliance.snapshot.checked.lcores.managers() < 2 {
+    if appliance.published.newest().checked.lcores.managers() < 2 {
         return Err("there is one traffic manager, and nowhere to move a shard to".to_owned());
     }
     let status = appliance.failover();

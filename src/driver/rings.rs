@@ -11,10 +11,10 @@ use dpdk::ring::{Consumer, Producer, ring};
 
 use crate::base::ids::{PortId, WorkerId};
 use crate::base::io::TxClass;
+use crate::distributor::spread::{Lookup, Order};
 use crate::distributor::tell::Told;
 use crate::driver::mbuf::Packet;
 use crate::failover::{FrameBytes, Happened, WorkerReport};
-use crate::flow::shard::Move;
 use crate::worker::message::{Command, Event};
 
 /// Packets that wait between two threads; more are dropped and counted.
@@ -29,8 +29,8 @@ const FRAMES_OF_PORT: u32 = 64;
 const TOLD: u32 = 4096;
 /// Commands, reports and events that wait; senders keep or count what does not fit.
 const MESSAGES: u32 = 1024;
-/// Moves of shards that wait: the master begins none before the last one is over.
-const MOVES: u32 = 8;
+/// Moves of shards and other configurations that wait: the master begins none before the last one is over.
+const ORDERS: u32 = 8;
 
 /// A liveness frame or an announcement, by value.
 #[derive(Debug)]
@@ -59,8 +59,10 @@ pub enum News {
 pub struct DistributorEnds {
     /// Where packets go.
     pub passing: PassingEnds,
-    /// Of the master: shards that move.
-    pub moves: Consumer<Move>,
+    /// Of the master: shards that move, and other configurations.
+    pub orders: Consumer<Order>,
+    /// For the master: what was looked up by before another configuration came.
+    pub spent: Producer<Box<Lookup>>,
 }
 
 /// What every lcore holds that receives packets: where those go that are not for itself.
@@ -115,8 +117,10 @@ pub struct MasterEnds {
     pub punted: Vec<Consumer<Packet>>,
     /// To each worker.
     pub commands: Vec<Producer<Command>>,
-    /// To each lcore that only distributes: shards that move.
-    pub moves: Vec<Producer<Move>>,
+    /// To each lcore that only distributes.
+    pub orders: Vec<Producer<Order>>,
+    /// What each of them gave back.
+    pub spent: Vec<Consumer<Box<Lookup>>>,
     /// Of each worker.
     pub events: Vec<Consumer<Event>>,
     /// Of the liveness thread.
@@ -152,7 +156,8 @@ pub fn make(
     let mut master = MasterEnds {
         punted: Vec::new(),
         commands: Vec::new(),
-        moves: Vec::new(),
+        orders: Vec::new(),
+        spent: Vec::new(),
         events: Vec::new(),
         news: news_out,
     };
@@ -215,9 +220,11 @@ pub fn make(
     }
     let mut distributors = Vec::new();
     for (passing, number) in spreading.into_iter().zip(workers..) {
-        let (by_master, moves) = ring(running, &format!("moves-{number}"), MOVES)?;
-        master.moves.push(by_master);
-        distributors.push(DistributorEnds { passing, moves });
+        let (by_master, orders) = ring(running, &format!("orders-{number}"), ORDERS)?;
+        let (spent, given_back) = ring(running, &format!("spent-{number}"), ORDERS)?;
+        master.orders.push(by_master);
+        master.spent.push(given_back);
+        distributors.push(DistributorEnds { passing, orders, spent });
     }
     Ok(Ends { workers: ends, distributors, liveness, master })
 }

@@ -7,14 +7,16 @@
 use core::fmt::Display;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{channel, sync_channel};
+use std::thread::JoinHandle;
 
 use dpdk::clock::tsc_hz;
 use dpdk::lcore::{Job, LcoreId};
-use dpdk::{Eal, Mempool, Port, RxQueue};
+use dpdk::{Eal, Mempool};
 use parking_lot::Mutex;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::base::counters::Counters;
 use crate::base::ids::{PortId, Term, WorkerId};
@@ -25,9 +27,10 @@ use crate::config::snapshot::Snapshot;
 use crate::control::Backend;
 use crate::control::server::Server;
 use crate::distributor::spread::{Distributor, DistributorSetup};
-use crate::driver::backend::{Appliance, QueueOwners};
+use crate::driver::backend::Appliance;
 use crate::driver::broken::on_panic;
 use crate::driver::clock::{Clock, std_duration};
+use crate::driver::configuring::Published;
 use crate::driver::dpdk_io::{DpdkIo, DpdkIoSetup};
 use crate::driver::eal;
 use crate::driver::events::EventLog;
@@ -40,17 +43,17 @@ use crate::driver::link;
 use crate::driver::liveness::{Board, Liveness, LivenessSetup, Request};
 use crate::driver::load::Loads;
 use crate::driver::locked::ask_for_memory_to_stay;
-use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL, mac_text};
+use crate::driver::master::{MasterThread, MasterThreadSetup, POLL_INTERVAL};
 use crate::driver::mbuf::Packet;
 use crate::driver::nodes;
-use crate::driver::outbox::{Outbox, Relay};
-use crate::driver::ports::{self, OpenPort, Queues};
+use crate::driver::ports;
 use crate::driver::priority;
 use crate::driver::provoked::Provoked;
+use crate::driver::reload::{self, ReloadSetup, Reloader};
 use crate::driver::rings;
-use crate::driver::rss;
 use crate::driver::secrets::Secrets;
 use crate::driver::service::ServiceManager;
+use crate::driver::sharing::share_out;
 use crate::driver::spreading::SpreadingLcore;
 use crate::driver::state::{self, TermWriter};
 use crate::driver::witness::link::WitnessLink;
@@ -59,11 +62,9 @@ use crate::master::{Master, MasterSetup};
 use crate::mirror;
 use crate::seal::MemberInfo;
 use crate::seal::member::VERSIONS;
-use crate::wire::{MacAddress, vrrp};
+use crate::wire::MacAddress;
 use crate::worker::{Worker, WorkerSetup};
 
-/// Packets that wait on their way from one worker to the owner of a port's queue.
-const RELAY_PACKETS: u32 = 1024;
 /// A leaving appliance hands over in this time, or leaves without.
 const LEAVE_MAX: Duration = Duration::from_millis(1500);
 /// For the last frames of a leaving appliance to be sent.
@@ -73,8 +74,9 @@ const BROKEN_LEAVE_MAX: Duration = Duration::from_millis(50);
 /// Workers end their loops in this time, or are left to the end of the process.
 const WORKERS_END_MAX: Duration = Duration::from_millis(300);
 
-/// Runs an appliance until a signal ends it. An error is a sentence for the operator.
-pub fn run(checked: &Checked) -> Result<(), String> {
+/// Runs an appliance until a signal ends it. `text` is what the file at `path` said, and `checked` what that comes to. An
+/// error is a sentence for the operator.
+pub fn run(path: &Path, text: &str, checked: &Checked) -> Result<(), String> {
     let lease = Arc::new(Lease::default());
     let broken = Arc::new(AtomicBool::new(false));
     let signalled = Arc::new(AtomicBool::new(false));
@@ -85,6 +87,8 @@ pub fn run(checked: &Checked) -> Result<(), String> {
             .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&signalled)))
             .map_err(sentence)?;
     }
+    let hung_up = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, Arc::clone(&hung_up)).map_err(sentence)?;
     let provoked = Provoked::from_environment().map_err(sentence)?;
     log::info!(
         "baton {} with {}: {} (node {})",
@@ -115,7 +119,8 @@ pub fn run(checked: &Checked) -> Result<(), String> {
         events,
         provoked,
     };
-    let made = assemble(&eal, &shared, secrets, left, terms, &mut helpers)?;
+    let file = File { path, text };
+    let made = assemble(&eal, &shared, secrets, left, terms, &mut helpers, &file)?;
     ask_for_memory_to_stay();
     let backend: Arc<dyn Backend> = Arc::new(made.backend);
     let control = Server::control(&checked.control.socket, Arc::clone(&backend)).map_err(sentence)?;
@@ -142,7 +147,11 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     }
     let liveness = made.liveness.start().map_err(sentence)?;
     let mut master = MasterThread::new(made.master);
-    let turned = catch_unwind(AssertUnwindSafe(|| serve(&mut master, &shared, &mut manager, &signalled)));
+    let (reloader, reloading) = made.reloader;
+    let turned = catch_unwind(AssertUnwindSafe(|| {
+        let asked = Asked { signalled: &signalled, hung_up: &hung_up, reloader: &reloader };
+        serve(&mut master, &shared, &mut manager, &asked);
+    }));
     if turned.is_err() {
         // Others say what is to be said.
         let by = shared.clock.now() + broken_leave_max(checked);
@@ -163,6 +172,8 @@ pub fn run(checked: &Checked) -> Result<(), String> {
     let _ = liveness.join();
     jobs.into_iter().for_each(|job| drop(job.join()));
     drop(master);
+    drop(reloader);
+    let _ = reloading.join();
     drop(eal);
     let failed = turned.is_err() || broken.load(Ordering::SeqCst);
     helpers.end();
@@ -206,12 +217,29 @@ impl Drop for Ending {
     }
 }
 
-/// The parts of an appliance, before any of them runs.
+/// The configuration file at the start.
+struct File<'f> {
+    path: &'f Path,
+    text: &'f str,
+}
+
+/// What signals ask for.
+struct Asked<'a> {
+    /// To end.
+    signalled: &'a AtomicBool,
+    /// To read the configuration file again.
+    hung_up: &'a AtomicBool,
+    /// Who does that.
+    reloader: &'a Reloader,
+}
+
+/// The parts of an appliance, before any of them runs but who reads the configuration file again.
 struct Made {
     lcores: Vec<Loop>,
     liveness: Liveness,
     master: MasterThreadSetup,
     backend: Appliance,
+    reloader: (Reloader, JoinHandle<()>),
 }
 
 /// What an lcore runs.
@@ -245,7 +273,7 @@ fn ended(jobs: &[Job<'_, ()>]) -> bool {
 }
 
 /// The master's loop, until the appliance left its group.
-fn serve(master: &mut MasterThread, shared: &Shared, manager: &mut ServiceManager, signalled: &AtomicBool) {
+fn serve(master: &mut MasterThread, shared: &Shared, manager: &mut ServiceManager, asked: &Asked<'_>) {
     let mut leave_by = Instant::FAR_FUTURE;
     let mut broken = false;
     loop {
@@ -257,7 +285,10 @@ fn serve(master: &mut MasterThread, shared: &Shared, manager: &mut ServiceManage
             leave_by = leave_by.min(now + broken_leave_max(&shared.snapshot.checked));
             log::error!("a thread failed: leaving the group");
         }
-        if signalled.load(Ordering::SeqCst) && leave_by == Instant::FAR_FUTURE {
+        if asked.hung_up.swap(false, Ordering::SeqCst) {
+            asked.reloader.ask();
+        }
+        if asked.signalled.load(Ordering::SeqCst) && leave_by == Instant::FAR_FUTURE {
             log::info!("asked to end: leaving the group");
             // Nobody waits for the answer: `may_exit` tells.
             let (answer, _) = sync_channel(1);
@@ -281,98 +312,6 @@ fn serve(master: &mut MasterThread, shared: &Shared, manager: &mut ServiceManage
     }
 }
 
-/// The queues of all ports, given to their owners: receive queue `q` to the worker that is the `q`-th distributor,
-/// transmit queue `q` to traffic manager `q`.
-struct Owned {
-    /// Of every worker.
-    rx: Vec<Vec<(PortId, RxQueue)>>,
-    /// Of every traffic manager, as are relays.
-    outboxes: Vec<Vec<Outbox>>,
-    relays: Vec<Vec<(PortId, Relay)>>,
-    master: Vec<Outbox>,
-    ports: Vec<Port>,
-    macs: Vec<[u8; 6]>,
-    /// Who has which queues, for people.
-    queues: Vec<QueueOwners>,
-}
-
-fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool, rss_key: &[u8]) -> Result<Owned, String> {
-    let lcores = &checked.lcores;
-    let distributors: Vec<WorkerId> = lcores.distributors().collect();
-    let managers = usize::from(lcores.managers());
-    let wanted = Queues { rx: distributors.len() as u16, tx: managers as u16 };
-    let mut owned = Owned {
-        rx: lcores.workers.iter().map(|_| Vec::new()).collect(),
-        outboxes: (0..managers).map(|_| Vec::new()).collect(),
-        relays: (0..managers).map(|_| Vec::new()).collect(),
-        master: Vec::new(),
-        ports: Vec::new(),
-        macs: Vec::new(),
-        queues: Vec::new(),
-    };
-    let memory = ports::SharedMemory::of(eal, &checked.ports);
-    for ((config, number), ends) in checked.ports.iter().zip(0..).zip(rss::ends(checked)) {
-        let wish = rss::Wish { ends, key: rss_key };
-        let open = ports::open(eal, PortId(number), config, wanted, wish, pool).map_err(sentence)?;
-        let OpenPort { id, mut port, mac, receives_all, tx_abilities, configured, rss, rx, tx } = open;
-        if !receives_all {
-            add_macs(&mut port, &config.name, checked.failover.virtual_router_id);
-        }
-        let driver = port.info().map_or_else(|_| "?".to_owned(), |info| info.driver);
-        log::info!("port {}: driver {driver}, address {}", config.name, mac_text(mac));
-        if configured.rx_queues < wanted.rx || configured.tx_queues < wanted.tx {
-            log::info!(
-                "port {}: its queues are owned by the first workers, which pass on to the others",
-                config.name
-            );
-        }
-        let owners = tx.len().max(1);
-        owned.queues.push(QueueOwners {
-            rx: distributors.iter().copied().take(rx.len()).collect(),
-            tx: (0..owners as u16).map(WorkerId).collect(),
-            rss,
-        });
-        for (queue, worker) in rx.into_iter().zip(&distributors) {
-            owned.rx[usize::from(worker.0)].push((id, queue));
-        }
-        for (worker, queue) in
-            tx.into_iter().map(Some).chain(core::iter::repeat_with(|| None)).take(managers).enumerate()
-        {
-            let outbox = match queue {
-                Some(queue) => Outbox::of_queue(queue, tx_abilities),
-                None => {
-                    let name = format!("relay-{worker}-{id}");
-                    let (outbox, relay) =
-                        Outbox::of_owner(eal, &name, RELAY_PACKETS, tx_abilities).map_err(sentence)?;
-                    owned.relays[worker % owners].push((id, relay));
-                    outbox
-                }
-            };
-            owned.outboxes[worker].push(outbox);
-        }
-        let (outbox, relay) =
-            Outbox::of_owner(eal, &format!("inject-{id}"), RELAY_PACKETS, tx_abilities).map_err(sentence)?;
-        owned.relays[0].push((id, relay));
-        owned.master.push(outbox);
-        memory.started(config, &port);
-        owned.ports.push(port);
-        owned.macs.push(mac);
-    }
-    Ok(owned)
-}
-
-/// Names the addresses that a port which filters must let through.
-fn add_macs(port: &mut Port, name: &str, virtual_router: u8) {
-    let [v4, v6] = [MacAddress::virtual_router_v4, MacAddress::virtual_router_v6];
-    let groups = [MacAddress::multicast_v4(vrrp::GROUP_V4), MacAddress::multicast_v6(vrrp::GROUP_V6)];
-    let wanted = [v4(virtual_router), v6(virtual_router), failover::heartbeat::DESTINATION];
-    for MacAddress(mac) in wanted.into_iter().chain(groups) {
-        if let Err(error) = port.add_mac(mac) {
-            log::warn!("port {name}: packets to {} may not arrive: {error}", mac_text(mac));
-        }
-    }
-}
-
 fn assemble(
     eal: &Eal,
     shared: &Shared,
@@ -380,6 +319,7 @@ fn assemble(
     left: state::State,
     terms: TermWriter,
     helpers: &mut Helpers,
+    file: &File<'_>,
 ) -> Result<Made, String> {
     let checked = &shared.snapshot.checked;
     let workers = checked.lcores.managers();
@@ -450,7 +390,7 @@ fn assemble(
         })
         .map_err(|error| error.to_string())?;
         let site = Intake::new(rx, ends.passing, pool.clone(), shared.clock, Arc::clone(&counters[number]))
-            .told_by(ends.moves);
+            .told_by(ends.orders, ends.spent);
         let idler = Idler::new(checked.lcores.idle);
         let lcore = SpreadingLcore::new(distributor, site, idler, Arc::clone(&turns[number]));
         lcores.push(Loop::Distributor(Box::new(lcore)));
@@ -486,13 +426,26 @@ fn assemble(
         provoked: shared.provoked.clone(),
     });
     let (questions, asked) = channel();
+    let (configurations, configured) = channel();
+    let published = Published::new(Arc::clone(&shared.snapshot));
+    let ([of_backend, of_signals], reloading) = reload::start(ReloadSetup {
+        path: file.path.to_owned(),
+        started: file.text.to_owned(),
+        published: Arc::clone(&published),
+        configurations,
+        questions: questions.clone(),
+        board: Arc::clone(&shared.board),
+        events: Arc::clone(&shared.events),
+    })
+    .map_err(sentence)?;
     let kind = |number: usize| if number < usize::from(workers) { "worker" } else { "distributor" };
     let names = (0..lcore_count)
         .map(|number| format!("{}{number}", kind(number)))
         .chain(["liveness".into(), "master".into()]);
     let loads = Arc::new(Loads::new(turns.clone(), tsc_hz(eal)));
     let backend = Appliance {
-        snapshot: Arc::clone(&shared.snapshot),
+        published,
+        reloader: of_backend,
         clock: shared.clock,
         board: Arc::clone(&shared.board),
         turns_seen: Mutex::new(vec![0; turns.len()]),
@@ -518,10 +471,11 @@ fn assemble(
         events: Arc::clone(&shared.events),
         loads,
         questions: asked,
+        configurations: configured,
         board: Arc::clone(&shared.board),
         notifier: helpers.notifier(),
     };
-    Ok(Made { lcores, liveness, master, backend })
+    Ok(Made { lcores, liveness, master, backend, reloader: (of_signals, reloading) })
 }
 
 fn failover_setup(
@@ -565,6 +519,7 @@ fn failover_setup(
     }
 }
 
-fn sentence(error: impl Display) -> String {
+/// An error in its own words.
+pub(super) fn sentence(error: impl Display) -> String {
     error.to_string()
 }

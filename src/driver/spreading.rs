@@ -1,15 +1,15 @@
 //! The loop of an lcore that only distributes, whatever its packets come from: DPDK's ports, or memory in tests.
 //!
 //! A turn: packets of every source, each burst handed to workers or punted; then what was gathered for the rings; and
-//! then perhaps a rest. It takes no commands but that shards move, since it does the same in every role, and sends nothing
-//! itself.
+//! then perhaps a rest. It takes no commands but that shards move and that another configuration holds, since it does the
+//! same in every role, and sends nothing itself.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use crate::base::limits::BURST_MAX;
 use crate::base::time::{Duration, Instant};
-use crate::distributor::spread::Distributor;
+use crate::distributor::spread::{Distributor, Order};
 use crate::driver::idle::Idler;
 use crate::driver::lcore::{Pace, Site};
 use crate::driver::lease::Turns;
@@ -42,8 +42,13 @@ impl<S: Site> SpreadingLcore<S> {
     /// One turn; how long to rest after it, if at all.
     pub fn turn(&mut self) -> Option<Duration> {
         let now = self.site.now();
-        if let Some(these) = self.site.next_move() {
-            self.distributor.redirect(these, &mut self.site);
+        match self.site.next_order() {
+            Some(Order::Move(these)) => self.distributor.redirect(these, &mut self.site),
+            Some(Order::Configure(mut next)) => {
+                self.distributor.configure(&mut next);
+                self.site.give_back(next);
+            }
+            None => {}
         }
         self.distributor.go_on(&mut self.site);
         let mut packets = 0;

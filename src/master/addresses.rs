@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::ids::PortId;
 use crate::base::io::TxClass;
-use crate::config::checked::{Checked, Cidr, Forwarding};
+use crate::config::checked::{Checked, Cidr};
 use crate::wire::{MacAddress, ipv6};
 
 /// In whose name an address of ours speaks.
@@ -190,13 +190,10 @@ pub fn is_link_local(address: IpAddr) -> bool {
 
 /// Virtual and source-NAT addresses.
 fn virtual_addresses(checked: &Checked) -> impl Iterator<Item = IpAddr> {
-    checked.virtual_servers.iter().flat_map(|server| {
-        let snat: &[IpAddr] = match &server.forwarding {
-            Forwarding::Nat => &[],
-            Forwarding::FullNat(addresses) => addresses,
-        };
-        core::iter::once(server.address).chain(snat.iter().copied())
-    })
+    checked
+        .virtual_servers
+        .iter()
+        .flat_map(|server| core::iter::once(server.address).chain(server.all_sources()))
 }
 
 #[cfg(test)]

@@ -144,28 +144,19 @@ impl HealthWatch {
             ran: false,
             otherwise: 0,
         });
-        let routes = Routes::new(config);
-        let pools: Vec<Pool> = config
-            .pools
-            .iter()
-            .filter(|pool| pool.least_servers > 0)
-            .map(|pool| Pool {
-                name: pool.name.clone(),
-                least: pool.least_servers,
-                hops: pool
-                    .servers
-                    .iter()
-                    .filter(|server| server.weight > 0)
-                    .map(|server| routes.next_hop(server.address))
-                    .collect(),
-                standing: Answering::Yes,
-            })
-            .collect();
-        for hop in pools.iter().flat_map(|pool| &pool.hops).flatten() {
-            neighbours.watch(hop.port, hop.address);
-        }
         let told = (Health::WELL, Vec::new());
+        let pools = watch_pools(config, neighbours);
         HealthWatch { links: links.collect(), script, pools, count_at: now, told }
+    }
+
+    /// Other pools and servers.
+    pub fn configure(&mut self, config: &Checked, neighbours: &mut Neighbours) {
+        let before = core::mem::replace(&mut self.pools, watch_pools(config, neighbours));
+        for pool in &mut self.pools {
+            // Until the next count.
+            let known = before.iter().find(|known| known.name == pool.name);
+            pool.standing = known.map_or(Answering::Doubtful, |known| known.standing);
+        }
     }
 
     /// A port's link is up, or down; whether that is news of a tracked port that went down.
@@ -218,6 +209,31 @@ impl HealthWatch {
             .chain(pools.map(|pool| Ailment::TooFewServers { pool: pool.name.clone(), least: pool.least }))
             .collect()
     }
+}
+
+/// The pools that need a number of servers, whose neighbours are asked often.
+fn watch_pools(config: &Checked, neighbours: &mut Neighbours) -> Vec<Pool> {
+    let routes = Routes::new(config);
+    let pools: Vec<Pool> = config
+        .pools
+        .iter()
+        .filter(|pool| pool.least_servers > 0)
+        .map(|pool| Pool {
+            name: pool.name.clone(),
+            least: pool.least_servers,
+            hops: pool
+                .servers
+                .iter()
+                .filter(|server| server.weight > 0)
+                .map(|server| routes.next_hop(server.address))
+                .collect(),
+            standing: Answering::Yes,
+        })
+        .collect();
+    for hop in pools.iter().flat_map(|pool| &pool.hops).flatten() {
+        neighbours.watch(hop.port, hop.address);
+    }
+    pools
 }
 
 impl Pool {

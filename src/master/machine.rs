@@ -1,6 +1,6 @@
 //! The master: answers, whole or in fragments, neighbours, announcements, VRRP and the aging sweep, composed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::base::counters::Counter;
@@ -8,6 +8,7 @@ use crate::base::ids::{PortId, ShardId, WorkerId};
 use crate::base::io::TxClass;
 use crate::base::limits::PUNT_OUTPUTS_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::config::checked::Checked;
 use crate::config::snapshot::Snapshot;
 use crate::failover::FailoverEvent;
 use crate::flow::aging::LastSeen;
@@ -109,6 +110,8 @@ pub struct Master {
     active: bool,
     outputs: VecDeque<MasterOutput>,
     expired: Vec<crate::master::sweep::Expired>,
+    /// The ports' own link addresses.
+    macs: Vec<MacAddress>,
 }
 
 impl Master {
@@ -135,6 +138,23 @@ impl Master {
             active: false,
             outputs: VecDeque::new(),
             expired: Vec::new(),
+            macs,
+        }
+    }
+
+    /// Another generation of the configuration: of pools, servers, virtual servers and time-outs. Addresses of services that
+    /// are new are announced, while this appliance serves.
+    pub fn configure(&mut self, now: Instant, config: &Checked) {
+        self.answers = Answers::new(config, &self.macs);
+        self.neighbours.configure(now, config, &self.macs);
+        self.health.configure(config, &mut self.neighbours);
+        self.advertiser.configure(config, &self.macs);
+        self.sweep.set_timeouts(&config.flows);
+        self.keep_alives = keep_alives(config);
+        let before = core::mem::replace(&mut self.announcements, announcements(config));
+        let known: BTreeSet<&(PortId, Vec<u8>)> = before.iter().collect();
+        if !self.announcements.iter().all(|announcement| known.contains(announcement)) {
+            self.rivals.want_announcement();
         }
     }
 

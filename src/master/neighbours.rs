@@ -162,6 +162,36 @@ impl Neighbours {
         all
     }
 
+    /// Another generation of the configuration. Those that it newly names are asked for at once; those that it no longer names
+    /// stay as long as they answer, as any neighbour does.
+    pub fn configure(&mut self, now: Instant, checked: &Checked, macs: &[MacAddress]) {
+        self.addresses = Addresses::new(checked, macs);
+        let named = permanent(checked, &self.addresses);
+        for at in 0..self.entries.len() {
+            let Entry { port, ip, gone, .. } = self.entries[at];
+            if gone {
+                continue;
+            }
+            if self.addresses.on_link(port, ip).is_some() {
+                self.forget(at); // It is our own now.
+                continue;
+            }
+            let entry = &mut self.entries[at];
+            entry.permanent = named.binary_search(&(port, ip)).is_ok();
+            entry.watched = false;
+            entry.used = now;
+        }
+        for (port, ip) in named {
+            if self.by_address.contains_key(&(port, ip)) {
+                continue;
+            }
+            if let Place::At(at) = self.place(now, port, ip, true) {
+                self.entries[at].permanent = true;
+                self.solicit(at);
+            }
+        }
+    }
+
     /// Asks for a neighbour's link address.
     pub fn resolve(&mut self, now: Instant, port: PortId, ip: IpAddr) -> Resolution {
         let at = match self.by_address.get(&(port, ip)) {

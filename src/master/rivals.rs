@@ -49,7 +49,7 @@ impl Rivals {
         self.suspect.get_or_insert(Suspect { claim, heard: 0, judged_at }).heard += 1;
     }
 
-    /// There is a rival: the addresses are to be announced again.
+    /// There is a rival, or an address is new: the addresses are to be announced again.
     pub fn want_announcement(&mut self) {
         self.wanted = true;
     }

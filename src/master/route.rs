@@ -53,6 +53,10 @@ pub fn report_of(worker: WorkerId, event: &Event) -> Option<WorkerReport> {
         }
         Event::HoldOverdue { peer } => Some(WorkerReport::HoldOverdue { worker, peer: *peer }),
         Event::Flushed { peer } => Some(WorkerReport::Flushed { worker, peer: *peer }),
-        Event::Resolve { .. } | Event::Status(_) | Event::Flows(_) | Event::Move(_) => None,
+        Event::Resolve { .. }
+        | Event::Status(_)
+        | Event::Flows(_)
+        | Event::Configured(_)
+        | Event::Move(_) => None,
     }
 }

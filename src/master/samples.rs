@@ -50,11 +50,13 @@ fn virtual_server(n: u32, address: &str, forwarding: Forwarding) -> VirtualServe
         forwarding,
         mirror: MirrorMode::Off,
         select: Method::Hash(HashMethod::Source),
+        retired: false,
+        retired_sources: Vec::new(),
     }
 }
 
 fn server(n: u32, address: &str) -> Server {
-    Server { id: ServerId(n), address: ip(address), port: 80, weight: 1 }
+    Server { id: ServerId(n), address: ip(address), port: 80, weight: 1, retired: false }
 }
 
 pub(crate) fn checked() -> Checked {
@@ -81,6 +83,7 @@ pub(crate) fn checked() -> Checked {
             health: None,
             least_servers: 0,
             servers: vec![server(1, "10.2.0.10"), server(2, "fd02::10"), server(3, "198.51.100.7")],
+            retired: false,
         }],
         virtual_servers: vec![
             virtual_server(1, "10.1.0.100", Forwarding::FullNat(vec![ip("10.2.0.100")])),

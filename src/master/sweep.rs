@@ -61,6 +61,11 @@ impl AgingSweep {
         AgingSweep { workers, crowded: WorkerSet::default(), timeouts, due: now + SLICE_INTERVAL }
     }
 
+    /// Other time-outs, from the next slice on.
+    pub fn set_timeouts(&mut self, flows: &Flows) {
+        self.timeouts = Timeouts::from(flows);
+    }
+
     /// When the next slice is due.
     pub fn next_deadline(&self) -> Instant {
         self.due

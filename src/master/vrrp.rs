@@ -103,7 +103,6 @@ pub struct Advertiser {
 impl Advertiser {
     /// That of a standby; `macs` are the ports' own, by [`PortId`].
     pub fn new(checked: &Checked, macs: &[MacAddress]) -> Advertiser {
-        let addresses = Addresses::new(checked, macs);
         let mut advertiser = Advertiser {
             virtual_router_id: checked.failover.virtual_router_id,
             interval: checked.failover.vrrp_interval,
@@ -116,12 +115,20 @@ impl Advertiser {
                 .then(|| Foreign::new(checked.failover.priority)),
             outputs: VecDeque::new(),
         };
+        advertiser.configure(checked, macs);
+        advertiser
+    }
+
+    /// Names these addresses from now on.
+    pub fn configure(&mut self, checked: &Checked, macs: &[MacAddress]) {
+        let addresses = Addresses::new(checked, macs);
+        self.voices.clear();
+        self.addresses_unnamed = 0;
         for (port, number) in checked.ports.iter().zip(0..) {
             for ipv6 in [false, true] {
-                advertiser.add_voice(checked, &addresses, PortId(number), port.mtu, ipv6);
+                self.add_voice(checked, &addresses, PortId(number), port.mtu, ipv6);
             }
         }
-        advertiser
     }
 
     fn add_voice(&mut self, checked: &Checked, addresses: &Addresses, port: PortId, mtu: u16, ipv6: bool) {

@@ -27,6 +27,28 @@ impl Default for PerShard {
 }
 
 impl Counts {
+    /// None yet, with places for these.
+    pub fn with_places(
+        virtual_servers: impl Iterator<Item = VirtualServerId>,
+        servers: impl Iterator<Item = ServerId>,
+    ) -> Counts {
+        Counts {
+            virtual_servers: Tally::with_places(virtual_servers.map(|id| id.0)),
+            servers: Tally::with_places(servers.map(|id| id.0)),
+            ..Counts::default()
+        }
+    }
+
+    /// Goes on in `next`, which has none yet, and leaves there what was counted in until now. Takes no memory as long as
+    /// `next` has places for all that has flows.
+    pub fn go_on_in(&mut self, next: &mut Counts) {
+        next.virtual_servers.take_over(&self.virtual_servers);
+        next.servers.take_over(&self.servers);
+        next.mirrored = self.mirrored;
+        next.shards.0.copy_from_slice(&self.shards.0);
+        core::mem::swap(self, next);
+    }
+
     /// A flow began.
     pub fn add(&mut self, flow: &Flow) {
         *self.virtual_servers.of(flow.virtual_server.0) += 1;
@@ -85,6 +107,18 @@ impl Default for Tally {
 }
 
 impl Tally {
+    fn with_places(ids: impl Iterator<Item = u32>) -> Tally {
+        let mut tally = Tally::default();
+        ids.for_each(|id| *tally.of(id) = 0);
+        tally
+    }
+
+    fn take_over(&mut self, before: &Tally) {
+        for (id, count) in before.counts.iter().filter(|(_, count)| *count > 0) {
+            *self.of(*id) += count;
+        }
+    }
+
     #[inline]
     fn of(&mut self, id: u32) -> &mut u64 {
         let guess = self.guesses[id as usize % GUESSES] as usize;
@@ -125,6 +159,25 @@ mod tests {
             flags: FlowFlags::MIRRORED,
             ..Flow::new(Key::default(), Key::default(), TcpState::SynSeen)
         }
+    }
+
+    #[test]
+    fn counting_goes_on_in_places_that_were_made_before_and_whoever_has_no_flows_is_forgotten() {
+        let mut counts = Counts::default();
+        for server in [7, 7, 8] {
+            counts.add(&flow(1, server));
+        }
+        counts.remove(&flow(1, 8));
+        let mut next =
+            Counts::with_places([1, 2].map(VirtualServerId).into_iter(), [7, 9].map(ServerId).into_iter());
+        let room = (next.servers.counts.capacity(), next.servers.places.capacity());
+        counts.go_on_in(&mut next);
+        assert_eq!(room, (counts.servers.counts.capacity(), counts.servers.places.capacity()));
+        counts.add(&flow(2, 9));
+        assert_eq!([7, 8, 9].map(|id| counts.of_server(ServerId(id))), [2, 0, 1]);
+        assert_eq!([1, 2].map(|id| counts.of_virtual_server(VirtualServerId(id))), [2, 1]);
+        assert_eq!((counts.mirrored(), counts.of_shard(ShardId(0))), (3, 3));
+        assert_eq!(counts.servers.counts.len(), 2);
     }
 
     #[test]

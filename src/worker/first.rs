@@ -44,7 +44,7 @@ pub(super) struct Coming {
 impl Coming {
     fn of<'a>(&self, tables: &'a Tables) -> Result<(&'a Listener, &'a Backend), Counter> {
         let listener = &tables.listeners[self.listener];
-        let server = self.server.ok_or(Counter::DropNoServer)?;
+        let server = self.server.ok_or(listener.refusal)?;
         Ok((listener, &tables.backends[listener.pool][server]))
     }
 }

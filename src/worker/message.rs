@@ -10,6 +10,7 @@ use crate::seal::session::Session;
 use crate::traffic::routes::NextHop;
 use crate::wire::ethernet::PortLinks;
 use crate::worker::moving::{MoveCommand, MoveEvent};
+use crate::worker::tables::Generation;
 
 /// Whether this appliance serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub enum Command {
     },
     /// Have a part in moving shards from one worker to another.
     Move(MoveCommand),
+    /// Look up by this configuration from now on; answered by [`Event::Configured`].
+    Configure(Generation),
     /// Say [`Event::Status`].
     Status,
     /// Say [`Event::Flows`], from a place on.
@@ -139,6 +142,8 @@ pub enum Event {
     },
     /// Shards move from one worker to another.
     Move(MoveEvent),
+    /// The answer to [`Command::Configure`]: what was looked up by until then, to be dropped elsewhere.
+    Configured(Generation),
     /// The answer to [`Command::Status`].
     Status(Box<WorkerStatus>),
     /// A slice of the answer to [`Command::Flows`].

@@ -20,12 +20,14 @@
 //! * `exchange`: mirror frames in and out.
 //! * [`moving`], in `stages`, and `arriving`: shards that go to another worker, or come from one.
 //! * `stragglers`: packets that come while this appliance hands over.
+//! * `configuring`: another generation of the configuration.
 //! * `report`: what the worker says of itself.
 //!
 //! Not yet: the mirror on an lcore of its own.
 
 mod arriving;
 mod burst;
+mod configuring;
 mod ends;
 mod exchange;
 mod first;
@@ -79,6 +81,7 @@ use message::{Command, Event, Role};
 use moving::Moving;
 pub use setup::WorkerSetup;
 use stragglers::Stragglers;
+pub use tables::Generation;
 use tables::Tables;
 use watching::Watched;
 
@@ -334,6 +337,7 @@ impl<B: Buffer> Worker<B> {
             }
             Command::Expire { flow } => self.note_expired(now, flow),
             Command::Move(command) => self.handle_move(now, command, io),
+            Command::Configure(next) => self.configure(next),
             Command::Status => {
                 let status = self.status(now);
                 self.answer(Event::Status(Box::new(status)));

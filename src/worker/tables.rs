@@ -1,9 +1,13 @@
-//! What a worker looks up, made once from a snapshot.
+//! What a worker looks up, made once from a snapshot: by the worker when it is made itself, later by others for it
+//! ([`Generation`]).
 
+use core::fmt;
+use core::net::IpAddr;
 use std::sync::Arc;
 
+use crate::base::counters::Counter;
 use crate::base::ids::{PoolId, ServerId, VirtualServerId};
-use crate::config::checked::{Checked, Commit, Forwarding, MirrorMode, VirtualServer};
+use crate::config::checked::{Checked, Commit, Method, MirrorMode, VirtualServer};
 use crate::config::snapshot::Snapshot;
 use crate::distributor::classify::MirrorPort;
 use crate::distributor::services::Services;
@@ -14,9 +18,43 @@ use crate::flow::shard::ShardSet;
 use crate::flow::toeplitz::Toeplitz;
 use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::balance::{Balancer, ServerSlot};
+use crate::traffic::counts::Counts;
 use crate::traffic::routes::Routes;
 
+/// The tables of one generation of the configuration for one worker, made where time is no matter. Each worker takes one
+/// by [`Command::Configure`](super::message::Command::Configure), and gives back what it had before, to be dropped where
+/// time is no matter. A clone for each worker shares the large parts that no worker writes.
+#[derive(Clone)]
+pub struct Generation(pub(super) Box<Tables>);
+
+impl Generation {
+    /// Of a snapshot, for an appliance with so many workers.
+    pub fn new(snapshot: Arc<Snapshot>, workers: u16) -> Generation {
+        let mut tables = Box::new(Tables::new(snapshot, workers));
+        let config = &tables.snapshot.checked;
+        tables.methods = config.virtual_servers.iter().map(|server| server.select).collect();
+        let servers = config.pools.iter().flat_map(|pool| &pool.servers);
+        tables.counts = Counts::with_places(
+            config.virtual_servers.iter().map(|server| server.id),
+            servers.map(|server| server.id),
+        );
+        Generation(tables)
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.0.snapshot.generation
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}", self.number())
+    }
+}
+
 /// What a new flow takes from its virtual server.
+#[derive(Clone)]
 pub(super) struct Listener {
     pub(super) id: VirtualServerId,
     /// The pool's place in the configuration.
@@ -28,9 +66,12 @@ pub(super) struct Listener {
     pub(super) waits: bool,
     /// The source-NAT addresses; none: plain NAT.
     pub(super) source_nat: Vec<Address>,
+    /// Why a flow is refused when the pool has no server for it.
+    pub(super) refusal: Counter,
 }
 
 /// What a new flow takes from its real server.
+#[derive(Clone)]
 pub(super) struct Backend {
     pub(super) id: ServerId,
     pub(super) address: Address,
@@ -40,6 +81,7 @@ pub(super) struct Backend {
 }
 
 /// The lookup tables of one snapshot.
+#[derive(Clone)]
 pub(super) struct Tables {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) services: Services,
@@ -51,6 +93,12 @@ pub(super) struct Tables {
     /// For each pool its servers.
     pub(super) backends: Vec<Vec<Backend>>,
     pub(super) mirror_port: Option<MirrorPort>,
+    /// How each virtual server's new keys are placed: on its way to or from the worker's placer.
+    pub(super) methods: Vec<Method>,
+    /// The same of the worker's counts.
+    pub(super) counts: Counts,
+    /// The neighbours that keep their places for this configuration; `u32::MAX`: room for one.
+    named: Vec<u32>,
 }
 
 impl Tables {
@@ -78,6 +126,9 @@ impl Tables {
         };
         let backends = config.pools.iter().map(|pool| pool.servers.iter().map(backend).collect()).collect();
         let mirror_port = MirrorPort::of(config, workers);
+        let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
+        let peers = config.mirror.as_ref().map_or(0, |mirror| mirror.peers.len());
+        let named = vec![u32::MAX; servers + peers + config.routes.len()];
         Tables {
             services: Services::new(config),
             routes: Routes::new(config),
@@ -85,6 +136,9 @@ impl Tables {
             listeners,
             backends,
             mirror_port,
+            methods: Vec::new(),
+            counts: Counts::default(),
+            named,
             snapshot,
         }
     }
@@ -97,8 +151,8 @@ impl Tables {
             return shards.has(toeplitz.shard_of_v4(ends.dst.to_le_bytes(), ends.dst_port.to_le_bytes()));
         }
         let (_, port, _, _) = answers.rest();
-        let addresses = self.listeners.iter().flat_map(|listener| &listener.source_nat);
-        addresses.filter(|address| !address.is_v4()).any(|at| shards.has(toeplitz.shard_of(*at, port)))
+        let addresses = self.snapshot.checked.virtual_servers.iter().flat_map(VirtualServer::all_sources);
+        addresses.filter(IpAddr::is_ipv6).any(|at| shards.has(toeplitz.shard_of(at.into(), port)))
     }
 
     pub(super) fn virtual_server(&self, place: usize) -> &VirtualServer {
@@ -106,11 +160,13 @@ impl Tables {
     }
 
     /// Gives gateways, servers and peers their place among the neighbours at once, and for good: so traffic never waits for
-    /// the master to look them up.
+    /// the master to look them up. Takes no memory.
     pub(super) fn know_neighbours<B>(&mut self, adjacencies: &mut Adjacencies<B>) {
         let config = &self.snapshot.checked;
+        let (routes, mut named) = (&self.routes, self.named.iter_mut());
         let mut know = |address| {
-            let index = adjacencies.index_of(self.routes.next_hop(address)?)?;
+            let index = adjacencies.index_of(routes.next_hop(address)?)?;
+            *named.next()? = index;
             adjacencies.acquire(index);
             Some(index)
         };
@@ -124,6 +180,12 @@ impl Tables {
             let _ = know(route.gateway);
         }
     }
+
+    /// The reverse: flows keep the places of those that they use.
+    pub(super) fn forget_neighbours<B>(&mut self, adjacencies: &mut Adjacencies<B>) {
+        self.named.iter().for_each(|index| adjacencies.release(*index));
+        self.named.fill(u32::MAX);
+    }
 }
 
 fn listener(config: &Checked, server: &VirtualServer) -> Listener {
@@ -131,10 +193,7 @@ fn listener(config: &Checked, server: &VirtualServer) -> Listener {
         MirrorMode::Off => (false, false),
         MirrorMode::Checkpoint(commit) => (config.mirror.is_some(), commit == Commit::Hold),
     };
-    let source_nat: Vec<Address> = match &server.forwarding {
-        Forwarding::Nat => Vec::new(),
-        Forwarding::FullNat(addresses) => addresses.iter().copied().map(Address::from).collect(),
-    };
+    let source_nat: Vec<Address> = server.sources().iter().copied().map(Address::from).collect();
     let mirroring = if mirrored { FlowFlags::MIRRORED } else { FlowFlags::NONE };
     let translation = if source_nat.is_empty() { FlowFlags::NONE } else { FlowFlags::FULL_NAT };
     Listener {
@@ -144,5 +203,6 @@ fn listener(config: &Checked, server: &VirtualServer) -> Listener {
         flags: mirroring.with(translation),
         waits: mirrored && waits,
         source_nat,
+        refusal: if server.retired { Counter::DropNoListener } else { Counter::DropNoServer },
     }
 }

@@ -4,6 +4,7 @@
 mod distributor;
 mod fence;
 mod notify;
+mod reload;
 mod roles;
 mod times;
 mod track;

@@ -105,8 +105,8 @@ fn with_lcores(eal: &Eal, managers: usize, distributors: usize, look: impl FnOnc
         });
         let distributor = distributor.unwrap();
         let pool = wires.pool.clone();
-        let site =
-            Intake::new(rx, ends.passing, pool, clock, Arc::clone(&counters[number])).told_by(ends.moves);
+        let site = Intake::new(rx, ends.passing, pool, clock, Arc::clone(&counters[number]))
+            .told_by(ends.orders, ends.spent);
         others.push(Box::new(SpreadingLcore::new(distributor, site, idler, Arc::clone(&turns[number]))));
         seen.push(written(number, "distributor", &**others.last().unwrap()));
     }

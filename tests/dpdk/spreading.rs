@@ -68,9 +68,10 @@ impl Bench {
             counters: Arc::clone(&counters[1]),
         })
         .expect("memory");
-        let DistributorEnds { passing, moves } = ends.distributors.remove(0);
+        let DistributorEnds { passing, orders, spent } = ends.distributors.remove(0);
         let pool = wires.pool.clone();
-        let site = Intake::new(rx.remove(0), passing, pool, clock, Arc::clone(&counters[1])).told_by(moves);
+        let site = Intake::new(rx.remove(0), passing, pool, clock, Arc::clone(&counters[1]));
+        let site = site.told_by(orders, spent);
         let idler = Idler::new(Idle::Poll);
         let mut bench = Bench {
             wires,

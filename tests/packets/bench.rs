@@ -201,10 +201,15 @@ impl Io for MemoryIo {
     }
 }
 
+/// The configuration file of a node.
+pub fn file(node: u16) -> String {
+    let peer = (3 - node).to_string();
+    CONFIG.replace("NODE", &node.to_string()).replace("PEER", &peer)
+}
+
 /// The configuration of a node.
 pub fn snapshot(node: u16) -> Arc<Snapshot> {
-    let peer = (3 - node).to_string();
-    let text = CONFIG.replace("NODE", &node.to_string()).replace("PEER", &peer);
+    let text = file(node);
     let checked = baton::config::load(Path::new("bench.toml"), &text).unwrap_or_else(|errors| {
         panic!("{}", errors.iter().map(|error| format!("{error}\n")).collect::<String>())
     });

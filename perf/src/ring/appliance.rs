@@ -330,7 +330,7 @@ impl Appliance {
                 })?;
                 let pool = devices.pool.clone();
                 let site = Intake::new(spread_rx, ends.passing, pool, clock, Arc::clone(&counters))
-                    .told_by(ends.moves);
+                    .told_by(ends.orders, ends.spent);
                 let idler = Idler::new(Idle::Poll);
                 let lcore = SpreadingLcore::new(distributor, site, idler, Arc::default());
                 Some(Spread { lcore, tx: spread_tx, in_use: false, counters })

@@ -46,6 +46,7 @@ fn build(pool: &PoolFile) -> Option<Pool> {
             address: at.ip(),
             port: at.port(),
             weight: server.weight.get()?.u32(),
+            retired: false,
         })
     });
     let health = match pool.health.optional()? {
@@ -65,6 +66,7 @@ fn build(pool: &PoolFile) -> Option<Pool> {
         least_servers: pool.least_servers.get()?.u32(),
         servers: servers.collect::<Option<_>>()?,
         name,
+        retired: false,
     })
 }
 

@@ -68,6 +68,8 @@ fn build(file: &File, server: &VirtualServerFile) -> Option<VirtualServer> {
             Some(select) => *select,
             None => *file.distributor.get()?.select.get()?,
         },
+        retired: false,
+        retired_sources: Vec::new(),
     })
 }
 
