@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use baton::control::client::ask;
+use baton::control::client::{AskError, ask};
 use baton::control::paths;
-use baton::control::report::{PortReport, StatusReport};
+use baton::control::reload::ReloadReport;
+use baton::control::report::{EventReport, PoolReport, PortReport, StatusReport};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -58,6 +59,19 @@ impl Running {
             command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "400000");
         }
         Running(command.spawn().expect("it starts"))
+    }
+
+    /// Its status, as soon as it answers.
+    fn answers(&mut self, socket: &Path, said: &impl Fn() -> String) -> StatusReport {
+        let begun = Instant::now();
+        loop {
+            if let Ok(status) = ask::<StatusReport>(socket, "GET", paths::STATUS) {
+                return status;
+            }
+            let ended = self.0.try_wait().expect("its status");
+            assert!(ended.is_none() && begun.elapsed() < LONG, "{ended:?}\n{}", said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Ends it as an operator would; whether it said that all went well.
@@ -128,15 +142,7 @@ fn it_starts_on_virtual_devices_says_its_ports_and_ends() {
     std::fs::write(&file, config("ports", &scratch.0)).expect("the configuration is written");
     let mut running = Running::start(&file, &log, None);
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
-    let begun = Instant::now();
-    let status = loop {
-        if let Ok(status) = ask::<StatusReport>(&socket, "GET", paths::STATUS) {
-            break status;
-        }
-        let ended = running.0.try_wait().expect("its status");
-        assert!(ended.is_none() && begun.elapsed() < LONG, "{ended:?}\n{}", said());
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let status = running.answers(&socket, &said);
     assert_eq!((status.name.as_str(), status.workers.len()), ("starts", 1));
     let ports: PortReport = ask(&socket, "GET", paths::PORTS).expect("an answer");
     let names: Vec<&str> = ports.ports.iter().map(|port| port.name.as_str()).collect();
@@ -188,4 +194,69 @@ fn a_service_manager_is_told_when_it_is_ready_how_things_are_and_that_it_ends() 
     running.ask_to_end();
     hear("STOPPING=1");
     assert!(running.ended(), "{}", said());
+}
+
+/// Of one that distributes on an lcore of its own, so that this one has to swap too.
+#[test]
+fn the_file_is_read_again_when_asked_and_by_a_signal_and_a_wrong_one_changes_nothing() {
+    let scratch = Scratch::new("reload");
+    let at = |name: &str| scratch.0.join(name);
+    let services = |weight: u32| {
+        format!(
+            r#"
+[[pool]]
+name = "web"
+server = [ {{ address = "10.2.0.10:80", weight = {weight} }}, {{ address = "10.2.0.11:80" }} ]
+[[virtual_server]]
+name = "www"
+address = "10.1.0.100:80"
+protocol = "tcp"
+pool = "web"
+forwarding = "full-nat"
+snat_addresses = ["10.2.0.100"]
+"#
+        )
+    };
+    let divided =
+        r#"{ cpu = 0, roles = ["distributor"] }, { cpu = 0, roles = ["traffic-manager", "mirror"] }"#;
+    let base = config("reload", &scratch.0).replace("{ cpu = 0 }", divided);
+    let write = |text: &str| std::fs::write(at("reload.toml"), text).expect("the configuration is written");
+    write(&base);
+    let mut running = Running::start(&at("reload.toml"), &at("log"), None);
+    let said = || std::fs::read_to_string(at("log")).unwrap_or_default();
+    let socket = at("control.sock");
+    assert_eq!(running.answers(&socket, &said).generation, 1);
+    let reload = || ask::<ReloadReport>(&socket, "POST", paths::RELOAD);
+
+    assert!(reload().expect("it is good").changes.is_empty());
+    write(&(base.clone() + &services(1)));
+    let report = reload().unwrap_or_else(|error| panic!("{error}\n{}", said()));
+    assert_eq!(report.generation, 2);
+    let told = ["pool web added, servers: 2", "virtual server www added: 10.1.0.100:80/tcp -> web"];
+    assert_eq!(report.changes, told);
+    let pools: PoolReport = ask(&socket, "GET", paths::POOLS).expect("an answer");
+    assert_eq!((pools.pools[0].servers.len(), pools.virtual_servers.len()), (2, 1));
+
+    write(&(base.replace("priority = 200", "priority = 100") + &services(1)));
+    let line = base.lines().position(|line| line == "priority = 200").expect("it is there") + 1;
+    let Err(AskError::Refused(400, why)) = reload() else { panic!("it is not refused: {}", said()) };
+    let expected = format!("reload.toml:{line}: failover.priority = 100: expected 200 as at the start");
+    assert!(why.contains(&expected), "{why}");
+
+    write(&(base.clone() + &services(7)));
+    kill(Pid::from_raw(running.0.id() as i32), Signal::SIGHUP).expect("it runs");
+    let begun = Instant::now();
+    while ask::<StatusReport>(&socket, "GET", paths::STATUS).expect("an answer").generation != 3 {
+        assert!(begun.elapsed() < LONG, "{}", said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let events: EventReport = ask(&socket, "GET", paths::EVENTS).expect("an answer");
+    let of_it: Vec<&str> = events
+        .events
+        .iter()
+        .filter(|event| event.kind == "configuration")
+        .map(|event| event.message.split(':').next().unwrap_or(""))
+        .collect();
+    assert_eq!(of_it, ["configuration 2", "not reloaded", "configuration 3"]);
+    assert!(running.end(), "{}", said());
 }

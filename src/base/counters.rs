@@ -279,6 +279,10 @@ counters! {
     LivenessUnknownNode => "liveness_unknown_node",
     /// Heartbeats dropped: under a session that is not known, as for a moment after a restart.
     LivenessUnknownSession => "liveness_unknown_session",
+    /// Pieces of the leader's services dropped: of another edition, or out of order. They are asked for again.
+    ServicesUnfit => "services_unfit",
+    /// Editions of the leader's services that were put together, and were not what the leader says of them.
+    ServicesBroken => "services_broken",
     /// Heartbeats dropped: not sealed with the session's key.
     LivenessForged => "liveness_forged",
     /// Heartbeats dropped: accepted before.

@@ -14,6 +14,7 @@ mod check;
 pub mod checked;
 mod differences;
 mod file;
+pub mod mirrored;
 mod read;
 pub mod reload;
 mod report;

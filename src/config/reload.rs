@@ -139,7 +139,7 @@ fn listens(server: &VirtualServer) -> (IpAddr, u16, crate::config::checked::Prot
 }
 
 /// The connection store is made at the start, if anything needs it then.
-fn need_no_store(file: &File, running: &Checked, report: &mut Report) {
+pub(super) fn need_no_store(file: &File, running: &Checked, report: &mut Report) {
     if running.distributor.remembers {
         return;
     }
@@ -253,7 +253,7 @@ fn merge(running: &Checked, new: Checked) -> Checked {
 }
 
 /// Gives retired virtual servers a pool without servers, the last one.
-fn place_retired(checked: &mut Checked) {
+pub(super) fn place_retired(checked: &mut Checked) {
     checked.pools.retain(|pool| !pool.servers.is_empty());
     if !checked.virtual_servers.iter().any(|server| server.retired) {
         return;

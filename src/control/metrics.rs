@@ -81,6 +81,12 @@ pub fn text(
     for peer in &status.peers {
         page.sample("peer_in_sync", &format!("node=\"{}\"", peer.node), u8::from(peer.in_sync));
     }
+    page.gauge("peer_same_services", "1 when the peer goes by the same configuration of services.");
+    for peer in &status.peers {
+        if let Some(same) = peer.same_services {
+            page.sample("peer_same_services", &format!("node=\"{}\"", peer.node), u8::from(same));
+        }
+    }
     hold_latency(&mut page, mirror);
     port_rss(&mut page, ports);
     for counter in &counters.counters {

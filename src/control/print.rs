@@ -166,6 +166,7 @@ impl Display for StatusReport {
             "in sync",
             "can lead",
             "ailments",
+            "configuration",
             "heard ms ago",
             "port",
             "heard ms ago",
@@ -179,6 +180,8 @@ impl Display for StatusReport {
                 Some(false) | None => or_dash(p.can_lead.map(yes_no)),
             };
             let ailing = or_dash(p.ailing);
+            let differs = if p.same_services == Some(false) { ", differs" } else { "" };
+            let configuration = format!("{}{differs}", or_dash(p.configuration));
             for path in &p.paths {
                 let path_heard = or_dash(path.heard_ms_ago);
                 peers.row(&[
@@ -187,6 +190,7 @@ impl Display for StatusReport {
                     &in_sync,
                     &able,
                     &ailing,
+                    &configuration,
                     &heard,
                     &path.port,
                     &path_heard,
@@ -194,7 +198,19 @@ impl Display for StatusReport {
                 ]);
             }
             if p.paths.is_empty() {
-                peers.row(&[&p.node, &role, &in_sync, &able, &ailing, &heard, &"-", &"-", &"-"]);
+                let none = &"-";
+                peers.row(&[
+                    &p.node,
+                    &role,
+                    &in_sync,
+                    &able,
+                    &ailing,
+                    &configuration,
+                    &heard,
+                    none,
+                    none,
+                    none,
+                ]);
             }
         }
         write!(f, "\n{peers}")

@@ -9,6 +9,7 @@ use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, PortId, ShardId, Term, Version, WorkerId};
 use crate::base::limits::FLOWS_SHOWN_MAX;
 use crate::config::checked::{LcoreRole, Protocol};
+use crate::config::mirrored::Edition;
 pub use crate::control::happened::{EventLine, EventReport, StandingLine};
 use crate::control::rss::RssReport;
 use crate::failover::State;
@@ -135,6 +136,12 @@ pub struct PeerReport {
     pub maintenance: Option<bool>,
     /// How many of the things tracked there are wrong, as it says; `None`: it was not heard.
     pub ailing: Option<u8>,
+    /// The generation of the configuration that it goes by; `None`: it does not say.
+    #[serde(default)]
+    pub configuration: Option<u64>,
+    /// Whether its services are those of this appliance.
+    #[serde(default)]
+    pub same_services: Option<bool>,
     /// Since it was last heard on any path, in milliseconds; `None`: never.
     pub heard_ms_ago: Option<u64>,
     /// Whether both directions work, for each port.
@@ -142,8 +149,8 @@ pub struct PeerReport {
 }
 
 impl PeerReport {
-    /// From what the failover machine knows; `port_name` names a port.
-    pub fn new(status: &PeerStatus, port_name: impl Fn(PortId) -> String) -> PeerReport {
+    /// From what the failover machine knows, of an appliance that goes by `own`; `port_name` names a port.
+    pub fn new(status: &PeerStatus, own: Edition, port_name: impl Fn(PortId) -> String) -> PeerReport {
         let millis = |micros: Option<u64>| micros.map(|micros| micros / 1000);
         let paths = status.paths.iter().map(|path| PathReport {
             port: port_name(path.port),
@@ -158,6 +165,8 @@ impl PeerReport {
             can_lead: status.can_lead,
             maintenance: status.maintenance,
             ailing: status.failed,
+            configuration: status.edition.map(|edition| edition.generation),
+            same_services: status.edition.map(|edition| edition == own),
             heard_ms_ago: millis(status.heard_ago_us),
             paths: paths.collect(),
         }

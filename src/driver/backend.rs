@@ -257,6 +257,7 @@ impl Backend for Appliance {
         let port_name = |port: crate::base::ids::PortId| {
             config.ports.get(usize::from(port.0)).map_or_else(String::new, |port| port.name.clone())
         };
+        let own_edition = failover.map(|status| status.edition).unwrap_or_default();
         let lease_left = failover.map_or(0, |status| status.lease_left_us);
         StatusReport {
             name: config.appliance.name.clone(),
@@ -283,7 +284,7 @@ impl Backend for Appliance {
             peers: failover
                 .iter()
                 .flat_map(|status| &status.peers)
-                .map(|peer| PeerReport::new(peer, port_name))
+                .map(|peer| PeerReport::new(peer, own_edition, port_name))
                 .collect(),
             flows: FlowTotals {
                 active: sum(|status| status.flows),

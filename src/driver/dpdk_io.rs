@@ -273,8 +273,8 @@ impl World for DpdkIo {
         let DpdkIo { worker, reports, events, counters, .. } = self;
         match report_of(*worker, &event) {
             Some(report) => reports.push_one(report).map_err(|_| event),
-            // Flows may be in it.
-            None if matches!(event, Event::Move(_)) => events.push_one(event),
+            // Flows may be in it; or what is to be dropped elsewhere, by who waits for it.
+            None if matches!(event, Event::Move(_) | Event::Configured(_)) => events.push_one(event),
             None => {
                 // Neighbours are asked for again, and who asked for an answer does not wait for ever.
                 if events.push_one(event).is_err() {

@@ -20,6 +20,7 @@ use crate::base::ids::PortId;
 use crate::base::io::TxClass;
 use crate::base::limits::WITNESS_ANSWERS_PER_ROUND_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::config::mirrored::Edition;
 use crate::driver::broken::LastTurns;
 use crate::driver::clock::{Clock, std_duration};
 use crate::driver::fence::{Fencer, Order};
@@ -65,6 +66,8 @@ pub struct Board {
     pub ailments: Mutex<Vec<String>>,
     /// What operators ask.
     pub requests: Mutex<VecDeque<Request>>,
+    /// The services that this appliance goes by from now on.
+    pub services: Mutex<Option<(Edition, Arc<[u8]>)>>,
     /// What a new active sends from now on, of class `Service`.
     pub announcements: Mutex<Option<Vec<(PortId, FrameBytes)>>>,
     /// With `vrrp = "yield"`: the priority of the strongest router that others advertise with; 0: none.
@@ -87,6 +90,7 @@ impl Board {
             health: AtomicU16::new(0),
             ailments: Mutex::default(),
             requests: Mutex::new(VecDeque::new()),
+            services: Mutex::default(),
             announcements: Mutex::default(),
             foreign_priority: AtomicU8::new(0),
             broken,
@@ -225,6 +229,7 @@ impl Liveness {
         }
         self.take_requests(now);
         self.take_announcements();
+        self.take_services();
         self.leave_if_broken(now);
         self.setup.failover.poll(now, Progress { workers_moved, drained: true });
         let happened = self.execute();
@@ -293,6 +298,13 @@ impl Liveness {
         }
     }
 
+    fn take_services(&mut self) {
+        let Some(mut newer) = self.setup.board.services.try_lock() else { return };
+        if let Some((edition, text)) = newer.take() {
+            self.setup.failover.handle_services(edition, text);
+        }
+    }
+
     /// A thread failed: tells the group, once all that the lease may have covered is sent.
     fn leave_if_broken(&mut self, now: Instant) {
         let LivenessSetup { board, turns, failover, pause_max, .. } = &mut self.setup;
@@ -333,6 +345,10 @@ impl Liveness {
                 Output::Announce { .. } => {}
                 Output::ReserveTerm { counter } => self.setup.terms.ask(counter),
                 Output::MayExit => self.setup.board.may_exit.store(true, Ordering::Release),
+                Output::Services { from, edition, text } => {
+                    self.news.push_back(News::Services { from, edition, text });
+                    happened = true;
+                }
                 Output::Event(what) => {
                     self.news.push_back(News::Event(what));
                     happened = true;

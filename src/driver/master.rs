@@ -28,6 +28,7 @@ use crate::driver::load::Loads;
 use crate::driver::mbuf::Packet;
 use crate::driver::notify::Notifier;
 use crate::driver::outbox::Outbox;
+use crate::driver::reload::{Followed, Reloader};
 use crate::driver::rings::{MasterEnds, News};
 use crate::driver::track::Results;
 use crate::failover::FailoverEvent;
@@ -100,6 +101,8 @@ pub struct MasterThreadSetup {
     pub questions: Receiver<Question>,
     /// Other configurations, as they are made.
     pub configurations: Receiver<Next>,
+    /// Who makes them of the leader's services.
+    pub reloader: Reloader,
     /// What the liveness thread is told.
     pub board: Arc<Board>,
     /// Who tells the operator's command of changes of role, if there is one.
@@ -179,6 +182,9 @@ impl MasterThread {
         while let Some(news) = self.setup.ends.news.pop_one() {
             match news {
                 News::Role { active } => self.setup.master.handle_role(now, active),
+                News::Services { from, edition, text } => {
+                    self.setup.reloader.follow(Followed { from, edition, text });
+                }
                 News::Event(happened) => {
                     let event = &happened.event;
                     self.setup.master.handle_event(now, event);

@@ -9,8 +9,9 @@
 use dpdk::Running;
 use dpdk::ring::{Consumer, Producer, ring};
 
-use crate::base::ids::{PortId, WorkerId};
+use crate::base::ids::{NodeId, PortId, WorkerId};
 use crate::base::io::TxClass;
+use crate::config::mirrored::Edition;
 use crate::distributor::spread::{Lookup, Order};
 use crate::distributor::tell::Told;
 use crate::driver::mbuf::Packet;
@@ -53,6 +54,15 @@ pub enum News {
     },
     /// Something happened.
     Event(Happened),
+    /// The leader's services: see [`Output::Services`](crate::failover::Output::Services).
+    Services {
+        /// The leader.
+        from: NodeId,
+        /// Which they are.
+        edition: Edition,
+        /// What they are.
+        text: Vec<u8>,
+    },
 }
 
 /// What an lcore holds that only distributes.

@@ -428,7 +428,7 @@ fn assemble(
     let (questions, asked) = channel();
     let (configurations, configured) = channel();
     let published = Published::new(Arc::clone(&shared.snapshot));
-    let ([of_backend, of_signals], reloading) = reload::start(ReloadSetup {
+    let ([by_control, by_signals, by_master], reloading) = reload::start(ReloadSetup {
         path: file.path.to_owned(),
         started: file.text.to_owned(),
         published: Arc::clone(&published),
@@ -445,7 +445,7 @@ fn assemble(
     let loads = Arc::new(Loads::new(turns.clone(), tsc_hz(eal)));
     let backend = Appliance {
         published,
-        reloader: of_backend,
+        reloader: by_control,
         clock: shared.clock,
         board: Arc::clone(&shared.board),
         turns_seen: Mutex::new(vec![0; turns.len()]),
@@ -472,10 +472,11 @@ fn assemble(
         loads,
         questions: asked,
         configurations: configured,
+        reloader: by_master,
         board: Arc::clone(&shared.board),
         notifier: helpers.notifier(),
     };
-    Ok(Made { lcores, liveness, master, backend, reloader: (of_signals, reloading) })
+    Ok(Made { lcores, liveness, master, backend, reloader: (by_signals, reloading) })
 }
 
 fn failover_setup(

@@ -186,6 +186,7 @@ mod tests {
             can_lead: true,
             maintenance: false,
             maintenance_changes: 0,
+            edition: crate::config::mirrored::Edition::default(),
             failed: 0,
             leaving: false,
             workers_stuck: Vec::new(),

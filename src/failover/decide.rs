@@ -70,6 +70,7 @@ impl Failover {
             }
         }
         self.announce_again(now);
+        self.follow_services(now);
         self.tell_state(now);
     }
 

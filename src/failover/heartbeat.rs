@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! Ethernet (untagged or tagged), EtherType 0x88b5, to 03:62:61:74:6f:6e
-//! 0  "bt"            2  format = 1     3  kind: 1 hello, 2 answer, 3 beat
+//! 0  "bt"            2  format = 1     3  kind: 1 hello, 2 answer, 3 beat, 4 word of services
 //! 4  from node       6  to node
 //! hello, answer:     8  a message of the handshake
-//! beat:              8  session id     16 stream   20 sequence   28 sealed content, tag
+//! beat, word:        8  session id     16 stream   20 sequence   28 sealed content, tag
 //! ```
 //!
 //! A beat's first 28 bytes are authenticated with it. Beats have one length, so
-//! that what they say cannot be told from it.
+//! that what they say cannot be told from it. Words of services (`services.rs`) are framed alike.
 
 use arrayvec::ArrayVec;
 
@@ -18,6 +18,7 @@ use super::role::Role;
 use super::state::{Facts, State};
 use crate::base::ids::{BootId, GroupId, NodeId, Term};
 use crate::base::limits::MEMBERS_MAX;
+use crate::config::mirrored::Edition;
 use crate::seal::{StreamId, TAG_LEN, handshake};
 use crate::wire::ethernet::{EtherType, Frame, HEADER_LEN, MacAddress};
 
@@ -37,10 +38,14 @@ pub const BEAT_HEADER_LEN: usize = 28;
 /// Bytes of a beat's content.
 pub const BEAT_LEN: usize = 80;
 
+/// Bytes of the content of a word of services.
+pub const WORD_LEN: usize = 96;
+
 /// The longest liveness frame.
 pub const FRAME_MAX: usize = HEADER_LEN + COMMON_LEN + handshake::MESSAGE_MAX;
 
 const _: () = assert!(HEADER_LEN + BEAT_HEADER_LEN + BEAT_LEN + TAG_LEN <= FRAME_MAX);
+const _: () = assert!(HEADER_LEN + BEAT_HEADER_LEN + WORD_LEN + TAG_LEN <= FRAME_MAX);
 
 /// A whole Ethernet frame.
 pub type FrameBytes = ArrayVec<u8, FRAME_MAX>;
@@ -54,6 +59,8 @@ pub enum Kind {
     Answer,
     /// A sealed heartbeat.
     Beat,
+    /// A sealed word of the leader's services.
+    Word,
 }
 
 /// A liveness frame that was taken apart; nothing of it is proven yet.
@@ -98,6 +105,7 @@ fn envelope(bytes: &mut [u8]) -> Option<Envelope<'_>> {
         1 => Kind::Hello,
         2 => Kind::Answer,
         3 => Kind::Beat,
+        4 => Kind::Word,
         _ => return None,
     };
     let (from, to) = (NodeId(u16::from_be_bytes([f0, f1])), NodeId(u16::from_be_bytes([t0, t1])));
@@ -111,7 +119,7 @@ impl Envelope<'_> {
         &self.bytes[COMMON_LEN..]
     }
 
-    /// Session and stream, of a beat.
+    /// Session and stream, of a beat or a word.
     pub fn beat_of(&self) -> Option<(u64, StreamId)> {
         let header: &[u8; BEAT_HEADER_LEN] = self.bytes.first_chunk()?;
         let stream = u32::from_be_bytes([header[16], header[17], header[18], header[19]]);
@@ -120,7 +128,16 @@ impl Envelope<'_> {
 
     /// A beat's header, and its sealed content.
     pub fn beat_parts(&mut self) -> Option<(&[u8], &mut [u8])> {
-        let sealed = self.bytes.get_mut(..BEAT_HEADER_LEN + BEAT_LEN + TAG_LEN)?;
+        self.sealed_parts(BEAT_LEN)
+    }
+
+    /// The same of a word of services.
+    pub fn word_parts(&mut self) -> Option<(&[u8], &mut [u8])> {
+        self.sealed_parts(WORD_LEN)
+    }
+
+    fn sealed_parts(&mut self, len: usize) -> Option<(&[u8], &mut [u8])> {
+        let sealed = self.bytes.get_mut(..BEAT_HEADER_LEN + len + TAG_LEN)?;
         let (header, content) = sealed.split_at_mut(BEAT_HEADER_LEN);
         Some((header, content))
     }
@@ -163,7 +180,21 @@ pub fn beat_frame(
     stream: StreamId,
     content: &[u8; BEAT_LEN],
 ) -> FrameBytes {
-    let mut frame = open_frame(source, 3, from, to);
+    sealed_frame(open_frame(source, 3, from, to), session, stream, content)
+}
+
+/// The same with a word of services.
+pub fn word_frame(
+    source: MacAddress,
+    from: NodeId,
+    to: NodeId,
+    session: u64,
+    content: &[u8; WORD_LEN],
+) -> FrameBytes {
+    sealed_frame(open_frame(source, 4, from, to), session, StreamId::SERVICES, content)
+}
+
+fn sealed_frame(mut frame: FrameBytes, session: u64, stream: StreamId, content: &[u8]) -> FrameBytes {
     put(&mut frame, &session.to_be_bytes());
     put(&mut frame, &stream.0.to_be_bytes());
     put(&mut frame, &[0; 8]);
@@ -172,7 +203,7 @@ pub fn beat_frame(
     frame
 }
 
-/// Header and content of a frame made by [`beat_frame`], for sealing.
+/// Header and content of a frame made by [`beat_frame`] or [`word_frame`], for sealing.
 pub fn beat_parts_mut(frame: &mut FrameBytes) -> (&mut [u8], &mut [u8]) {
     frame[HEADER_LEN..].split_at_mut(BEAT_HEADER_LEN)
 }
@@ -213,6 +244,8 @@ pub struct Beat {
     pub leader_age_us: u32,
     /// The receiver's ports, a bit each, that it lately heard beats from.
     pub hears: u16,
+    /// The services that it goes by. One that does not say is not followed in them.
+    pub edition: Edition,
     /// Things tracked by the operator that have failed. One that does not say is taken to be well.
     pub failed: u8,
 }
@@ -249,6 +282,8 @@ impl Beat {
         for (slot, node) in out[50..].chunks_exact_mut(2).zip(self.members.iter()) {
             slot.copy_from_slice(&node.0.to_be_bytes());
         }
+        out[EDITION_AT..EDITION_AT + 8].copy_from_slice(&self.edition.generation.to_be_bytes());
+        out[EDITION_AT + 8..EDITION_AT + 16].copy_from_slice(&self.edition.digest.to_be_bytes());
         out[FAILED_AT] = self.failed;
         out
     }
@@ -282,6 +317,7 @@ impl Beat {
             members,
             leader_age_us: u32::from_be_bytes([bytes[44], bytes[45], bytes[46], bytes[47]]),
             hears: node_at(48).0,
+            edition: Edition { generation: u64_at(bytes, EDITION_AT), digest: u64_at(bytes, EDITION_AT + 8) },
             failed: bytes[FAILED_AT],
         })
     }
@@ -296,7 +332,10 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 /// Where it stands in a beat.
 const FAILED_AT: usize = BEAT_LEN - 1;
 
-const _: () = assert!(50 + 2 * MEMBERS_MAX <= FAILED_AT);
+/// The same of the services' edition.
+const EDITION_AT: usize = 58;
+
+const _: () = assert!(50 + 2 * MEMBERS_MAX <= EDITION_AT && EDITION_AT + 16 <= FAILED_AT);
 
 #[cfg(test)]
 mod tests {
@@ -323,6 +362,7 @@ mod tests {
             members,
             leader_age_us: 10,
             hears: 0x8001,
+            edition: Edition { generation: 11, digest: 0x8000_0000_0000_0012 },
             failed: 3,
         }
     }

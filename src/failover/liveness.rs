@@ -52,12 +52,19 @@ pub struct Live {
     pub session: Arc<Session>,
     sealers: [Option<Sealer>; PORTS_MAX],
     openers: [Option<Box<Opener>>; PORTS_MAX],
+    /// What is said of the leader's services.
+    services: (Option<Sealer>, Option<Box<Opener>>),
 }
 
 impl Live {
     /// Opens a session's heartbeat streams.
     pub fn new(session: Arc<Session>) -> Live {
-        Live { session, sealers: [const { None }; PORTS_MAX], openers: [const { None }; PORTS_MAX] }
+        Live {
+            session,
+            sealers: [const { None }; PORTS_MAX],
+            openers: [const { None }; PORTS_MAX],
+            services: (None, None),
+        }
     }
 
     /// The sealer of what is sent by own port `port`.
@@ -74,6 +81,20 @@ impl Live {
         let slot = self.openers.get_mut(usize::from(port))?;
         let session = &self.session;
         Some(slot.get_or_insert_with(|| Box::new(session.opener(StreamId::heartbeat(port)))))
+    }
+
+    /// The sealer of what is said of the leader's services.
+    pub fn services_sealer(&mut self) -> Option<&mut Sealer> {
+        if self.services.0.is_none() {
+            self.services.0 = self.session.sealer(StreamId::SERVICES).ok();
+        }
+        self.services.0.as_mut()
+    }
+
+    /// The opener of what the peer says of them.
+    pub fn services_opener(&mut self) -> &mut Opener {
+        let session = &self.session;
+        self.services.1.get_or_insert_with(|| Box::new(session.opener(StreamId::SERVICES)))
     }
 
     /// Keeps an opener that accepted a frame.

@@ -8,6 +8,7 @@
 //! ```text
 //! handle_frame / handle_report / handle_reserved / handle_operator   as they come
 //! handle_broken                                                       when a thread failed
+//! handle_services                                                     when the configuration is another one
 //! poll(now, progress)                                                 every millisecond
 //! poll_output() until None                                            after each of these
 //! ```
@@ -75,6 +76,8 @@
 //! - Health comes behind being in sync: flows that a standby in sync saves are lost for good if another one leads, and it
 //!   hands over as planned when a healthier one is in sync. The rest is in [`health`].
 //!
+//! - Whoever follows asks for the leader's services, if they are not its own, and its driver goes by them (`services.rs`).
+//!
 //! Not yet: several groups. VRRP is said in `master/vrrp.rs`; it decides nothing here but with
 //! `vrrp = "yield"` (`foreign.rs`), and then only that nobody of the group leads.
 
@@ -94,6 +97,7 @@ mod membership;
 pub mod output;
 mod receive;
 pub mod role;
+mod services;
 pub mod state;
 pub mod status;
 mod stragglers;
@@ -285,6 +289,7 @@ pub struct Failover {
     /// Of what the operator tracks.
     health: Health,
     damping: health::Damping,
+    services: services::Services,
 
     sent: SentBeats,
     beat_due: Instant,
@@ -373,6 +378,7 @@ impl Failover {
             cannot_lead: false,
             health: Health::WELL,
             damping: health::Damping::default(),
+            services: services::Services::default(),
             sent: SentBeats::new(),
             beat_due: now,
             claimed_at: None,

@@ -10,6 +10,7 @@ use super::witness::RequestBytes;
 use crate::base::ids::{NodeId, PortId, Term, WorkerId};
 use crate::base::limits::WORKERS_MAX;
 use crate::base::time::{Duration, Instant};
+use crate::config::mirrored::Edition;
 use crate::seal::Session;
 use crate::wire::ethernet::PortLinks;
 
@@ -113,6 +114,15 @@ pub enum Output {
         term: Term,
         /// When that was decided: much later nobody waits for it any more.
         at: Instant,
+    },
+    /// The services of the leader that is followed: go by them, and say so by `handle_services`.
+    Services {
+        /// The leader.
+        from: NodeId,
+        /// Which they are.
+        edition: Edition,
+        /// As [`crate::config::mirrored::text`] has them.
+        text: Vec<u8>,
     },
     /// The process may exit.
     MayExit,

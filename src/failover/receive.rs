@@ -46,6 +46,7 @@ impl Failover {
         match envelope.kind {
             Kind::Hello | Kind::Answer => self.receive_handshake(now, at, peer, &envelope),
             Kind::Beat => self.receive_beat(now, at, peer, source, envelope),
+            Kind::Word => self.receive_word(now, peer, envelope),
         }
     }
 
@@ -312,7 +313,7 @@ impl Failover {
     }
 }
 
-fn refusal(refused: Refused) -> Counter {
+pub(super) fn refusal(refused: Refused) -> Counter {
     match refused {
         Refused::Replayed => Counter::LivenessReplayed,
         Refused::TooOld => Counter::LivenessTooOld,

@@ -10,6 +10,7 @@ use super::state::{Facts, State};
 use super::witness::words::Verdict;
 use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, WorkerId};
 use crate::base::time::{Duration, Instant};
+use crate::config::mirrored::Edition;
 
 /// How things are with this appliance and its peers.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -46,6 +47,8 @@ pub struct FailoverStatus {
     pub maintenance: bool,
     /// How often that changed, since its start.
     pub maintenance_changes: u64,
+    /// The services that it goes by, as it says to others.
+    pub edition: Edition,
     /// Things tracked by the operator that have failed, as it says to others.
     pub failed: u8,
     /// It is leaving the group.
@@ -108,6 +111,8 @@ pub struct PeerStatus {
     pub maintenance: Option<bool>,
     /// How many of the things tracked there failed, as it last said.
     pub failed: Option<u8>,
+    /// The services that it goes by, as it last said, if it says so.
+    pub edition: Option<Edition>,
     /// Its priority.
     pub priority: Option<u8>,
     /// It is in our in-sync set.
@@ -154,6 +159,7 @@ impl Failover {
             lease_left_us: (self.lease.until() - now).micros(),
             waits_for_operator: self.waits_for_operator,
             can_lead: self.has_term(),
+            edition: self.services.own(),
             failed: self.failed(),
             maintenance: self.maintenance.on,
             maintenance_changes: self.maintenance.changes,
@@ -196,6 +202,7 @@ impl Failover {
             can_lead: peer.said.map(|said| said.can_lead),
             maintenance: peer.said.map(|said| said.maintenance),
             failed: peer.said.map(|said| said.failed),
+            edition: peer.said.map(|said| said.edition).filter(Edition::is_said),
             priority: peer.said.map(|said| said.priority),
             in_sync: self.insync.told.contains(peer.node),
             walk_done: reports().all(|synced| synced.is_some_and(|synced| synced.walk_done)),

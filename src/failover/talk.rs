@@ -107,6 +107,7 @@ impl Failover {
             members,
             leader_age_us,
             hears: peer.hears(now, self.config.takeover_after),
+            edition: self.services.own(),
             failed: self.failed(),
         }
     }

@@ -30,6 +30,7 @@ pub fn command_for(output: &Output) -> Option<Command> {
         | Output::Lease { .. }
         | Output::Announce { .. }
         | Output::ReserveTerm { .. }
+        | Output::Services { .. }
         | Output::MayExit
         | Output::Event(_) => None,
     }

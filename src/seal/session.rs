@@ -22,8 +22,11 @@ const WORKER_STEP: u32 = 32;
 /// Streams below this are the mirror's.
 const HEARTBEATS: u32 = 1024;
 
+/// The stream of the leader's services, behind the heartbeats.
+const SERVICES: u32 = HEARTBEATS + PORTS_MAX as u32;
+
 /// Streams of a session in each direction.
-const STREAMS: usize = HEARTBEATS as usize + PORTS_MAX;
+const STREAMS: usize = SERVICES as usize + 1;
 
 const _: () = assert!(WORKERS_MAX as u32 <= WORKER_STEP && WORKER_STEP * WORKER_STEP <= HEARTBEATS);
 
@@ -38,6 +41,9 @@ impl StreamId {
     pub const fn heartbeat(port: u16) -> StreamId {
         StreamId(HEARTBEATS + port as u32)
     }
+
+    /// What is said of the leader's services, by whichever port.
+    pub const SERVICES: StreamId = StreamId(SERVICES);
 
     /// The sender's port, of a heartbeat stream.
     pub fn heartbeat_port(self) -> Option<u16> {
@@ -204,7 +210,8 @@ mod tests {
         assert!(session.sealer(stream).is_ok());
         assert_eq!(session.sealer(stream).unwrap_err(), StreamTaken(stream));
         assert!(session.sealer(StreamId::heartbeat(14)).is_ok());
-        assert!(session.sealer(StreamId::heartbeat(16)).is_err(), "no such stream");
+        assert!(session.sealer(StreamId::SERVICES).is_ok());
+        assert!(session.sealer(StreamId(StreamId::SERVICES.0 + 1)).is_err(), "no such stream");
     }
 
     #[test]
@@ -213,6 +220,8 @@ mod tests {
         assert!(StreamId::mirror(last, last) < StreamId::heartbeat(0));
         assert_eq!(StreamId::heartbeat(3).heartbeat_port(), Some(3));
         assert_eq!(StreamId::mirror(last, last).heartbeat_port(), None);
+        assert_eq!(StreamId::SERVICES.heartbeat_port(), None);
+        assert!(StreamId::heartbeat(PORTS_MAX as u16 - 1) < StreamId::SERVICES);
         assert_eq!(StreamId(u32::MAX).heartbeat_port(), None);
     }
 }

@@ -3,6 +3,7 @@
 
 mod distributor;
 mod fence;
+mod mirrored;
 mod notify;
 mod reload;
 mod roles;

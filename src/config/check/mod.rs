@@ -7,7 +7,7 @@ mod failover;
 mod general;
 mod mirror;
 mod names;
-mod pools;
+pub(crate) mod pools;
 mod ports;
 mod track;
 mod virtual_servers;

@@ -33,7 +33,7 @@ pub fn check(file: &File, addresses: &mut Addresses, report: &mut Report) -> Opt
 }
 
 /// What a server's id follows from, the same on every member.
-fn server_name(pool: &str, address: core::net::SocketAddr) -> String {
+pub fn server_name(pool: &str, address: core::net::SocketAddr) -> String {
     format!("{pool}/{address}")
 }
 

@@ -10,6 +10,7 @@ mod maintenance;
 mod operator;
 mod overlaps;
 mod pair;
+mod services;
 mod sessions;
 mod stale;
 mod stragglers;

@@ -12,6 +12,7 @@ use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, WorkerId};
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::{self, Partition, VrrpUse};
+use crate::config::mirrored::Edition;
 use crate::failover::event::Cause;
 use crate::failover::witness::WitnessVariant;
 use crate::failover::*;
@@ -126,6 +127,8 @@ pub struct World {
     /// Every frame that was sent: (from, port, frame).
     pub recorded: Option<Vec<(usize, usize, Vec<u8>)>>,
     pub announced: Vec<(u64, u16)>,
+    /// Who was given whose services.
+    pub services: Vec<(usize, NodeId, Edition, Vec<u8>)>,
     /// Who relayed, when, and where to.
     pub relayed: Vec<(u64, u16, PortLinks)>,
     next_flow: u64,
@@ -175,6 +178,7 @@ impl World {
             disk_full: BTreeSet::new(),
             recorded: None,
             announced: Vec::new(),
+            services: Vec::new(),
             relayed: Vec::new(),
             next_flow: 0,
             released: Flows::new(),
@@ -513,6 +517,7 @@ impl World {
                 workers.sessions.remove(&node.0);
                 workers.acknowledged.remove(&node.0);
             }
+            Output::Services { from, edition, text } => self.services.push((at, from, edition, text)),
             Output::Fence { attempt, node, .. } => self.fencing.push((at, attempt, node)),
             Output::Quiesce { peer } => workers.quiesce = Some(peer),
             Output::Hold { peer } => {

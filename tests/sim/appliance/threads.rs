@@ -84,6 +84,7 @@ impl Appliance {
                 | Output::Quiesce { .. }
                 | Output::Hold { .. }
                 | Output::Relay { .. }
+                | Output::Services { .. }
                 | Output::Fence { .. } => {}
             }
         }

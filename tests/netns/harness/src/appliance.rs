@@ -110,6 +110,11 @@ impl Appliance {
         Ok(status)
     }
 
+    /// SIGHUP: has it read its configuration file again.
+    pub fn hang_up(&mut self) -> Result<()> {
+        self.process()?.signal(Signal::SIGHUP)
+    }
+
     /// SIGSTOP: it stands still, its kernel sockets go on collecting.
     pub fn pause(&mut self) -> Result<()> {
         self.process()?.signal(Signal::SIGSTOP)
