@@ -170,7 +170,8 @@ pub const WITNESS_GROUPS_MAX: usize = 16;
 /// Datagrams that a witness's socket has and one round of the liveness thread takes. The others wait for the next one.
 pub const WITNESS_ANSWERS_PER_ROUND_MAX: usize = 16;
 
-/// Bytes of the services of a configuration, as members tell them to each other. Larger ones are not told, and the log says so.
+/// Bytes of the services of a configuration, as members tell them to each other. Larger ones are not told: the log says so, and the
+/// answer to a reload.
 pub const SERVICES_BYTES_MAX: usize = 1 << 20;
 
 /// Liveness frames that wait for the driver to send them. More are dropped and counted.

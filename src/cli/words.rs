@@ -59,6 +59,9 @@ pub enum Word {
     /// to servers and by virtual servers that are gone from the file: these are retired, and shown by `baton pools` until
     /// their last connection has ended.
     ///
+    /// Peers take them from the active, before it goes by them itself: if one that is in sync cannot, it is named, and
+    /// nothing changes. A standby checks its file, says in what that differs, and goes by its active's.
+    ///
     /// SIGHUP does the same; what came of it is in the log and in `baton events`.
     Reload(Query),
     /// Move shards of flows between workers while packets come: one, or as many as even out the load

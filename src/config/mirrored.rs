@@ -17,6 +17,7 @@ use siphasher::sip::SipHasher24;
 use toml::de::DeValue;
 
 use crate::base::ids::{PoolId, ServerId, VirtualServerId, id_of_name};
+use crate::base::limits::RETIRED_MAX;
 use crate::config::check::pools::server_name;
 use crate::config::checked::{
     Balance, Checked, Commit, Flows, Forwarding, Health, HealthCheck, Method, MirrorMode, Pool, Protocol,
@@ -26,7 +27,7 @@ use crate::config::file::{File, PoolFile, VirtualServerFile};
 use crate::config::read::{
     Change, FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
 };
-use crate::config::reload::{need_no_store, place_retired};
+use crate::config::reload::{need_no_other_store, place_retired};
 use crate::config::report::{ConfigError, Place, Report};
 use crate::config::value::{Address, Endpoint, Int, Name};
 use crate::config::{check, directory, finish, read};
@@ -43,14 +44,30 @@ pub struct Edition {
 impl Edition {
     /// Of a text.
     pub fn of(generation: u64, text: &[u8]) -> Edition {
-        let mut hasher = SipHasher24::new();
-        hasher.write(text);
-        Edition { generation, digest: hasher.finish().max(1) }
+        let mut hash = Hash::default();
+        hash.add(text);
+        hash.edition(generation)
     }
 
     /// Whether it is said at all.
     pub const fn is_said(&self) -> bool {
         self.digest != 0
+    }
+}
+
+/// The hash of a text that comes piece by piece.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hash(SipHasher24);
+
+impl Hash {
+    /// The next piece.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.0.write(piece);
+    }
+
+    /// The edition, if that was all.
+    pub fn edition(&self, generation: u64) -> Edition {
+        Edition { generation, digest: self.0.finish().max(1) }
     }
 }
 
@@ -224,7 +241,7 @@ pub fn take(
         let mut file = read::<File>(started, &mut Report::new(""))?;
         (file.pool, file.virtual_server) = (pool, virtual_server);
         let checked = check::check(&file, directory(path), &mut report)?;
-        need_no_store(&file, running, &mut report);
+        need_no_other_store(&file, &checked, running, &mut report);
         let mut taken = Checked {
             pools: checked.pools,
             virtual_servers: checked.virtual_servers,
@@ -232,17 +249,36 @@ pub fn take(
             ..running.clone()
         };
         for (_, pool) in retired_pool.elements() {
-            add_retired_pool(pool, &mut taken)?;
+            for (place, at) in pool.server.elements() {
+                may_be_retired(place, at.0.ip(), running, &mut report);
+            }
+            add_retired_pool(pool, &mut taken, &mut report)?;
         }
-        for (_, server) in retired_virtual_server.elements() {
-            taken.virtual_servers.push(virtual_server_of(server)?);
+        for (place, server) in retired_virtual_server.elements() {
+            may_be_retired(&server.address.place, server.address.get()?.0.ip(), running, &mut report);
+            for (place, address) in server.sources.elements() {
+                may_be_retired(place, address.0, running, &mut report);
+            }
+            let server = virtual_server_of(server)?;
+            if taken.virtual_servers.iter().any(|known| known.id == server.id) {
+                report.refuse(place, "each virtual server once");
+            }
+            taken.virtual_servers.push(server);
         }
         for (_, sources) in retired_sources.elements() {
+            for (place, address) in sources.addresses.elements() {
+                may_be_retired(place, address.0, running, &mut report);
+            }
             let name = &sources.virtual_server.get()?.0;
             let addresses = sources.addresses.all()?.into_iter().map(|(_, address)| address.0);
-            if let Some(server) = taken.virtual_servers.iter_mut().find(|server| server.name == *name) {
-                server.retired_sources = addresses.collect();
+            match taken.virtual_servers.iter_mut().find(|server| server.name == *name && !server.retired) {
+                Some(server) => server.retired_sources = addresses.collect(),
+                None => report.refuse(&sources.virtual_server.place, "a virtual server's name"),
             }
+        }
+        if taken.retired() > RETIRED_MAX {
+            let place = Place { path: "retired_virtual_server".to_owned(), line: 1, shown: None };
+            report.refuse(&place, format!("at most {RETIRED_MAX} retired things, not {}", taken.retired()));
         }
         place_retired(&mut taken);
         Some(taken)
@@ -260,27 +296,36 @@ fn flows(told: &TimeoutsFile, running: &Flows) -> Option<Flows> {
     })
 }
 
-fn add_retired_pool(told: &RetiredPoolFile, taken: &mut Checked) -> Option<()> {
+/// An address that flows of the leader may have cannot be one of this member's ports.
+fn may_be_retired(place: &Place, address: IpAddr, running: &Checked, report: &mut Report) {
+    let mut own = running.ports.iter().flat_map(|port| port.addresses.iter().chain(&port.shared_addresses));
+    if own.any(|cidr| cidr.address == address) {
+        report.refuse(place, "an address that is none of this appliance's ports");
+    }
+}
+
+fn add_retired_pool(told: &RetiredPoolFile, taken: &mut Checked, report: &mut Report) -> Option<()> {
     let name = &told.name.get()?.0;
     let id = PoolId(id_of_name(name));
-    let servers = told.server.all()?.into_iter().map(|(_, at)| Server {
-        id: ServerId(id_of_name(&server_name(name, at.0))),
-        address: at.0.ip(),
-        port: at.0.port(),
-        weight: 0,
-        retired: true,
-    });
-    match taken.pools.iter_mut().find(|pool| pool.id == id) {
-        Some(pool) => pool.servers.extend(servers),
-        None => taken.pools.push(Pool {
+    let at = taken.pools.iter().position(|pool| pool.id == id).unwrap_or_else(|| {
+        taken.pools.push(Pool {
             id,
             name: name.clone(),
             balance: Balance::RoundRobin,
             health: None,
             least_servers: 0,
-            servers: servers.collect(),
+            servers: Vec::new(),
             retired: true,
-        }),
+        });
+        taken.pools.len() - 1
+    });
+    let servers = &mut taken.pools[at].servers;
+    for (place, at) in told.server.all()? {
+        let id = ServerId(id_of_name(&server_name(name, at.0)));
+        if servers.iter().any(|known| known.id == id) {
+            report.refuse(place, "each server of a pool once");
+        }
+        servers.push(Server { id, address: at.0.ip(), port: at.0.port(), weight: 0, retired: true });
     }
     Some(())
 }

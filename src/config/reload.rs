@@ -51,7 +51,7 @@ pub fn reload(
 /// What the running configuration becomes with the services of a file, if they fit what runs.
 fn take(file: &File, checked: Checked, running: &Checked, report: &mut Report) -> Option<Checked> {
     stay_what_they_are(file, &checked, running, report);
-    need_no_store(file, running, report);
+    need_no_other_store(file, &checked, running, report);
     let merged = merge(running, checked);
     uses(file, &merged, report);
     let retired = merged.retired();
@@ -138,17 +138,23 @@ fn listens(server: &VirtualServer) -> (IpAddr, u16, crate::config::checked::Prot
     (server.address, server.port, server.protocol)
 }
 
-/// The connection store is made at the start, if anything needs it then.
-pub(super) fn need_no_store(file: &File, running: &Checked, report: &mut Report) {
-    if running.distributor.remembers {
-        return;
-    }
+/// The connection store is made at the start, if anything needs it then, and as large as is needed then.
+pub(super) fn need_no_other_store(file: &File, checked: &Checked, running: &Checked, report: &mut Report) {
+    let (now, started) = (&checked.distributor, &running.distributor);
     for (_, server) in file.virtual_server.elements() {
-        let method = server.select.get().copied().unwrap_or(running.distributor.select);
-        if method != Method::Hash(HashMethod::Source) {
+        let method = server.select.get().copied().unwrap_or(started.select);
+        if !started.remembers && method != Method::Hash(HashMethod::Source) {
             report.refuse(
                 &server.select.place,
                 "\"source\": others need a connection store, which is made at the start: by one virtual server of such a method, or by distributor.max_keys",
+            );
+        } else if now.max_keys > started.max_keys && !method.is_hash() {
+            report.refuse(
+                &server.select.place,
+                format!(
+                    "a hash: this one needs a connection store for {} keys, and that made at the start has {}: another one is made by a restart, or by distributor.max_keys at the start",
+                    now.max_keys, started.max_keys
+                ),
             );
         }
     }

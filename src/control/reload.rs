@@ -33,7 +33,7 @@ impl fmt::Display for ReloadReport {
 pub enum NotReloaded {
     /// The file is wrong, or asks for what only a restart can bring.
     Wrong(String),
-    /// The appliance could not.
+    /// The appliance could not, or it took so long that nobody waited for what came of it: that is in `baton events`.
     Failed(String),
 }
 

@@ -8,6 +8,7 @@
 //! control interface go on. In: who asks; the leader's services. Out: a [`Next`] for the master; the
 //! configuration that is published; the services that this appliance goes by, for the liveness thread.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -31,13 +32,14 @@ use crate::driver::liveness::Board;
 use crate::driver::master::Question;
 use crate::failover::status::PeerStatus;
 use crate::failover::{FailoverStatus, Role};
+use crate::worker::message::WorkerStatus;
 
 /// How long workers may take to take a configuration until the answer is given.
 const ANSWER_TIMEOUT: StdDuration = StdDuration::from_secs(3);
 /// How long a reload may take until the answer is given.
 const RELOAD_TIMEOUT: StdDuration = StdDuration::from_secs(8);
 /// Peers in sync are waited for, for so many looks,
-const PEER_LOOKS: u32 = 100;
+const PEER_LOOKS: u32 = 400;
 /// with this between them.
 const PEER_LOOK: StdDuration = StdDuration::from_millis(5);
 /// Between two looks at what the peers go by.
@@ -48,6 +50,35 @@ const LOOKS_FOR_RETIRED: u32 = 10;
 const LOOKS_APART: u32 = 3;
 
 type Answer = Result<ReloadReport, NotReloaded>;
+
+/// Services as members tell them to each other: which, and what they are.
+type Words = (Edition, Arc<[u8]>);
+
+/// Whose word holds at this appliance.
+enum Rule {
+    /// Its own file's: it leads, or is alone, or its leader says nothing of services.
+    Own,
+    /// This leader's.
+    Leader(NodeId),
+    /// That is not certain; why.
+    Nobody(&'static str),
+}
+
+/// Whether all lcores go by a configuration that was handed to them.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handed {
+    Taken,
+    /// Not yet; they will.
+    Late,
+}
+
+impl Handed {
+    fn sentence(self, generation: u64) -> Option<String> {
+        (self == Handed::Late).then(|| {
+            format!("not every worker goes by configuration {generation} yet: is one of them stuck? See `baton status`")
+        })
+    }
+}
 
 /// The services of a leader.
 #[derive(Debug)]
@@ -117,12 +148,11 @@ pub struct ReloadSetup {
 /// Starts the thread, which ends when nobody can ask it any more.
 pub fn start(setup: ReloadSetup) -> io::Result<([Reloader; 3], JoinHandle<()>)> {
     let (asks, asked) = channel();
-    let own = setup.published.newest();
-    setup.say(&own);
-    let apart = Vec::new();
-    let thread = thread::Builder::new()
-        .name("reload".to_owned())
-        .spawn(move || Reloading { setup, apart }.run(&asked))?;
+    let words = words_of(&setup.published.newest());
+    too_large(&words).iter().for_each(|why| log::warn!("{why}"));
+    setup.say(words);
+    let state = Reloading { setup, apart: Vec::new(), idle: Idle::default() };
+    let thread = thread::Builder::new().name("reload".to_owned()).spawn(move || state.run(&asked))?;
     Ok(([asks.clone(), asks.clone(), asks].map(|asks| Reloader(Mutex::new(asks))), thread))
 }
 
@@ -131,6 +161,15 @@ struct Reloading {
     setup: ReloadSetup,
     /// Peers that go by other services, and at how many looks in a row they did.
     apart: Vec<(NodeId, u32)>,
+    /// What had no flows at the last look, by the same configuration.
+    idle: Idle,
+}
+
+/// Virtual servers and servers without flows.
+#[derive(Debug, Default)]
+struct Idle {
+    virtual_servers: BTreeSet<u32>,
+    servers: BTreeSet<u32>,
 }
 
 impl Reloading {
@@ -139,21 +178,62 @@ impl Reloading {
         loop {
             match asked.recv_timeout(LOOK_INTERVAL) {
                 Ok(Ask::Reload(answer)) => {
+                    self.idle = Idle::default();
                     let result = self.setup.reload();
                     self.setup.tell(&result);
                     // Who asked may have gone.
                     let _ = answer.map(|answer| answer.send(result));
                 }
-                Ok(Ask::Follow(followed)) => self.setup.follow(followed),
+                Ok(Ask::Follow(followed)) => {
+                    self.idle = Idle::default();
+                    self.setup.follow(followed);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     looks += 1;
                     self.look_at_peers();
                     if looks % LOOKS_FOR_RETIRED == 0 {
-                        self.setup.forget_retired();
+                        self.forget_retired();
                     }
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    /// Its peers have the same forgotten. Only who leads knows of all flows; a standby may yet be told of some. And only what
+    /// had no flows at two looks in a row: between two workers a flow that moves is counted by neither.
+    fn forget_retired(&mut self) {
+        let before = core::mem::take(&mut self.idle);
+        let running = self.setup.published.newest();
+        let leads = self.setup.board.status.lock().as_ref().is_some_and(|status| status.role.claims());
+        if running.checked.retired() == 0 || !leads {
+            return;
+        }
+        let (answer, answered) = channel();
+        if self.setup.questions.send(Question::Status(answer)).is_err() {
+            return;
+        }
+        // All workers', or none.
+        let Ok(workers) = answered.recv_timeout(ANSWER_TIMEOUT) else { return };
+        self.idle = Idle {
+            virtual_servers: idle(&workers, |status| &status.by_virtual_server),
+            servers: idle(&workers, |status| &status.by_server),
+        };
+        let now = &self.idle;
+        let left = without_idle(
+            &running.checked,
+            |id| !(before.virtual_servers.contains(&id.0) && now.virtual_servers.contains(&id.0)),
+            |id| !(before.servers.contains(&id.0) && now.servers.contains(&id.0)),
+        );
+        if let Some(checked) = left {
+            let gone = running.checked.retired() - checked.retired();
+            let snapshot = Snapshot { generation: running.generation, checked };
+            let words = words_of(&snapshot);
+            match self.setup.hand(snapshot, words) {
+                Ok(handed) => handed.sentence(running.generation).iter().for_each(|why| log::warn!("{why}")),
+                Err(why) => return log::warn!("{why}"),
+            }
+            log::info!("{gone} retired servers, virtual servers or addresses have no connections any more");
         }
     }
 
@@ -203,6 +283,15 @@ impl Reloading {
     }
 }
 
+/// Whatever is counted by a worker, and has flows at none.
+fn idle(workers: &[WorkerStatus], counts: fn(&WorkerStatus) -> &[(u32, u64)]) -> BTreeSet<u32> {
+    let mut idle: BTreeSet<u32> = workers.iter().flat_map(counts).map(|(id, _)| *id).collect();
+    for (id, _) in workers.iter().flat_map(counts).filter(|(_, flows)| *flows > 0) {
+        idle.remove(id);
+    }
+    idle
+}
+
 impl ReloadSetup {
     fn tell(&self, result: &Answer) {
         let sentence = match result {
@@ -231,66 +320,146 @@ impl ReloadSetup {
             .map_err(|errors| wrong(sentence(&name, &errors)))?;
         let changes = differences(&running.checked, &checked);
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-        if let Some(leader) = self.followed() {
-            let differs = if changes.is_empty() { "nothing".to_owned() } else { changes.join("; ") };
-            warnings.push(format!(
-                "node {leader} leads, and its services hold: reload there. This appliance's file differs from them in: {differs}"
-            ));
-            return Ok(ReloadReport { generation: running.generation, changes: Vec::new(), warnings });
+        match self.rule() {
+            Rule::Leader(leader) => {
+                let differs = if changes.is_empty() { "nothing".to_owned() } else { changes.join("; ") };
+                warnings.push(format!(
+                    "node {leader} leads, and its services hold: reload there. This appliance's file differs from them in: {differs}"
+                ));
+                let generation = running.generation;
+                return Ok(ReloadReport { generation, changes: Vec::new(), warnings });
+            }
+            Rule::Nobody(why) => return Err(NotReloaded::Failed(why.to_owned())),
+            Rule::Own => {}
         }
-        let generation = running.generation + u64::from(!changes.is_empty());
-        if !changes.is_empty() {
-            let snapshot = Snapshot { generation, checked };
-            self.say(&snapshot);
-            self.wait_for_peers(&snapshot);
-            self.hand(snapshot).map_err(NotReloaded::Failed)?;
+        if changes.is_empty() {
+            return Ok(ReloadReport { generation: running.generation, changes, warnings });
         }
+        let generation = running.generation + 1;
+        let snapshot = Snapshot { generation, checked };
+        let words = words_of(&snapshot);
+        warnings.extend(too_large(&words));
+        let before = words_of(&running);
+        match self.tell_first(&before, &words) {
+            Ok(remarks) => warnings.extend(remarks),
+            Err(why) => {
+                self.say(before);
+                return Err(NotReloaded::Failed(why));
+            }
+        }
+        let handed = self.hand(snapshot, words).map_err(NotReloaded::Failed)?;
+        warnings.extend(handed.sentence(generation));
         Ok(ReloadReport { generation, changes, warnings })
     }
 
-    /// Until all who are in sync go by it too, or for a moment: one that did not know of a virtual server would not take the
-    /// first flows of it.
-    fn wait_for_peers(&self, snapshot: &Snapshot) {
-        let edition = Edition::of(snapshot.generation, mirrored::text(&snapshot.checked).as_bytes());
-        let is_behind = |status: &FailoverStatus| {
-            let of = |peer: &&PeerStatus| status.members.contains(peer.node) && peer.edition != Some(edition);
-            status.role.claims() && status.peers.iter().any(|peer| of(&peer))
-        };
+    /// Tells the peers before this appliance goes by it, and waits for all who are in sync: one that does not know of a
+    /// virtual server would not take the flows of it. Why that cannot be, if it cannot; else what the operator is to know.
+    /// A peer that did not go by what held `before` either is no hindrance.
+    fn tell_first(&self, before: &Words, words: &Words) -> Result<Vec<String>, String> {
+        let apart = self.behind(before);
+        self.say(words.clone());
+        let mut behind = Vec::new();
         for _ in 0..PEER_LOOKS {
-            if !self.board.status.lock().as_ref().is_some_and(is_behind) {
-                return;
+            behind = self.behind(words);
+            if behind.is_empty() {
+                break;
             }
             thread::sleep(PEER_LOOK);
         }
-        log::warn!("not all peers that are in sync go by configuration {} yet", snapshot.generation);
+        if let Some(node) = behind.iter().find(|node| !apart.contains(node)) {
+            return Err(format!(
+                "node {node} is in sync and does not go by it: `baton events` there says why; nothing has changed"
+            ));
+        }
+        let remark = |node| {
+            format!(
+                "node {node} goes by other services still: `baton events` there says why. What it does not know it does not protect"
+            )
+        };
+        match self.rule() {
+            Rule::Own => Ok(behind.into_iter().map(remark).collect()),
+            Rule::Leader(_) | Rule::Nobody(_) => {
+                Err("the lead was lost meanwhile: nothing has changed, reload at the active".to_owned())
+            }
+        }
     }
 
-    /// The leader that is followed, if it says which services it goes by.
-    fn followed(&self) -> Option<NodeId> {
+    /// Peers in sync that say that they go by other services. One that says none is of an earlier version.
+    fn behind(&self, (edition, text): &Words) -> Vec<NodeId> {
         let status = self.board.status.lock();
-        let status = status.as_ref().filter(|status| status.role == Role::Standby)?;
-        let leader = status.leader.filter(|leader| *leader != status.node)?;
-        let peer = status.peers.iter().find(|peer| peer.node == leader)?;
-        peer.edition.map(|_| leader)
+        let leads = |status: &&FailoverStatus| status.role.claims() && text.len() <= SERVICES_BYTES_MAX;
+        let Some(status) = status.as_ref().filter(leads) else { return Vec::new() };
+        let is_behind = |peer: &&PeerStatus| {
+            status.members.contains(peer.node) && peer.edition.is_some_and(|theirs| theirs != *edition)
+        };
+        status.peers.iter().filter(is_behind).map(|peer| peer.node).collect()
+    }
+
+    /// Whose word holds.
+    fn rule(&self) -> Rule {
+        let status = self.board.status.lock();
+        if self.published.newest().checked.mirror.is_none() {
+            return Rule::Own;
+        }
+        let Some(status) = status.as_ref() else { return Rule::Nobody("it has just begun: try again") };
+        match status.role {
+            Role::Active => Rule::Own,
+            Role::Standby => {
+                let Some(leader) = status.leader.filter(|leader| *leader != status.node) else {
+                    return Rule::Nobody("it hears of no active: try again when one of the group leads");
+                };
+                let peer = status.peers.iter().find(|peer| peer.node == leader);
+                match peer.and_then(|peer| peer.edition) {
+                    Some(_) => Rule::Leader(leader),
+                    None => Rule::Own,
+                }
+            }
+            Role::Booting => Rule::Nobody("it does not know yet who leads: try again"),
+            Role::Installing => Rule::Nobody("it is taking over: try again"),
+            Role::Quiescing | Role::Resigning => {
+                Rule::Nobody("it is handing over: reload at its successor, or try again")
+            }
+            Role::Silenced => Rule::Nobody("it lost its lease: try again"),
+            Role::Left => Rule::Nobody("it is ending"),
+        }
+    }
+
+    /// Whether this appliance leads, as far as the liveness thread said at two looks: at one it may not have said the newest.
+    fn leads_for_good(&self) -> bool {
+        let leads = || self.board.status.lock().as_ref().is_some_and(|status| status.role.claims());
+        leads() && {
+            thread::sleep(PEER_LOOK * 6);
+            leads()
+        }
     }
 
     /// Goes by the leader's services.
     fn follow(&self, Followed { from, edition, text }: Followed) {
         let name = format!("configuration {} of node {from}", edition.generation);
         let running = self.published.newest();
+        if words_of(&running).0 == edition {
+            return self.say((edition, text.into())); // Told twice.
+        }
+        if self.leads_for_good() {
+            // Who tells services goes by them only when those in sync do. So at one that takes over meanwhile there are no flows
+            // of them; and nobody has a leader's services changed but its own operator.
+            let sentence = format!("does not go by {name}: this appliance leads by now");
+            log::warn!("{sentence}");
+            return self.events.add("configuration", sentence);
+        }
         let taken = core::str::from_utf8(&text).map_err(|_| format!("{name} is no text")).and_then(|text| {
             mirrored::take(&self.path, &self.started, &running.checked, &name, text)
                 .map_err(|errors| sentence(&name, &errors))
         });
         let result = taken.and_then(|checked| {
             let changes = differences(&running.checked, &checked);
-            self.hand(Snapshot { generation: edition.generation, checked })?;
-            Ok(changes)
+            // The leader's words: what another version of baton would say in other ones is the same all the same.
+            let snapshot = Snapshot { generation: edition.generation, checked };
+            let handed = self.hand(snapshot, (edition, text.into()))?;
+            Ok(changes.into_iter().chain(handed.sentence(edition.generation)).collect::<Vec<_>>())
         });
-        // What another version of baton would say in other words is the same all the same.
         let sentence = match &result {
             Ok(changes) => {
-                *self.board.services.lock() = Some((edition, text.into()));
                 let changes = if changes.is_empty() { "as before".to_owned() } else { changes.join("; ") };
                 format!("goes by {name}: {changes}")
             }
@@ -304,59 +473,39 @@ impl ReloadSetup {
     }
 
     /// Has the liveness thread say which services this appliance goes by.
-    fn say(&self, snapshot: &Snapshot) {
-        let text = mirrored::text(&snapshot.checked);
-        if text.len() > SERVICES_BYTES_MAX {
-            log::warn!(
-                "the configuration is not told to peers: its services take {} bytes, {SERVICES_BYTES_MAX} at most are told",
-                text.len()
-            );
-        }
-        let edition = Edition::of(snapshot.generation, text.as_bytes());
-        *self.board.services.lock() = Some((edition, text.into_bytes().into()));
+    fn say(&self, words: Words) {
+        *self.board.services.lock() = Some(words);
     }
 
     /// Hands a configuration to the master, which gives it to all; waits until they have taken it.
-    fn hand(&self, snapshot: Snapshot) -> Result<(), String> {
+    fn hand(&self, snapshot: Snapshot, words: Words) -> Result<Handed, String> {
         let (snapshot, (answer, answered)) = (Arc::new(snapshot), channel());
         let next = Next::new(&snapshot, snapshot.checked.lcores.managers(), answer);
         self.configurations.send(next).map_err(|_| "the appliance is ending".to_owned())?;
-        self.published.set(Arc::clone(&snapshot));
+        self.published.set(snapshot);
         let taken = answered.recv_timeout(ANSWER_TIMEOUT);
         // A leader that waits for this appliance begins flows when it hears this.
-        self.say(&snapshot);
-        taken.map_err(|_| {
-            let generation = snapshot.generation;
-            format!("configuration {generation} is good, and not every worker has taken it yet: see `baton status`")
-        })
-    }
-
-    /// Its peers have the same forgotten. Only who leads knows of all flows; a standby may yet be told of some.
-    fn forget_retired(&self) {
-        let running = self.published.newest();
-        let leads = self.board.status.lock().as_ref().is_some_and(|status| status.role.claims());
-        if running.checked.retired() == 0 || !leads {
-            return;
-        }
-        let (answer, answered) = channel();
-        if self.questions.send(Question::Status(answer)).is_err() {
-            return;
-        }
-        let Ok(workers) = answered.recv_timeout(ANSWER_TIMEOUT) else { return };
-        let has = |of: fn(&crate::worker::message::WorkerStatus) -> &[(u32, u64)], id: u32| {
-            workers.iter().flat_map(of).any(|(known, flows)| *known == id && *flows > 0)
-        };
-        let left = without_idle(
-            &running.checked,
-            |id| has(|status| &status.by_virtual_server, id.0),
-            |id| has(|status| &status.by_server, id.0),
-        );
-        if let Some(checked) = left {
-            let gone = running.checked.retired() - checked.retired();
-            if let Err(why) = self.hand(Snapshot { generation: running.generation, checked }) {
-                log::warn!("{why}");
-            }
-            log::info!("{gone} retired servers, virtual servers or addresses have no connections any more");
-        }
+        self.say(words);
+        Ok(if taken.is_ok() { Handed::Taken } else { Handed::Late })
     }
 }
+
+/// The services of a configuration, as they are told.
+fn words_of(snapshot: &Snapshot) -> Words {
+    let text = mirrored::text(&snapshot.checked);
+    (Edition::of(snapshot.generation, text.as_bytes()), text.into_bytes().into())
+}
+
+/// What the operator is to know of services that are too large to be told.
+fn too_large((_, text): &Words) -> Option<String> {
+    (text.len() > SERVICES_BYTES_MAX).then(|| {
+        format!(
+            "the services are not told to peers, which go by their own files: they take {} bytes, {SERVICES_BYTES_MAX} at most are told",
+            text.len()
+        )
+    })
+}
+
+#[cfg(test)]
+#[path = "reload_tests.rs"]
+mod tests;

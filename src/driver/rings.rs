@@ -231,7 +231,8 @@ pub fn make(
     let mut distributors = Vec::new();
     for (passing, number) in spreading.into_iter().zip(workers..) {
         let (by_master, orders) = ring(running, &format!("orders-{number}"), ORDERS)?;
-        let (spent, given_back) = ring(running, &format!("spent-{number}"), ORDERS)?;
+        // What is given back before the master looks again, and what it had not taken yet.
+        let (spent, given_back) = ring(running, &format!("spent-{number}"), 4 * ORDERS)?;
         master.orders.push(by_master);
         master.spent.push(given_back);
         distributors.push(DistributorEnds { passing, orders, spent });

@@ -4,8 +4,8 @@
 //! * Every beat says which services its sender goes by ([`Edition`]). A standby whose leader goes by others asks for them, from
 //!   where it has them, and gets some pieces; then it asks for the next ones. Those that are lost are asked for again. So a
 //!   leader remembers nothing of who has got what.
-//! * When all are there, and are what the leader says of them, the driver is given them ([`Output::Services`]): once. It
-//!   goes by them or, if they do not fit this appliance, says why; both are seen in its beats.
+//! * When all are there, and are what the leader says of them, the driver is given them ([`Output::Services`]): once in a
+//!   term. It goes by them or, if they do not fit this appliance, says why; both are seen in its beats.
 //! * Nothing here decides who leads, and no beat waits for a word: words take half of the frames that may wait at most.
 //!
 //! ```text
@@ -21,10 +21,10 @@ use super::receive::refusal;
 use super::role::Role;
 use super::{Failover, PortSetup};
 use crate::base::counters::Counter;
-use crate::base::ids::NodeId;
+use crate::base::ids::{NodeId, Term};
 use crate::base::limits::{FAILOVER_FRAMES_MAX, SERVICES_BYTES_MAX};
 use crate::base::time::{Duration, Instant};
-use crate::config::mirrored::Edition;
+use crate::config::mirrored::{Edition, Hash};
 use crate::seal::StreamId;
 
 const HEADER_LEN: usize = 28;
@@ -45,8 +45,8 @@ pub(super) struct Services {
     own: Edition,
     text: Arc<[u8]>,
     fetch: Option<Fetch>,
-    /// The newest that the driver was given.
-    given: Option<Edition>,
+    /// The newest that the driver was given, and the term in which it was: in another one it may have to go back to it.
+    given: Option<(Term, Edition)>,
 }
 
 impl Services {
@@ -60,8 +60,9 @@ impl Services {
 struct Fetch {
     from: NodeId,
     edition: Edition,
-    /// What has come of them, from the beginning.
+    /// What has come of them, from the beginning, and its hash: taken as they come, so that no turn takes long.
     bytes: Vec<u8>,
+    hash: Hash,
     /// What comes next, and which pieces of it have come: a bit each.
     next: [u8; PIECES_PER_ASK * PIECE_MAX],
     come: u32,
@@ -71,7 +72,7 @@ struct Fetch {
 impl Fetch {
     fn new(now: Instant, from: NodeId, edition: Edition) -> Fetch {
         let next = [0; PIECES_PER_ASK * PIECE_MAX];
-        Fetch { from, edition, bytes: Vec::new(), next, come: 0, ask_at: now }
+        Fetch { from, edition, bytes: Vec::new(), hash: Hash::default(), next, come: 0, ask_at: now }
     }
 
     /// A piece of services of so many bytes came; whether all that was asked for has come. `None`: it is none of those.
@@ -88,7 +89,9 @@ impl Fetch {
         if self.come != bits(asked.div_ceil(PIECE_MAX)) {
             return Some(false);
         }
+        self.bytes.reserve(left);
         self.bytes.extend_from_slice(&self.next[..asked]);
+        self.hash.add(&self.next[..asked]);
         self.come = 0;
         Some(true)
     }
@@ -147,6 +150,8 @@ impl Failover {
     /// them. Those that are too large are not told.
     pub fn handle_services(&mut self, edition: Edition, text: Arc<[u8]>) {
         self.services.own = if text.len() <= SERVICES_BYTES_MAX { edition } else { Edition::default() };
+        // Whoever goes by others now may have to go back to those that it was given before.
+        self.services.given = self.services.given.filter(|(_, given)| *given == edition);
         self.services.text = text;
     }
 
@@ -178,7 +183,7 @@ impl Failover {
         };
         let at = self.peers.iter().position(|peer| leads(&peer))?;
         let edition = self.peers[at].said?.edition;
-        let is_news = edition != self.services.own && Some(edition) != self.services.given;
+        let is_news = edition != self.services.own && Some((term, edition)) != self.services.given;
         (edition.is_said() && is_news).then_some((at, edition))
     }
 
@@ -231,8 +236,10 @@ impl Failover {
         (offset, total): (usize, usize),
         bytes: &[u8],
     ) -> Result<(), Counter> {
+        // What was asked of somebody counts no more when another one leads, or when it is said no longer.
+        let wanted = self.wanted_services().map(|(at, edition)| (self.peers[at].node, edition));
         let fetch = self.services.fetch.as_mut().filter(|fetch| (fetch.from, fetch.edition) == of);
-        let fetch = fetch.ok_or(Counter::ServicesUnfit)?;
+        let fetch = fetch.filter(|_| wanted == Some(of)).ok_or(Counter::ServicesUnfit)?;
         if !fetch.take(offset, total, bytes).ok_or(Counter::ServicesUnfit)? {
             return Ok(());
         }
@@ -241,13 +248,13 @@ impl Failover {
             return Ok(());
         }
         let (from, edition) = of;
-        let text = core::mem::take(&mut fetch.bytes);
-        if Edition::of(edition.generation, &text) != edition {
-            fetch.ask_at = now + BEGIN_AGAIN;
+        if fetch.hash.edition(edition.generation) != edition {
+            *fetch = Fetch::new(now + BEGIN_AGAIN, of.0, edition);
             return Err(Counter::ServicesBroken);
         }
+        let text = core::mem::take(&mut fetch.bytes);
         self.services.fetch = None;
-        self.services.given = Some(edition);
+        self.services.given = Some((self.terms.current(), edition));
         self.emit(Output::Services { from, edition, text });
         Ok(())
     }

@@ -390,3 +390,7 @@ impl Master {
         self.neighbours.next_deadline().min(self.keep_alive_at).min(sweep).min(fragments).min(rivals)
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;

@@ -242,6 +242,17 @@ impl Mirror {
         }
     }
 
+    /// What this worker refused while it did not know a service, it can take by now: whoever leads is to name all flows again.
+    /// It hears that by the number of this worker's walk.
+    pub fn ask_for_all(&mut self) {
+        (0..self.peers.len()).for_each(|peer| self.restart(peer));
+        for stream in self.peers.iter_mut().flat_map(|peer| &mut peer.streams) {
+            // They are of the walk before.
+            stream.refusals.clear();
+            stream.acknowledgement_due = true;
+        }
+    }
+
     /// The walk's end tells of the ends that were not acknowledged.
     fn restart_stream(&mut self, peer: usize, stream: usize) {
         let (outcomes, place) = (&mut self.outcomes, &mut self.peers[peer]);

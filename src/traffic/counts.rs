@@ -4,7 +4,7 @@
 use hashbrown::HashMap;
 
 use crate::base::ids::{ServerId, ShardId, VirtualServerId};
-use crate::base::limits::SHARDS;
+use crate::base::limits::{RETIRED_MAX, SHARDS};
 use crate::flow::Flow;
 
 /// Flow counts of one worker.
@@ -27,7 +27,7 @@ impl Default for PerShard {
 }
 
 impl Counts {
-    /// None yet, with places for these.
+    /// None yet, with places for these, and for as many others as can be retired.
     pub fn with_places(
         virtual_servers: impl Iterator<Item = VirtualServerId>,
         servers: impl Iterator<Item = ServerId>,
@@ -40,7 +40,7 @@ impl Counts {
     }
 
     /// Goes on in `next`, which has none yet, and leaves there what was counted in until now. Takes no memory as long as
-    /// `next` has places for all that has flows.
+    /// `next` has places for all that has flows, or room for those that it does not know.
     pub fn go_on_in(&mut self, next: &mut Counts) {
         next.virtual_servers.take_over(&self.virtual_servers);
         next.servers.take_over(&self.servers);
@@ -92,7 +92,7 @@ impl Counts {
 const GUESSES: usize = 256;
 
 /// A count for each id. Ids are those of the configuration, so they are few.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Tally {
     counts: Vec<(u32, u64)>,
     places: HashMap<u32, u32>,
@@ -106,10 +106,22 @@ impl Default for Tally {
     }
 }
 
+impl Clone for Tally {
+    /// With the room for more.
+    fn clone(&self) -> Tally {
+        let mut counts = Vec::with_capacity(self.counts.capacity());
+        counts.extend_from_slice(&self.counts);
+        Tally { counts, places: self.places.clone(), guesses: self.guesses }
+    }
+}
+
 impl Tally {
     fn with_places(ids: impl Iterator<Item = u32>) -> Tally {
         let mut tally = Tally::default();
         ids.for_each(|id| *tally.of(id) = 0);
+        // A standby that takes its leader's services may hold flows of others, until the leader names its own.
+        tally.counts.reserve_exact(RETIRED_MAX);
+        tally.places.reserve(RETIRED_MAX);
         tally
     }
 
@@ -168,16 +180,31 @@ mod tests {
             counts.add(&flow(1, server));
         }
         counts.remove(&flow(1, 8));
-        let mut next =
+        let next =
             Counts::with_places([1, 2].map(VirtualServerId).into_iter(), [7, 9].map(ServerId).into_iter());
-        let room = (next.servers.counts.capacity(), next.servers.places.capacity());
+        // Each worker gets one of its own.
+        let mut next = next.clone();
+        let room = |counts: &Counts| (counts.servers.counts.capacity(), counts.servers.places.capacity());
+        let before = room(&next);
         counts.go_on_in(&mut next);
-        assert_eq!(room, (counts.servers.counts.capacity(), counts.servers.places.capacity()));
         counts.add(&flow(2, 9));
         assert_eq!([7, 8, 9].map(|id| counts.of_server(ServerId(id))), [2, 0, 1]);
         assert_eq!([1, 2].map(|id| counts.of_virtual_server(VirtualServerId(id))), [2, 1]);
         assert_eq!((counts.mirrored(), counts.of_shard(ShardId(0))), (3, 3));
         assert_eq!(counts.servers.counts.len(), 2);
+
+        // Flows of what the next one does not know are counted on, in the room that there is.
+        for stray in 1000..1000 + RETIRED_MAX as u32 {
+            counts.add(&flow(1, stray));
+        }
+        assert_eq!(room(&counts), before);
+        let places = || [1, 2].map(VirtualServerId).into_iter();
+        let mut next = Counts::with_places(places(), [9].map(ServerId).into_iter()).clone();
+        let before = room(&next);
+        counts.remove(&flow(1, 1000));
+        counts.go_on_in(&mut next);
+        assert_eq!(room(&counts), before);
+        assert_eq!([7, 1000, 1001].map(|id| counts.of_server(ServerId(id))), [2, 0, 1]);
     }
 
     #[test]

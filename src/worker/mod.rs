@@ -153,6 +153,8 @@ pub struct Worker<B: Buffer> {
     adjacencies: Adjacencies<B>,
     counts: Counts,
     mirror: Mirror,
+    /// Records that were refused for want of services, when the configuration was last another one.
+    services_refused: u64,
     in_sync: Vec<NodeId>,
     /// Of the set's command.
     in_sync_epoch: u64,
@@ -256,6 +258,7 @@ impl<B: Buffer> Worker<B> {
             ),
             counts: Counts::default(),
             mirror: mirror_room,
+            services_refused: 0,
             in_sync: Vec::new(),
             in_sync_epoch: 0,
             holds_since: setup.now,

@@ -102,6 +102,35 @@ fn services_that_do_not_fit_are_named_by_whose_they_are_line_and_key() {
         assert!(errors.iter().any(|error| error.key == key && error.file == "node 1's"), "{key}:\n{told}");
         assert!(told.contains(expected), "{expected:?}:\n{told}");
     }
+    let theirs = text(&leading());
+    for (old, new, key, expected) in [
+        (
+            "10.2.0.10:80\"]",
+            "10.2.0.2:80\"]",
+            "retired_pool[web].server[0]",
+            "none of this appliance's ports",
+        ),
+        ("10.2.0.10:80\"]", "10.2.0.11:80\"]", "retired_pool[web].server[0]", "each server of a pool once"),
+        ("name = \"www6\"", "name = \"www\"", "retired_virtual_server[www]", "each virtual server once"),
+        (
+            "virtual_server = \"www\"",
+            "virtual_server = \"web\"",
+            "retired_sources[0].virtual_server",
+            "a virtual server's name",
+        ),
+        (
+            "addresses = [\"10.2.0.100\"]",
+            "addresses = [\"10.1.0.3\"]",
+            "retired_sources[0].addresses[0]",
+            "none of this appliance's ports",
+        ),
+    ] {
+        assert!(theirs.contains(old), "{old:?} is not in\n{theirs}");
+        let errors = taken(&theirs.replacen(old, new, 1)).expect_err(new);
+        let told = told(&errors);
+        assert!(errors.iter().any(|error| error.key == key), "{key}:\n{told}");
+        assert!(told.contains(expected), "{expected:?}:\n{told}");
+    }
     for nonsense in ["", "[[pool", "\u{0}"] {
         assert!(taken(nonsense).is_err());
     }

@@ -217,3 +217,30 @@ fn another_way_to_choose_managers_needs_a_restart_where_nothing_is_remembered() 
     let hashed = reload(path, &text, &remembering, &with("destination")).expect_err("it is refused");
     assert!(hashed[0].to_string().contains("connections that exist are found by it"), "{}", hashed[0]);
 }
+
+#[test]
+fn a_method_that_needs_a_larger_connection_store_than_there_is_needs_a_restart() {
+    let with = |www: &str, www6: &str| {
+        let select = |of: &str| format!("\nselect = \"{of}\"\nforwarding");
+        let text = GOOD.replacen("\nforwarding", &select(www), 1);
+        let second = text.rfind("\nforwarding").expect("there are two");
+        let (before, after) = text.split_at(second);
+        format!("{before}{}", after.replacen("\nforwarding", &select(www6), 1))
+    };
+    let path = Path::new(PATH);
+    // By hashes alone, and so with a store that is small.
+    let hashes = with("source", "destination");
+    let running = load(path, &hashes).expect("it is good");
+    let wanted = with("least-connections", "destination");
+    let errors = reload(path, &hashes, &running, &wanted).expect_err("it is refused");
+    assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].key, "virtual_server[www].select");
+    assert!(
+        errors[0].to_string().contains("for 1000000 keys, and that made at the start has 65536"),
+        "{}",
+        errors[0]
+    );
+    let named = |text: &str| format!("{text}\n[distributor]\nmax_keys = 2000\n");
+    let running = load(path, &named(&hashes)).expect("it is good");
+    reload(path, &named(&hashes), &running, &named(&wanted)).expect("it is as large as it was said to be");
+}

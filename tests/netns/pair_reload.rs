@@ -45,7 +45,7 @@ fn services_change_on_both_and_connections_live_on_by_those_that_are_gone() -> R
     on_stage(&Settings::default(), |stage| {
         let active = stage.active()?;
         both_go_by(stage, 1)?;
-        let downloads = through_virtual_servers(&stage.web, FILE.0, "20k", 12)?;
+        let downloads = through_virtual_servers(&stage.web, FILE.0, "10k", 12)?;
         let downloads = Downloads::start(&stage.world, downloads, LIMIT)?;
         wait_until("every download to be under way", LIMIT, || Ok(downloads.progress_range().0 > 0.05))?;
         let server = format!("{}:80", plan::server4(stage.world.server_hosts()[0]));
@@ -68,10 +68,18 @@ fn services_change_on_both_and_connections_live_on_by_those_that_are_gone() -> R
             );
         }
         ensure!(downloads.progress_range().1 < 1.0, "some were over before the reload");
-        // The standby takes over connections of what is gone, and the other one follows it in its services.
-        stage.pair[active].kill()?;
-        stage.pair[1 - active].wait_role(Role::Active, ROLES_LIMIT)?;
-        stage.revive(active)?;
+        // The standby takes over connections of what is gone. The other one comes back with its file, which lacks that, and is told
+        // of these connections before it knows the services; then it takes them over in its turn.
+        for dies in [active, 1 - active] {
+            stage.pair[dies].kill()?;
+            stage.pair[1 - dies].wait_role(Role::Active, ROLES_LIMIT)?;
+            stage.revive(dies)?;
+            both_go_by(stage, 2)?;
+            wait_until("every connection to be protected", ROLES_LIMIT, || {
+                Ok(stage.pair[1 - dies].status()?["flows"]["unprotected"] == 0)
+            })?;
+            ensure!(downloads.progress_range().1 < 1.0, "some were over before appliance {dies} was back");
+        }
         let outcomes = downloads.finish(LIMIT)?;
         ensure!(outcomes.len() == 12 && outcomes.iter().all(|outcome| outcome.whole()), "{outcomes:?}");
         both_go_by(stage, 2)

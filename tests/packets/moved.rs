@@ -16,15 +16,15 @@ use crate::group::Group;
 use crate::workers::*;
 
 /// A client's port, and its connection's packet as the server got it.
-type Opened = (u16, Packet);
+pub type Opened = (u16, Packet);
 
-fn opened(workers: &mut Workers, to: &str, ports: std::ops::Range<u16>) -> Vec<Opened> {
+pub fn opened(workers: &mut Workers, to: &str, ports: std::ops::Range<u16>) -> Vec<Opened> {
     ports.clone().zip(workers.open_many(to, ports)).collect()
 }
 
 /// Both directions of each connection pass, whichever workers they come by, as they did before.
 #[track_caller]
-fn all_pass(workers: &mut Workers, to: &str, opened: &[Opened]) {
+pub fn all_pass(workers: &mut Workers, to: &str, opened: &[Opened]) {
     for (port, at_server) in opened {
         let sent = workers.handle(SERVER_PORT, &at_server.answer(Some(ACK)).bytes());
         assert_eq!(sent.len(), 1, "the answer to {port}");
@@ -206,7 +206,7 @@ fn full_keys(workers: &Workers) -> Option<u32> {
 }
 
 /// The shard of the flow of this client's port.
-fn shard_with(workers: &Workers, port: u16) -> ShardId {
+pub fn shard_with(workers: &Workers, port: u16) -> ShardId {
     let tables = workers.benches.iter().map(|bench| &bench.worker.flows().table);
     let mut all = tables.flat_map(|table| table.iter());
     all.find(|(_, flow)| flow.client.src_port == port).expect("the flow").1.shard

@@ -9,7 +9,7 @@ use baton::base::counters::Counter;
 use baton::base::ids::{ServerId, VirtualServerId, id_of_name};
 use baton::base::io::TxClass;
 use baton::base::limits::NEIGHBOURS_MAX;
-use baton::config::checked::Checked;
+use baton::config::checked::{Checked, ChosenMethod, Method};
 use baton::config::reload::{reload, without_idle};
 use baton::config::snapshot::Snapshot;
 use baton::traffic::routes::NextHop;
@@ -17,7 +17,9 @@ use baton::worker::Generation;
 use baton::worker::message::{Command, Event};
 
 use crate::bench::*;
+use crate::moved::{all_pass, opened, shard_with};
 use crate::pair::Pair;
+use crate::workers::{FULL_NAT, Workers};
 
 const NEW_SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 2, 11];
 
@@ -73,8 +75,18 @@ fn bench() -> Bench {
 }
 
 fn know_new_server(bench: &mut Bench) {
-    let hop = NextHop { port: SERVER_PORT, address: "10.2.0.11".parse().expect("an address") };
-    bench.command(Command::Neighbour { hop, link: Some(NEW_SERVER_MAC) });
+    know_server(bench, "10.2.0.11", NEW_SERVER_MAC);
+}
+
+fn know_server(bench: &mut Bench, address: &str, mac: [u8; 6]) {
+    let hop = NextHop { port: SERVER_PORT, address: address.parse().expect("an address") };
+    bench.command(Command::Neighbour { hop, link: Some(mac) });
+}
+
+/// The standby of a pair leads.
+fn take_over(pair: &mut Pair) {
+    let term = baton::base::ids::Term { counter: 2, node: baton::base::ids::NodeId(2) };
+    pair.standby.command(Command::Role { epoch: 2, role: baton::worker::message::Role::Active, term });
 }
 
 /// A connection that begins; its first packet as the server gets it.
@@ -181,6 +193,19 @@ fn connections_of_a_virtual_server_that_is_removed_go_on_and_none_begins() {
 }
 
 #[test]
+fn a_virtual_server_under_another_name_takes_the_place_of_one_that_goes_and_not_its_connections() {
+    let (mut bench, mut running) = (bench(), Running::new(1));
+    let began = begin(&mut bench, 1000, "10.1.0.101");
+    let change = running.change(&[("name = \"full\"\n", "name = \"other\"\n")]);
+    bench.command(change);
+    begin(&mut bench, 1001, "10.1.0.101");
+    goes_on(&mut bench, 1000, "10.1.0.101", &began);
+    let flows = bench.status().by_virtual_server;
+    let of = |name: &str| flows.iter().find(|(id, _)| *id == id_of_name(name)).map(|(_, flows)| *flows);
+    assert_eq!(["full", "other"].map(of), [Some(1); 2]);
+}
+
+#[test]
 fn a_connection_goes_on_with_a_source_address_that_is_taken_from_its_virtual_server() {
     let (mut bench, mut running) = (bench(), Running::new(1));
     let began = begin(&mut bench, 1000, "10.1.0.101");
@@ -231,11 +256,9 @@ fn records_of_what_is_retired_are_taken_by_a_standby_and_served_after_a_takeover
     pair.exchange(10);
     assert_eq!(pair.standby.worker.flows().table.len(), 2);
     assert_eq!(pair.active.status().protected, 2);
-    let standby = &mut pair.standby;
-    let term = baton::base::ids::Term { counter: 2, node: baton::base::ids::NodeId(2) };
-    standby.command(Command::Role { epoch: 2, role: baton::worker::message::Role::Active, term });
+    take_over(&mut pair);
     for (port, began) in (1000..).zip(&began) {
-        goes_on(standby, port, "10.1.0.101", began);
+        goes_on(&mut pair.standby, port, "10.1.0.101", began);
     }
 }
 
@@ -266,4 +289,134 @@ fn neighbours_of_a_configuration_that_is_gone_give_their_places_free() {
     assert!(bench.handle(CLIENT_PORT, &syn).is_empty(), "it has to be asked for");
     know_new_server(&mut bench);
     assert_eq!(bench.take_sent().len(), 1);
+}
+
+/// Bug: a flow that a standby refused, since it did not go by its leader's services yet, was never told again.
+#[test]
+fn flows_of_services_that_a_standby_gets_behind_them_are_told_again() {
+    let new = FULL.replace("full\"\n", "new\"\n").replace("10.1.0.101", "10.1.0.110") + "[flows]";
+    for joins_late in [false, true] {
+        let (mut ours, mut theirs) = (Running::new(1), Running::new(2));
+        let mut active = Bench::active();
+        let (began, mut pair) = if joins_late {
+            active.command(ours.change(&[("[flows]", &new)]));
+            let began = begin(&mut active, 1000, "10.1.0.110");
+            (began, Pair::of(active))
+        } else {
+            let mut pair = Pair::of(active);
+            pair.active.command(ours.change(&[("[flows]", &new)]));
+            (begin(&mut pair.active, 1000, "10.1.0.110"), pair)
+        };
+        pair.exchange(200);
+        assert_eq!(pair.standby.worker.flows().table.len(), 0);
+        assert!(pair.standby.count(Counter::MirrorRecordUnknownService) > 0);
+        pair.standby.command(theirs.change(&[("[flows]", &new)]));
+        pair.exchange(200);
+        assert_eq!(pair.standby.worker.flows().table.len(), 1, "joins late: {joins_late}");
+        assert_eq!(pair.active.status().protected, 1);
+        // Once: the next configuration is taken with everything in place.
+        let sent = |pair: &mut Pair| pair.active.status().streams[0].statistics.records_sent;
+        let before = sent(&mut pair);
+        pair.standby.command(theirs.change(&[]));
+        pair.exchange(20);
+        assert_eq!(sent(&mut pair), before);
+        take_over(&mut pair);
+        goes_on(&mut pair.standby, 1000, "10.1.0.110", &began);
+    }
+}
+
+#[test]
+fn servers_and_virtual_servers_that_come_in_between_move_no_connection_also_not_at_a_takeover() {
+    const SERVERS: [(&str, [u8; 6]); 4] = [
+        ("10.2.0.9", [2, 0, 0, 0, 2, 9]),
+        ("10.2.0.10", SERVER_MAC),
+        ("10.2.0.11", NEW_SERVER_MAC),
+        ("10.2.0.12", [2, 0, 0, 0, 2, 12]),
+    ];
+    let servers = |which: &[usize]| {
+        let one = |at: &usize| format!("{{ address = \"{}:8080\" }}", SERVERS[*at].0);
+        format!("server = [ {} ]", which.iter().map(one).collect::<Vec<_>>().join(", "))
+    };
+    let mut pair = Pair::in_sync();
+    for (address, mac) in SERVERS {
+        know_server(&mut pair.active, address, mac);
+        know_server(&mut pair.standby, address, mac);
+    }
+    let (mut ours, mut theirs) = (Running::new(1), Running::new(2));
+    let mut change = |pair: &mut Pair, replaced: &[(&str, &str)]| {
+        pair.standby.command(theirs.change(replaced));
+        pair.active.command(ours.change(replaced));
+    };
+    change(&mut pair, &[(OLD_SERVER, &servers(&[1, 3]))]);
+    let to = "10.1.0.101";
+    let mut began: Vec<Packet> = (1000..1004).map(|port| begin(&mut pair.active, port, to)).collect();
+    pair.exchange(20);
+
+    // A virtual server before all others, with a pool of its own before theirs; servers before and between those that are there.
+    let front = format!(
+        "[[virtual_server]]\nname = \"front\"\naddress = \"10.1.0.110:80\"\nprotocol = \"tcp\"\npool = \"first\"\n\
+         forwarding = \"nat\"\nmirror = {{ mode = \"checkpoint\", commit = \"async\" }}\n\
+         [[pool]]\nname = \"first\"\n{}\n[[pool]]\nname = \"web\"\n",
+        servers(&[0])
+    );
+    let all = servers(&[0, 1, 2, 3]);
+    change(&mut pair, &[("[[pool]]\nname = \"web\"\n", &front), (OLD_SERVER, &all)]);
+    began.extend((1004..1012).map(|port| begin(&mut pair.active, port, to)));
+    let of_front = begin(&mut pair.active, 3000, "10.1.0.110");
+    for (port, began) in (1000..).zip(&began) {
+        goes_on(&mut pair.active, port, to, began);
+    }
+    pair.exchange(20);
+    assert_eq!(pair.active.status().protected, 13);
+    assert_eq!(pair.standby.count(Counter::MirrorRecordUnknownService), 0);
+
+    take_over(&mut pair);
+    for (port, began) in (1000..).zip(&began) {
+        goes_on(&mut pair.standby, port, to, began);
+    }
+    goes_on(&mut pair.standby, 3000, "10.1.0.110", &of_front);
+    let chosen: BTreeSet<_> = servers_of(&mut pair.standby, 4000..4008).into_iter().collect();
+    assert_eq!(chosen.len(), 4, "{chosen:?}");
+    // Each server's connections are counted as its own.
+    let status = pair.standby.status();
+    for (address, _) in SERVERS {
+        let id = ServerId(id_of_name(&format!("web/{address}:8080")));
+        let of_it = began.iter().filter(|began| began.to.0.to_string() == address).count() as u64 + 2;
+        assert!(status.by_server.contains(&(id.0, of_it)), "{address}: {:?}", status.by_server);
+    }
+}
+
+/// Workers swap at different times. One that has swapped and one that has not find the same flows, also those of a virtual
+/// server and a server that are retired for one of them; and shards move between them.
+#[test]
+fn connections_pass_while_workers_go_by_different_generations_and_shards_move() {
+    const COUNT: u16 = 3;
+    let mut workers = Workers::new(COUNT, Method::Chosen(ChosenMethod::RoundRobin), |_| ());
+    let began = opened(&mut workers, FULL_NAT, 2000..2120);
+    let mut running = Running::new(1);
+    let mut checked = running.snapshot.checked.clone();
+    checked.lcores.workers = vec![checked.lcores.workers[0].clone(); usize::from(COUNT)];
+    checked.distributor.remembers = true;
+    running.snapshot = Arc::new(Snapshot { generation: 1, checked });
+    for replaced in [&[(FULL, ""), (OLD_SERVER, NEW_SERVER)][..], &[]] {
+        running.change(replaced);
+        let generation = Generation::new(Arc::clone(&running.snapshot), COUNT);
+        for number in 0..usize::from(COUNT) {
+            workers.benches[number].command(Command::Configure(generation.clone()));
+            all_pass(&mut workers, FULL_NAT, &began);
+            let shard = shard_with(&workers, 2000 + 7 * number as u16);
+            let owns = |bench: &Bench| bench.worker.flows().owned().has(shard);
+            let owner = workers.benches.iter().position(owns).expect("it has an owner") as u16;
+            workers.move_shard(shard, (owner + 1) % COUNT, |_| ());
+            all_pass(&mut workers, FULL_NAT, &began);
+        }
+        let of_it = |bench: &mut Bench| {
+            let id = id_of_name("full");
+            let of = |all: &[(u32, u64)]| all.iter().find(|(of, _)| *of == id).map_or(0, |(_, flows)| *flows);
+            of(&bench.status().by_virtual_server)
+        };
+        assert_eq!(workers.benches.iter_mut().map(of_it).sum::<u64>(), 120);
+    }
+    let after = opened(&mut workers, FULL_NAT, 5000..5010);
+    all_pass(&mut workers, FULL_NAT, &after);
 }

@@ -6,6 +6,7 @@ use super::world::{Setup, World};
 use crate::base::counters::Counter;
 use crate::base::ids::NodeId;
 use crate::config::mirrored::Edition;
+use crate::failover::{Operator, Role};
 
 /// A text of so many bytes, none like the other's neighbour.
 fn text(len: usize, salt: u8) -> Arc<[u8]> {
@@ -136,4 +137,105 @@ fn words_of_strangers_and_old_ones_change_nothing() {
     assert_eq!(world.status(standby).edition, edition);
     assert!(count(&world, Counter::LivenessReplayed) > before[0]);
     assert!(count(&world, Counter::LivenessForged) > before[1]);
+}
+
+/// Bug: what was given once was never given again, also when its leader led anew.
+#[test]
+fn whoever_led_meanwhile_by_other_services_goes_back_to_those_of_its_leader() {
+    let mut world = World::settled(8, Setup::default());
+    let first = world.leader();
+    let second = 1 - first;
+    let edition = go_by(&mut world, first, 2, &text(700, 1));
+    world.run_ms(300);
+    assert_eq!(take_all(&mut world), [(second, NodeId(first as u16 + 1), edition)]);
+    world.run_ms(300);
+    world.operator(first, Operator::Switchover).expect("a standby is in sync");
+    world.run_ms(1000);
+    assert_eq!(world.leader(), second);
+    // It is asked to reload, and the lead goes back before the other one has got that.
+    go_by(&mut world, second, 3, &text(800, 2));
+    world.operator(second, Operator::Switchover).expect("a standby is in sync");
+    world.run_ms(1000);
+    assert_eq!(world.leader(), first);
+    let given = take_all(&mut world);
+    assert_eq!(given.last(), Some(&(second, NodeId(first as u16 + 1), edition)), "{given:?}");
+    world.run_ms(100);
+    assert_eq!([first, second].map(|at| world.status(at).edition), [edition; 2]);
+}
+
+/// What every driver does with what it was given: whoever leads takes nobody's services.
+fn drive(world: &mut World) {
+    for (at, from, edition, text) in core::mem::take(&mut world.services) {
+        assert_eq!(Edition::of(edition.generation, &text), edition, "what node {from} told is whole");
+        if let Some(up) = world.nodes[at].up.as_mut()
+            && !up.failover.role().claims()
+        {
+            up.failover.handle_services(edition, text.into());
+        }
+    }
+}
+
+/// It starts with the services of its own file.
+fn start_with_file(world: &mut World, at: usize) {
+    world.start(at);
+    go_by(world, at, 1, &text(200, at as u8));
+}
+
+#[test]
+fn whatever_befalls_a_group_whose_leaders_reload_in_the_end_all_go_by_what_its_leader_goes_by() {
+    for seed in 0..40 {
+        let nodes = 2 + (seed % 2) as usize;
+        let loss_percent = [0, 5, 15][(seed % 3) as usize];
+        let mut world = World::settled(seed, Setup { nodes: nodes as u16, loss_percent, ..Setup::default() });
+        for at in 0..nodes {
+            go_by(&mut world, at, 1, &text(200, at as u8));
+        }
+        let mut generation = 1;
+        for step in 0..30 {
+            let at = world.rng.usize(0..nodes);
+            match world.rng.u8(0..8) {
+                0 => world.kill(at),
+                1 if world.nodes[at].up.is_none() => start_with_file(&mut world, at),
+                2 => {
+                    let millis = world.rng.u64(1..200);
+                    world.pause_ms(at, millis);
+                }
+                3 => {
+                    let other = (at + 1) % nodes;
+                    let port = world.rng.usize(0..2);
+                    world.cut = [(port, at, other)].into();
+                }
+                4 if world.nodes[at].up.is_some() => {
+                    let _ = world.operator(at, Operator::Switchover);
+                }
+                _ => {
+                    if world.nodes[at].up.is_some() && world.role(at) == Role::Active {
+                        generation += 1;
+                        let len = world.rng.usize(1..9000);
+                        go_by(&mut world, at, generation, &text(len, step));
+                    }
+                }
+            }
+            for _ in 0..world.rng.u64(1..150) {
+                world.run_ms(1);
+                if world.rng.bool() {
+                    drive(&mut world);
+                }
+            }
+        }
+        world.cut.clear();
+        for at in 0..nodes {
+            world.nodes[at].paused_until = 0;
+            if world.nodes[at].up.is_none() {
+                start_with_file(&mut world, at);
+            }
+        }
+        for _ in 0..2000 {
+            world.run_ms(1);
+            drive(&mut world);
+        }
+        let leader = world.leader();
+        let editions: Vec<Edition> = (0..nodes).map(|at| world.status(at).edition).collect();
+        assert!(editions.iter().all(|edition| *edition == editions[leader]), "seed {seed}: {editions:?}");
+    }
 }
