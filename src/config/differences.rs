@@ -3,6 +3,7 @@
 use core::net::SocketAddr;
 
 use crate::config::checked::{Checked, Commit, Forwarding, MirrorMode, Pool, Server, VirtualServer};
+use crate::config::mirrored;
 
 /// What is otherwise in `now` than it was in `before`, of pools, servers, virtual servers and time-outs. Retired things
 /// count as gone.
@@ -56,6 +57,10 @@ pub fn differences(before: &Checked, now: &Checked) -> Vec<String> {
     };
     if timeouts(before) != timeouts(now) {
         said.push("idle time-outs of flows changed".to_owned());
+    }
+    // What has no sentence of its own is a difference, too: peers would not take it for the same.
+    if said.is_empty() && mirrored::text(before) != mirrored::text(now) {
+        said.push("the order of servers or virtual servers changed".to_owned());
     }
     said
 }

@@ -69,6 +69,11 @@ fn servers_and_weights_change() {
     let new = format!("{one}  {{ address = \"10.2.0.12:80\", weight = 4 }},\n");
     changes(one, &new, &["pool web: server 10.2.0.12:80 added, weight 4"]);
     changes("balance = \"maglev\"", "balance = \"round-robin\"", &["pool web: settings changed"]);
+
+    // Round robin goes by it, and peers tell services apart by it.
+    let two = "  { address = \"10.2.0.11:80\", weight = 2 },\n";
+    let order = &["the order of servers or virtual servers changed"];
+    changes(&format!("{one}{two}"), &format!("{two}{one}"), order);
 }
 
 #[test]
