@@ -182,35 +182,16 @@ impl Display for StatusReport {
             let ailing = or_dash(p.ailing);
             let differs = if p.same_services == Some(false) { ", differs" } else { "" };
             let configuration = format!("{}{differs}", or_dash(p.configuration));
+            let mut row = |[port, path_heard, two_way]: [&dyn Display; 3]| {
+                let columns: [&dyn Display; 7] =
+                    [&p.node, &role, &in_sync, &able, &ailing, &configuration, &heard];
+                peers.row(&[&columns[..], &[port, path_heard, two_way]].concat());
+            };
             for path in &p.paths {
-                let path_heard = or_dash(path.heard_ms_ago);
-                peers.row(&[
-                    &p.node,
-                    &role,
-                    &in_sync,
-                    &able,
-                    &ailing,
-                    &configuration,
-                    &heard,
-                    &path.port,
-                    &path_heard,
-                    &yes_no(path.two_way),
-                ]);
+                row([&path.port, &or_dash(path.heard_ms_ago), &yes_no(path.two_way)]);
             }
             if p.paths.is_empty() {
-                let none = &"-";
-                peers.row(&[
-                    &p.node,
-                    &role,
-                    &in_sync,
-                    &able,
-                    &ailing,
-                    &configuration,
-                    &heard,
-                    none,
-                    none,
-                    none,
-                ]);
+                row([&"-"; 3]);
             }
         }
         write!(f, "\n{peers}")

@@ -1,21 +1,10 @@
 use super::*;
 use crate::base::ids::{NodeId, ServerId, Term, VirtualServerId};
 use crate::config::checked::{Server, VirtualServer};
-use crate::master::samples::{CLIENT, SERVER, checked, ip, macs};
+use crate::master::samples::{CLIENT, SERVER, checked, ip, standby};
 
 const NOW: Instant = Instant::from_millis(5000);
 const TERM: Term = Term { counter: 7, node: NodeId(1) };
-
-fn standby() -> Master {
-    Master::new(MasterSetup {
-        snapshot: Arc::new(Snapshot { generation: 1, checked: checked() }),
-        link_addresses: macs().iter().map(|mac| mac.0).collect(),
-        last_seen: Vec::new(),
-        distributors: 0,
-        now: Instant::ZERO,
-        seed: 1,
-    })
-}
 
 /// The frames that it sends within a second, in whose there is this IPv4 address: (port, in whose name).
 fn sent_about(master: &mut Master, since: Instant, address: [u8; 4]) -> Vec<(PortId, TxClass)> {

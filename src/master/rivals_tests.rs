@@ -1,13 +1,10 @@
-use std::sync::Arc;
-
 use super::*;
 use crate::base::counters::Counter;
 use crate::base::ids::{NodeId, Term};
-use crate::config::snapshot::Snapshot;
 use crate::failover::FailoverEvent;
 use crate::master::frames::{self, Link};
-use crate::master::samples::{CLIENT, THEIRS, checked, ip, macs};
-use crate::master::{Master, MasterOutput, MasterSetup};
+use crate::master::samples::{CLIENT, THEIRS, ip, standby};
+use crate::master::{Master, MasterOutput};
 use crate::wire::vrrp::{self, Ipv4Checksum, Repr};
 use crate::wire::{MacAddress, arp, ipv6, ndp};
 
@@ -17,17 +14,6 @@ const TERM: Term = Term { counter: 7, node: NodeId(1) };
 
 fn after(ms: u64) -> Instant {
     NOW + Duration::from_millis(ms)
-}
-
-fn standby() -> Master {
-    Master::new(MasterSetup {
-        snapshot: Arc::new(Snapshot { generation: 1, checked: checked() }),
-        link_addresses: macs().iter().map(|mac| mac.0).collect(),
-        last_seen: Vec::new(),
-        distributors: 0,
-        now: Instant::ZERO,
-        seed: 1,
-    })
 }
 
 /// One that serves since `since`, and has nothing to say.

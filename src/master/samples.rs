@@ -2,10 +2,13 @@
 //! mirror port, as in the design's example.
 
 use core::net::IpAddr;
+use std::sync::Arc;
 
 use crate::base::ids::{GroupId, NodeId, PoolId, PortId, ServerId, VirtualServerId};
-use crate::base::time::Duration;
+use crate::base::time::{Duration, Instant};
 use crate::config::checked::*;
+use crate::config::snapshot::Snapshot;
+use crate::master::{Master, MasterSetup};
 use crate::wire::MacAddress;
 
 pub(crate) const CLIENT: PortId = PortId(0);
@@ -136,4 +139,16 @@ pub(crate) fn checked() -> Checked {
         },
         control: Control { socket: "baton.sock".into(), metrics: None },
     }
+}
+
+/// One of that configuration, which has just started.
+pub(crate) fn standby() -> Master {
+    Master::new(MasterSetup {
+        snapshot: Arc::new(Snapshot { generation: 1, checked: checked() }),
+        link_addresses: macs().iter().map(|mac| mac.0).collect(),
+        last_seen: Vec::new(),
+        distributors: 0,
+        now: Instant::ZERO,
+        seed: 1,
+    })
 }

@@ -1,13 +1,16 @@
-//! Bytes, to every parser of what members and the witness send each other. What is understood is written and understood
+//! Bytes, to the parsers of what members and the witness send each other; but for the words of services, which are read
+//! behind their seal only (`src/failover/services.rs` has tests of its own). What is understood is written and understood
 //! again alike.
 
-use baton::base::ids::{BootId, GroupId, NodeId};
+use baton::base::ids::BootId;
 use baton::base::time::Instant;
 use baton::failover::heartbeat::{self, Beat};
 use baton::failover::witness::words::{Answer, Request, decode_report};
 use baton::mirror::header::{self, Header};
 use baton::mirror::record::{self, Parsed, RECORD_MAX};
-use baton::seal::{Handshake, Key, MemberInfo};
+use baton::seal::{Handshake, Key};
+
+use crate::side::{member, node};
 
 /// The first byte says what the others are.
 pub fn run(data: &[u8]) {
@@ -47,25 +50,13 @@ fn liveness(bytes: &[u8]) {
     if let Some(mut envelope) = heartbeat::parse(&mut frame) {
         let _ = (envelope.message().len(), envelope.beat_of());
         let _ = envelope.beat_parts();
+        let _ = envelope.word_parts();
     }
     if let Some(beat) = Beat::decode(bytes) {
         assert_eq!(Beat::decode(&beat.encode()), Some(beat));
     }
     let key = Key::generate().expect("entropy");
-    let member = MemberInfo {
-        group: GroupId(0),
-        node: NodeId(1),
-        boot: BootId(1),
-        version_min: 1,
-        version_max: 1,
-        capabilities: 0,
-        workers: 1,
-        shards: 256,
-        hash_keys: 0,
-        udp_port: 0,
-        generation: 1,
-    };
-    let mut handshake = Handshake::new(&key, member, NodeId(2));
+    let mut handshake = Handshake::new(&key, member(0, BootId(1)), node(1));
     let _ = handshake.handle_hello(Instant::ZERO, bytes);
     let _ = handshake.poll(Instant::ZERO, true);
     let _ = handshake.handle_answer(bytes);

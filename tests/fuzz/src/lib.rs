@@ -1,7 +1,7 @@
 //! What a network may send to an appliance's mirror, made of bytes that a fuzzer chooses (REQ C8: nothing that the network
 //! sends can crash, stall or exhaust an appliance).
 //!
-//! * [`frames`]: bytes, to every parser of what members send each other.
+//! * [`frames`]: bytes, to the parsers of what members send each other.
 //! * [`exchange`]: two sound mirrors, and a link that loses, repeats, delays and damages: when it stops, both are equal.
 //! * [`hostile`]: a mirror, and a peer that has the group's key and says anything; a sound peer that comes after it finds a
 //!   mirror that works.

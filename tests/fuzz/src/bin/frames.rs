@@ -1,4 +1,4 @@
-//! Bytes that a member may receive, to every parser of them. By a fuzzer where built for one; else the files that are named are run.
+//! Bytes that a member may receive, to the parsers of them. By a fuzzer where built for one; else the files that are named are run.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]
