@@ -142,6 +142,7 @@ impl Backend for Fake {
                     ..Default::default()
                 }],
                 walk: Some(WalkReport { shards_done: 12, shards: 256, records: 900 }),
+                digests: Some(DigestReport { agreed_ms: Some(410), differing: 1, found: 3 }),
                 ..Default::default()
             }],
             hold: HoldReport {
@@ -311,7 +312,15 @@ fn every_question_is_answered_as_a_table_and_as_json() {
             &["10.1.0.7:1024", "[fd01::7]:1025", "www", "10.2.0.100:4000", "established", "2 of 2 flows"],
         ),
         ("counters", &["rx_packets", "42", "worker1", "Packets received from a port."]),
-        ("mirror", &["peer 2: walking, not in sync", "12 of 256 shards", "1 now, 9 released, 0 timed out"]),
+        (
+            "mirror",
+            &[
+                "peer 2: walking, not in sync",
+                "12 of 256 shards",
+                "all agreed 410 ms ago, 1 shards differ, 3 differences found",
+                "1 now, 9 released, 0 timed out",
+            ],
+        ),
         (
             "events",
             &["2023-11-14T22:13:20.123456Z", "promoted: node 2 was not heard for 50 ms (for 50007 us)"],

@@ -173,6 +173,8 @@ counters! {
     MirrorRecordUnknownService => "mirror_record_unknown_service",
     /// Mirror records refused: critical and of an unknown type.
     MirrorRecordUnknown => "mirror_record_unknown",
+    /// Digests refused: the leader's flows of a shard are not those that are here. It names them again.
+    MirrorDigestDiffers => "mirror_digest_differs",
     /// Packets dropped: shorter than an Ethernet header.
     DropEthernetTruncated => "drop_ethernet_truncated",
     /// Packets dropped: the VLAN tag is cut off.

@@ -87,6 +87,7 @@ pub fn text(
             page.sample("peer_same_services", &format!("node=\"{}\"", peer.node), u8::from(same));
         }
     }
+    digests(&mut page, mirror);
     hold_latency(&mut page, mirror);
     port_rss(&mut page, ports);
     for counter in &counters.counters {
@@ -140,6 +141,19 @@ fn port_rss(page: &mut Page, ports: &PortReport) {
             SpreadBy::Software => 0,
         };
         page.sample("port_rss", &format!("port=\"{}\"", port.name), by_port);
+    }
+}
+
+/// Of peers that this appliance tells of its flows.
+fn digests(page: &mut Page, mirror: &MirrorReport) {
+    let told = || mirror.peers.iter().filter_map(|peer| Some((peer.node, peer.digests.as_ref()?)));
+    page.gauge("peer_shards_differing", "Shards of which the peer has other flows than it was told.");
+    for (node, digests) in told() {
+        page.sample("peer_shards_differing", &format!("node=\"{node}\""), digests.differing);
+    }
+    page.head("peer_differences_total", "Times that a shard of the peer was found to differ.", "counter");
+    for (node, digests) in told() {
+        page.sample("peer_differences_total", &format!("node=\"{node}\""), digests.found);
     }
 }
 

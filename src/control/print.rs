@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::control::report::{
-    CounterReport, Done, EventReport, FlowReport, HoldReport, MirrorReport, PoolReport, PortReport,
-    ServerLine, StatusReport, role_text,
+    CounterReport, DigestReport, Done, EventReport, FlowReport, HoldReport, MirrorReport, PoolReport,
+    PortReport, ServerLine, StatusReport, role_text,
 };
 use crate::failover::State;
 
@@ -263,6 +263,13 @@ impl Display for MirrorReport {
                     "  walk: {} of {} shards, {} records",
                     walk.shards_done, walk.shards, walk.records
                 )?;
+            }
+            if let Some(DigestReport { agreed_ms, differing, found }) = &peer.digests {
+                let agreed = match agreed_ms {
+                    Some(agreed_ms) => format!("all agreed {agreed_ms} ms ago"),
+                    None => "not all compared yet".to_owned(),
+                };
+                writeln!(f, "  digests: {agreed}, {differing} shards differ, {found} differences found")?;
             }
             let mut table =
                 Table::new(&["from", "to", "sent", "acknowledged", "in flight", "lost", "rtt us", "dirty"]);

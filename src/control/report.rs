@@ -378,6 +378,8 @@ pub struct MirrorPeerReport {
     pub streams: Vec<StreamReport>,
     /// How far it is brought up to date.
     pub walk: Option<WalkReport>,
+    /// Whether it has the same flows; `None`: this appliance does not lead, or has no session with it.
+    pub digests: Option<DigestReport>,
 }
 
 /// Where mirroring with a peer stands.
@@ -387,7 +389,7 @@ pub enum MirrorState {
     /// No session with it.
     #[default]
     Down,
-    /// It is being brought up to date.
+    /// It is being brought up to date, with every flow or again with those of shards that differed.
     Walking,
     /// It has every flow but for the newest changes.
     Synchronized,
@@ -437,6 +439,18 @@ pub struct WalkReport {
     pub shards: u32,
     /// Records sent.
     pub records: u64,
+}
+
+/// What a peer answered when it was asked for digests of its flows, under this session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DigestReport {
+    /// For how long all shards have been found equal, in milliseconds: since the newest round of questions that is over
+    /// began; `None`: none is.
+    pub agreed_ms: Option<u64>,
+    /// Shards that were found to differ, and are being told again.
+    pub differing: u64,
+    /// Times that a shard was found to differ.
+    pub found: u64,
 }
 
 /// Held packets (`commit = "hold"`).

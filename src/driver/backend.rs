@@ -12,16 +12,16 @@ use parking_lot::Mutex;
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, ShardId, Term, WorkerId};
 use crate::base::limits::SHARDS;
-use crate::base::time::Duration;
+use crate::base::time::{Duration, Instant};
 use crate::config::checked::{Checked, Protocol};
 use crate::control::Backend;
 use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::reload::{NotReloaded, ReloadReport};
 use crate::control::report::{
-    Bucket, BufferTotals, CounterReport, EventReport, FlowFilter, FlowLine, FlowReport, FlowTotals,
-    Histogram, HoldReport, MirrorPeerReport, MirrorReport, MirrorState, PeerReport, PoolLine, PoolReport,
-    PortLine, PortReport, ServerLine, StatusReport, StreamReport, VirtualServerLine, WalkReport,
+    Bucket, BufferTotals, CounterReport, DigestReport, EventReport, FlowFilter, FlowLine, FlowReport,
+    FlowTotals, Histogram, HoldReport, MirrorPeerReport, MirrorReport, MirrorState, PeerReport, PoolLine,
+    PoolReport, PortLine, PortReport, ServerLine, StatusReport, StreamReport, VirtualServerLine, WalkReport,
     WorkerReport,
 };
 use crate::control::rss::RssReport;
@@ -40,6 +40,7 @@ use crate::flow::shard::owner_of;
 use crate::flow::toeplitz::Toeplitz;
 use crate::flow::{Flow, TcpState};
 use crate::master::rebalance::skew;
+use crate::mirror::StreamStatus;
 use crate::worker::message::WorkerStatus;
 
 /// How long an answer of other threads may take.
@@ -174,6 +175,17 @@ impl Appliance {
                 dirty: stream.waiting as u64,
             })
             .collect()
+    }
+}
+
+/// What the streams to a peer were answered. Those of no shard ask nothing.
+fn digest_report<'a>(now: Instant, streams: impl Iterator<Item = &'a StreamStatus> + Clone) -> DigestReport {
+    let asking = || streams.clone().filter(|stream| stream.shards > 0);
+    let agreed = asking().map(|stream| stream.agreement.since).min().flatten();
+    DigestReport {
+        agreed_ms: agreed.map(|since| (now - since).millis()),
+        differing: asking().map(|stream| stream.agreement.differing as u64).sum(),
+        found: streams.map(|stream| stream.statistics.digests_differing).sum(),
     }
 }
 
@@ -344,7 +356,9 @@ impl Backend for Appliance {
                 (true, true) if peer.walk_done => MirrorState::Synchronized,
                 (true, true) => MirrorState::Walking,
             };
+            let told = leads && peer.session;
             MirrorPeerReport {
+                digests: told.then(|| digest_report(self.clock.now(), streams())),
                 node: peer.node,
                 state,
                 session: peer.boot.filter(|_| peer.session).map(|boot| format!("{:016x}", boot.0)),

@@ -234,6 +234,14 @@ impl MasterThread {
                     Event::Configured(_) => self.configuring.taken(worker),
                     Event::Flows(slice) => self.take_flows(now, worker, slice),
                     Event::Move(event) => self.setup.master.handle_move(WorkerId(worker as u16), event),
+                    Event::Differs { peer, shard } => {
+                        let what = format!(
+                            "node {peer} has other flows of shard {shard} than worker {worker}: \
+                             it is told of all of them again"
+                        );
+                        log::warn!("{what}");
+                        self.setup.events.add("mirror", what);
+                    }
                     // Reports go to the liveness thread.
                     Event::Installed { .. }
                     | Event::InSyncInstalled { .. }

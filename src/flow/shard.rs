@@ -81,6 +81,18 @@ impl ShardSet {
         self.0.iter().zip(other.0).all(|(ours, theirs)| ours & !theirs == 0)
     }
 
+    /// Those that are in the other set too.
+    #[must_use]
+    pub fn both(&self, other: &ShardSet) -> ShardSet {
+        ShardSet(core::array::from_fn(|i| self.0[i] & other.0[i]))
+    }
+
+    /// Those that are not in the other set.
+    #[must_use]
+    pub fn without(&self, other: &ShardSet) -> ShardSet {
+        ShardSet(core::array::from_fn(|i| self.0[i] & !other.0[i]))
+    }
+
     /// How many they are.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
@@ -165,6 +177,9 @@ mod tests {
         assert_eq!(set.iter().collect::<Vec<_>>(), [63, 64, 255].map(ShardId));
         assert_eq!(ShardSet::from_words(set.words()), set);
         assert!(ShardSet::default().is_empty() && !set.is_empty());
+        let other: ShardSet = [64, 100].map(ShardId).into_iter().collect();
+        assert_eq!(set.both(&other).iter().collect::<Vec<_>>(), [ShardId(64)]);
+        assert_eq!(set.without(&other).iter().collect::<Vec<_>>(), [63, 255].map(ShardId));
     }
 
     #[test]

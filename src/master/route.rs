@@ -55,6 +55,7 @@ pub fn report_of(worker: WorkerId, event: &Event) -> Option<WorkerReport> {
         Event::HoldOverdue { peer } => Some(WorkerReport::HoldOverdue { worker, peer: *peer }),
         Event::Flushed { peer } => Some(WorkerReport::Flushed { worker, peer: *peer }),
         Event::Resolve { .. }
+        | Event::Differs { .. }
         | Event::Status(_)
         | Event::Flows(_)
         | Event::Configured(_)

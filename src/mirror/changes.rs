@@ -33,7 +33,7 @@ impl Mirror {
         }
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.changed(now, flow);
+                stream.sync.changed(now, shard, flow);
                 stream.urgent |= urgent;
             }
         }
@@ -42,6 +42,7 @@ impl Mirror {
     /// Asks for the memory that [`Mirror::flow_ended`] will need.
     #[inline]
     pub fn prefetch(&self, flow: FlowIndex) {
+        self.digests.prefetch(flow);
         for stream in self.peers.iter().flat_map(|peer| &peer.streams).filter(|s| !s.sync.is_idle()) {
             stream.sync.prefetch(flow);
         }
@@ -80,9 +81,10 @@ impl Mirror {
     }
 
     fn forget(&mut self, now: Instant, shard: ShardId, place: FlowIndex, tombstone: Option<u32>) {
+        self.digests.forget(place);
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.ended(now, place, tombstone);
+                stream.sync.ended(now, shard, place, tombstone);
             }
         }
     }

@@ -32,11 +32,22 @@ pub enum Named {
     },
     /// A flow's end, by its place among the tombstones.
     Ended {
+        /// Its shard.
+        shard: ShardId,
         /// The tombstone's place.
         tombstone: u32,
     },
+    /// That shards are walked again.
+    WalkBegin,
     /// The end of a shard's walk.
     WalkEnd,
+    /// The digest of a shard.
+    Digest {
+        /// The shard.
+        shard: ShardId,
+        /// The latest place in its order of changes then.
+        version: Version,
+    },
     /// That frames below this sequence are not to be taken any more.
     Floor {
         /// The lowest one that may be taken.
@@ -215,7 +226,11 @@ impl InFlight {
                 let applied = |records: &[Sent]| {
                     let floors = records.iter().filter_map(|sent| match sent.named {
                         Named::Floor { sequence } => Some(sequence),
-                        Named::Flow { .. } | Named::Ended { .. } | Named::WalkEnd => None,
+                        Named::Flow { .. }
+                        | Named::Ended { .. }
+                        | Named::WalkBegin
+                        | Named::WalkEnd
+                        | Named::Digest { .. } => None,
                     });
                     floor = floors.fold(floor, u64::max);
                     each(records, Fate::Applied);
@@ -280,12 +295,14 @@ impl InFlight {
         self.oldest..self.next.min(self.oldest + ACK_SPAN as u64)
     }
 
-    /// Since when the oldest unacknowledged state waits.
+    /// Since when the oldest unacknowledged state waits. A digest is none.
     pub fn oldest_since(&self) -> Option<Instant> {
         if self.waiting == 0 {
             return None;
         }
-        self.frames.iter().flat_map(|frame| frame.records.iter().map(|sent| sent.since)).min()
+        let sent = self.frames.iter().flat_map(|frame| &frame.records);
+        let states = sent.filter(|sent| !matches!(sent.named, Named::Digest { .. }));
+        states.map(|sent| sent.since).min()
     }
 
     fn timeout(&self) -> Duration {

@@ -9,6 +9,8 @@
 //!
 //! * [`record`] and [`header`]: the wire format; `record_v4`: the same for most flows, written fast.
 //! * [`sync`]: what a peer knows, what it is to be told next.
+//! * [`walk`]: how far a peer was brought up to date.
+//! * [`digest`]: whether a peer has the same flows.
 //! * [`in_flight`]: what is on its way, and its loss.
 //! * [`receiver`]: applying what a peer sends.
 //! * [`tombstone`]: the ends of flows on both sides.
@@ -17,9 +19,10 @@
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
 //!
-//! Not yet: handles, digests, busiest-first walks, log records, policy by flow.
+//! Not yet: handles, busiest-first walks, log records, policy by flow.
 
 pub mod changes;
+pub mod digest;
 pub mod header;
 pub mod hold;
 pub mod in_flight;
@@ -34,15 +37,19 @@ pub mod sync;
 #[cfg(test)]
 mod tests;
 pub mod tombstone;
+pub mod walk;
 
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{BootId, GroupId, NodeId, ShardId, Term, WorkerId};
 use crate::base::limits::SHARDS;
+use crate::base::memory::NoMemory;
 use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
 use crate::flow::flows::Flows;
+use crate::flow::shard::ShardSet;
+use crate::mirror::digest::Digests;
 use crate::mirror::header::Header;
-use crate::mirror::receiver::{Applied, Effects};
+use crate::mirror::receiver::{Applied, Effects, Place};
 use crate::mirror::record::{Parsed, Record, Refusal};
 use crate::mirror::stream::{Room, Sender, Stream};
 use crate::mirror::sync::{Settled, Sync};
@@ -68,6 +75,8 @@ pub enum Variant {
     TakenBeforeHome,
     /// A shard is moved while frames about it, which were taken for lost, may still come.
     StraysLetIn,
+    /// Digests say nothing of how far a connection has come.
+    DigestIgnoresState,
 }
 
 /// What a mirror is made from.
@@ -81,6 +90,8 @@ pub struct MirrorSetup {
     pub group: GroupId,
     /// This appliance's boot.
     pub boot: BootId,
+    /// Flows at most, of this worker.
+    pub capacity: u32,
     /// The peers, in the configuration's order.
     pub peers: Vec<NodeId>,
     /// Walked records a second at most.
@@ -121,6 +132,15 @@ pub enum Outcome {
     },
     /// No peer has to be told any more that the flow ended to which this port belonged.
     Departed(RestingPort),
+    /// A peer's flows of a shard are not this appliance's: the shard is walked again.
+    Differs {
+        /// The peer.
+        peer: NodeId,
+        /// The shard.
+        shard: ShardId,
+        /// They agreed when the peer was asked before.
+        is_news: bool,
+    },
 }
 
 /// What became of a received frame.
@@ -166,18 +186,24 @@ pub struct Mirror {
     generation: u32,
     peers: Vec<Peer>,
     tombstones: Tombstones,
+    digests: Digests,
+    /// Shards of which flows are still to come from another worker.
+    arriving: ShardSet,
     walk_tokens: u32,
     walk_refilled: Instant,
     outcomes: Vec<Outcome>,
     restarted: bool,
     restarts: u64,
     /// Only for [`Variant::AcknowledgedBeforeApplied`].
-    late: Vec<(Instant, usize, usize, u8, u64, Record)>,
+    late: Vec<(Instant, usize, usize, Place, Record)>,
 }
 
 impl Mirror {
     /// No peer is known yet.
-    pub fn new(setup: MirrorSetup) -> Mirror {
+    pub fn new(setup: MirrorSetup) -> Result<Mirror, NoMemory> {
+        // Without peers there is nothing to agree about.
+        let capacity = if setup.peers.is_empty() { 0 } else { setup.capacity };
+        let digests = Digests::new(capacity, setup.variant)?;
         let peers = setup
             .peers
             .iter()
@@ -192,19 +218,21 @@ impl Mirror {
                 stream_of: vec![u8::MAX; SHARDS],
             })
             .collect();
-        Mirror {
+        Ok(Mirror {
             setup,
             standing: Standing { leads: false, term: Term::NONE },
             generation: 0,
             peers,
             tombstones: Tombstones::default(),
+            digests,
+            arriving: ShardSet::default(),
             walk_tokens: 0,
             walk_refilled: Instant::ZERO,
             outcomes: Vec::new(),
             restarted: false,
             restarts: 0,
             late: Vec::new(),
-        }
+        })
     }
 
     /// What is wrong with it, if anything.
@@ -319,13 +347,14 @@ impl Mirror {
     /// Finds what timed out, and lets the walk go on at its rate.
     pub fn poll(&mut self, now: Instant, flows: &mut Flows, effects: &mut impl Effects) {
         self.refill(now);
+        self.digests.audit(now, &flows.table);
         for (i, peer) in self.peers.iter_mut().enumerate() {
             for stream in &mut peer.streams {
                 let Stream { in_flight, sync, statistics, .. } = stream;
                 let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                 in_flight.time_out(now, |sent, fate| {
                     statistics.records_lost += 1;
-                    conclude(i, sync.settle(sent, fate, flows), tombstones, outcomes);
+                    conclude((i, peer.node), sync.settle(sent, fate, flows), tombstones, outcomes);
                 });
             }
         }
@@ -348,13 +377,13 @@ impl Mirror {
 
     /// Only [`Variant::AcknowledgedBeforeApplied`] has anything here.
     fn apply_late(&mut self, now: Instant, flows: &mut Flows, effects: &mut impl Effects) {
-        while let Some((due, peer, stream, mark, newest, record)) = self.late.first().copied() {
+        while let Some((due, peer, stream, place, record)) = self.late.first().copied() {
             if due > now {
                 break;
             }
             self.late.remove(0);
             if let Some(stream) = self.peers[peer].streams.get_mut(stream) {
-                stream.received.apply(&record, mark, newest, flows, effects);
+                stream.received.apply(&record, place, flows, &mut self.digests, effects);
             }
         }
     }
@@ -370,11 +399,13 @@ impl Mirror {
             leads: self.standing.leads,
             flows,
             tombstones: &self.tombstones,
+            arriving: self.arriving,
         };
         for (i, peer) in self.peers.iter_mut().enumerate() {
             for stream in &mut peer.streams {
                 if stream.is_due(now, sender.leads, self.walk_tokens > 0) {
-                    let len = stream.write_frame(now, &sender, &mut self.walk_tokens, out);
+                    let Mirror { digests, walk_tokens, .. } = self;
+                    let len = stream.write_frame(now, &sender, digests, walk_tokens, out);
                     if let Some(len) = len {
                         return Some(Written { peer: i, worker: stream.peer_worker, len });
                     }
@@ -395,7 +426,11 @@ impl Mirror {
     /// When there is something to do even if nothing arrives.
     pub fn next_deadline(&self) -> Option<Instant> {
         let streams = self.peers.iter().flat_map(|peer| &peer.streams);
-        streams.filter_map(Stream::next_deadline).chain(self.late.first().map(|late| late.0)).min()
+        let leads = self.standing.leads;
+        streams
+            .filter_map(|stream| stream.next_deadline(leads))
+            .chain(self.late.first().map(|late| late.0))
+            .min()
     }
 
     /// Takes a frame that came to this worker's stream port, from the header on.
@@ -431,6 +466,7 @@ impl Mirror {
             // It took another role and gave it up: what it acknowledged before counts no more.
             self.restart_stream(i, place);
         }
+        let node = self.peers[i].node;
         let stream = &mut self.peers[i].streams[place];
         if self.standing.leads {
             let Stream { in_flight, sync, statistics, .. } = stream;
@@ -443,7 +479,7 @@ impl Mirror {
                 // So that all of the frame waits for memory together.
                 records.iter().for_each(|sent| sync.prefetch_settled(sent, flows, tombstones));
                 for sent in records {
-                    conclude(i, sync.settle(*sent, fate, flows), tombstones, outcomes);
+                    conclude((i, node), sync.settle(*sent, fate, flows), tombstones, outcomes);
                 }
             });
         }
@@ -471,8 +507,9 @@ impl Mirror {
             self.standing.term = header.term;
         }
         let stream = &mut self.peers[peer].streams[place];
-        let mark = stream.received.enter_walk(header.walk);
+        let is_current = stream.received.enter_walk(header.walk);
         let newest = stream.acknowledgement.next.max(header.sequence + 1) - 1;
+        let stands = Place { sequence: header.sequence, newest, is_current };
         let (mut at, mut index, mut refused, mut reason) = (0, 0, 0u64, Refusal::Inconsistent);
         while at < body.len() {
             let Ok((parsed, len)) = record::read(&body[at..]) else {
@@ -486,8 +523,13 @@ impl Mirror {
                     let Stream { in_flight, sync, statistics, .. } = stream;
                     let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                     in_flight.refuse(sequence, which, |sent, fate| {
-                        statistics.records_refused += u64::from(fate == in_flight::Fate::Refused);
-                        conclude(peer, sync.settle(sent, fate, flows), tombstones, outcomes);
+                        let settled = sync.settle(sent, fate, flows);
+                        match settled {
+                            Settled::Differs { .. } => statistics.digests_differing += 1,
+                            Settled::Refused { .. } => statistics.records_refused += 1,
+                            Settled::Known { .. } | Settled::Ended { .. } | Settled::Nothing => {}
+                        }
+                        conclude((peer, sender), settled, tombstones, outcomes);
                     });
                     continue;
                 }
@@ -498,10 +540,12 @@ impl Mirror {
                 }
                 Parsed::Record(record) if self.setup.variant == Variant::AcknowledgedBeforeApplied => {
                     let due = now + Duration::from_millis(20);
-                    self.late.push((due, peer, place, mark, newest, record));
+                    self.late.push((due, peer, place, stands, record));
                     Applied::Done
                 }
-                Parsed::Record(record) => stream.received.apply(&record, mark, newest, flows, effects),
+                Parsed::Record(record) => {
+                    stream.received.apply(&record, stands, flows, &mut self.digests, effects)
+                }
                 Parsed::Skipped => Applied::Done,
                 Parsed::Refused(reason) => Applied::Refused(reason),
             };
@@ -537,8 +581,14 @@ fn stream_of(peer: &mut Peer, shard: ShardId) -> Option<&mut Stream> {
     peer.streams.get_mut(usize::from(stream))
 }
 
-fn conclude(peer: usize, settled: Settled, tombstones: &mut Tombstones, outcomes: &mut Vec<Outcome>) {
+fn conclude(
+    (peer, node): (usize, NodeId),
+    settled: Settled,
+    tombstones: &mut Tombstones,
+    outcomes: &mut Vec<Outcome>,
+) {
     match settled {
+        Settled::Differs { shard, is_news } => outcomes.push(Outcome::Differs { peer: node, shard, is_news }),
         Settled::Known { shard, flow, since } => outcomes.push(Outcome::Known { shard, flow, since }),
         Settled::Refused { shard, flow } => outcomes.push(Outcome::Refused { shard, flow }),
         Settled::Ended { tombstone } => {
@@ -556,5 +606,6 @@ fn refusal_counter(reason: Refusal) -> Counter {
         Refusal::Inconsistent => Counter::MirrorRecordInconsistent,
         Refusal::UnknownService => Counter::MirrorRecordUnknownService,
         Refusal::UnknownRecord => Counter::MirrorRecordUnknown,
+        Refusal::Differs => Counter::MirrorDigestDiffers,
     }
 }

@@ -13,8 +13,10 @@ use crate::flow::FlowIndex;
 use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::image::{Image, Imager};
 use crate::flow::key::Key;
+use crate::flow::layout::Hot;
 use crate::flow::resting::RestingPlace;
 use crate::flow::shard::{ShardSet, owner_of};
+use crate::flow::table::Table;
 use crate::mirror::in_flight::Named;
 use crate::mirror::tombstone::{Buried, Departed};
 use crate::mirror::{Mirror, Outcome, Peer, Variant, stream_of};
@@ -90,12 +92,10 @@ impl Mirror {
     fn is_about(&self, named: &Named, shards: &ShardSet) -> bool {
         match named {
             Named::Flow { shard, .. } => shards.has(*shard),
-            Named::Ended { tombstone } => {
-                self.tombstones.at(*tombstone).is_some_and(|departed| shards.has(departed.shard))
-            }
-            // It names every shard of its stream.
-            Named::WalkEnd => true,
-            Named::Floor { .. } => false,
+            Named::Ended { shard, .. } => shards.has(*shard),
+            // They name every shard of a walk.
+            Named::WalkBegin | Named::WalkEnd => true,
+            Named::Digest { .. } | Named::Floor { .. } => false,
         }
     }
 
@@ -123,11 +123,17 @@ impl Mirror {
 
     /// A flow has left its place: its shard goes to another worker.
     pub fn flow_left(&mut self, now: Instant, shard: ShardId, place: FlowIndex) {
+        self.digests.forget(place);
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.ended(now, place, None);
+                stream.sync.ended(now, shard, place, None);
             }
         }
+    }
+
+    /// A flow that had left is gone from its place.
+    pub fn flow_is_gone(&mut self, place: FlowIndex) {
+        self.digests.forget(place);
     }
 
     /// Another worker speaks of this shard from now on: its ends that some peer has not acknowledged, for that worker to
@@ -136,9 +142,10 @@ impl Mirror {
         let only: ShardSet = [shard].into_iter().collect();
         let about: Vec<u32> = self.tombstones.of_shard(shard).collect();
         let of_shard = |named: &Named| match named {
-            Named::Flow { shard, .. } => only.has(*shard),
-            Named::Ended { tombstone } => about.contains(tombstone),
-            Named::WalkEnd | Named::Floor { .. } => false,
+            Named::Flow { shard, .. } | Named::Ended { shard, .. } | Named::Digest { shard, .. } => {
+                only.has(*shard)
+            }
+            Named::WalkBegin | Named::WalkEnd | Named::Floor { .. } => false,
         };
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
@@ -166,8 +173,9 @@ impl Mirror {
         ends
     }
 
-    /// This worker speaks of the shard from now on.
+    /// This worker speaks of the shard from now on. Until [`Mirror::arrived`] its flows are on their way here.
     pub fn adopt(&mut self, shard: ShardId) {
+        self.arriving.set(shard, true);
         for peer in &mut self.peers {
             let worker = owner_of(shard, peer.workers.max(1));
             let at = peer.streams.iter().position(|stream| stream.peer_worker == worker);
@@ -176,6 +184,11 @@ impl Mirror {
                 peer.streams[at].sync.tell_of(shard, true);
             }
         }
+    }
+
+    /// All flows of these shards have come.
+    pub fn arrived(&mut self, shards: &ShardSet) {
+        self.arriving = self.arriving.without(shards);
     }
 
     /// Which peers' knowledge of a shard that comes with these bonds holds here: bit i is peer i.
@@ -201,11 +214,14 @@ impl Mirror {
         now: Instant,
         shard: ShardId,
         place: FlowIndex,
-        flags: FlowFlags,
+        table: &Table,
         known: Known,
         holding: u8,
     ) {
-        if !self.standing.leads || !flags.contains(FlowFlags::MIRRORED) {
+        // It counts as it is; to whom that is news, it will be told.
+        self.digests.note(table, place);
+        let is_mirrored = |hot: &Hot| hot.flags().contains(FlowFlags::MIRRORED);
+        if !self.standing.leads || !table.hot(place).is_some_and(is_mirrored) {
             return;
         }
         for (i, peer) in self.peers.iter_mut().enumerate() {
@@ -215,7 +231,7 @@ impl Mirror {
                 stream.sync.came_known(place);
             }
             if !is_known || known.behind >> i & 1 == 1 {
-                stream.sync.changed(now, place);
+                stream.sync.changed(now, shard, place);
             }
         }
     }
@@ -238,7 +254,7 @@ impl Mirror {
             Buried::At(tombstone) => {
                 for peer in &mut self.peers {
                     if let Some(stream) = stream_of(peer, end.shard) {
-                        stream.sync.tell_end(now, tombstone);
+                        stream.sync.tell_end(now, end.shard, tombstone);
                     }
                 }
                 true

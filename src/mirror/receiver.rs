@@ -5,13 +5,16 @@
 //! applied is refused by name, with the reason, in answer to its frame.
 
 use crate::base::ids::ShardId;
+use crate::base::limits::SHARDS;
 use crate::base::memory::{NoMemory, Slab};
 use crate::flow::FlowIndex;
 use crate::flow::entry::{Flow, FlowFlags, Stamp};
 use crate::flow::flows::Flows;
 use crate::flow::key::Key;
+use crate::flow::layout::Hot;
 use crate::flow::shard::ShardSet;
 use crate::flow::table::Insert;
+use crate::mirror::digest::{Digest, Digests};
 use crate::mirror::record::{FlowState, Record, Refusal};
 use crate::mirror::tombstone::Graves;
 
@@ -43,15 +46,32 @@ pub enum Applied {
     Later,
 }
 
+/// Where a record stands among all that came on its stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// In this frame.
+    pub sequence: u64,
+    /// The newest frame received so far.
+    pub newest: u64,
+    /// The frame is of the walk that is under way, not of an earlier one.
+    pub is_current: bool,
+}
+
 /// Which flows the current walk has named, and which have ended lately.
 pub struct Received {
     graves: Graves,
-    /// For each place the walk in which the flow was last named.
+    /// For each place the walk in which the flow was last named, by this receiver's own number for it; 0: in none.
     marks: Slab<u8>,
     /// The walk of the sender's that is under way.
     walk: u32,
-    /// This receiver's own number for it; 0 marks nothing.
+    /// The last number given to a walk.
     mark: u8,
+    /// The number of each shard's last walk.
+    walked: [u8; SHARDS],
+    /// The last frame that said anything of each shard.
+    touched: [u64; SHARDS],
+    /// Above the last frame that said where a walk begins again, or ends.
+    bracketed: u64,
     /// Broken on purpose: see [`crate::mirror::Variant::TombstoneDroppedEarly`].
     keeps_graves: bool,
 }
@@ -60,23 +80,53 @@ impl Received {
     /// Nothing was received.
     pub fn new(capacity: u32, keeps_graves: bool) -> Result<Received, NoMemory> {
         let marks = Slab::new(capacity as usize)?;
-        Ok(Received { graves: Graves::default(), marks, walk: 0, mark: 0, keeps_graves })
+        Ok(Received {
+            graves: Graves::default(),
+            marks,
+            walk: 0,
+            mark: 0,
+            walked: [0; SHARDS],
+            touched: [0; SHARDS],
+            bracketed: 0,
+            keeps_graves,
+        })
     }
 
     /// A new session: its frames are newer than all graves, and its walks are numbered anew.
     pub fn open_session(&mut self) {
         self.graves.clear();
         self.walk = 0;
-        self.next_mark();
+        self.touched.fill(0);
+        self.bracketed = 0;
+        self.name_nothing();
     }
 
     /// Every place counts as not named.
-    fn next_mark(&mut self) {
+    fn name_nothing(&mut self) {
         if self.mark == u8::MAX {
             self.marks.fill(0);
             self.mark = 0;
         }
         self.mark += 1;
+        self.walked.fill(self.mark);
+    }
+
+    /// Every place of these shards counts as not named; those of others count as before.
+    fn name_nothing_of(&mut self, shards: &ShardSet, flows: &Flows) {
+        if self.mark == u8::MAX {
+            for index in (0..flows.table.places_end().0).map(FlowIndex) {
+                let named = flows.table.hot(index).is_some_and(|hot| self.is_named(index, hot.shard()));
+                if let Some(mark) = self.marks.get_mut(index.slot()) {
+                    *mark = u8::from(named);
+                }
+            }
+            self.mark = 1;
+            self.walked.fill(self.mark);
+        }
+        self.mark += 1;
+        for shard in shards.iter() {
+            self.walked[usize::from(shard.0)] = self.mark;
+        }
     }
 
     /// Whether a frame of walk number `walk` would say that the sender has begun anew
@@ -85,14 +135,14 @@ impl Received {
         self.walk != 0 && walk > self.walk
     }
 
-    /// A frame of the sender's walk number `walk` arrived; the mark of what it names, 0 for
-    /// one of an earlier walk.
-    pub fn enter_walk(&mut self, walk: u32) -> u8 {
+    /// A frame of the sender's walk number `walk` arrived; whether it is of the walk that is under way, not of an earlier
+    /// one.
+    pub fn enter_walk(&mut self, walk: u32) -> bool {
         if walk > self.walk {
             self.walk = walk;
-            self.next_mark();
+            self.name_nothing();
         }
-        if walk == self.walk { self.mark } else { 0 }
+        walk == self.walk
     }
 
     /// Frames below `floor` can never arrive any more.
@@ -105,16 +155,16 @@ impl Received {
         self.graves.len()
     }
 
-    /// Applies one record. `newest` is the newest sequence received on the stream.
+    /// Applies one record, which stands there.
     pub fn apply(
         &mut self,
         record: &Record,
-        mark: u8,
-        newest: u64,
+        place: Place,
         flows: &mut Flows,
+        digests: &mut Digests,
         effects: &mut impl Effects,
     ) -> Applied {
-        if mark == 0 && !matches!(record, Record::Refused { .. }) {
+        if !place.is_current && !matches!(record, Record::Refused { .. }) {
             // Of an earlier walk: the sender has begun anew and names everything again, so
             // nothing that it counts rests on this record. Applied, it could bring back what
             // the walk's end has removed, or take the mark from what this walk has named.
@@ -129,18 +179,62 @@ impl Received {
                     Some(home) => home.saw_version(flow.stamp.version),
                     None => return Applied::Refused(Refusal::Inconsistent),
                 }
-                self.upsert(*shard, flows, flow, mark, effects)
+                self.touch(*shard, place);
+                self.upsert(*shard, flows, flow, digests, effects)
             }
             Record::Delete { shard, stamp, client } => {
                 match flows.is_home(*shard).then(|| flows.shard_mut(*shard)).flatten() {
                     Some(home) => home.saw_version(stamp.version),
                     None => return Applied::Refused(Refusal::Inconsistent),
                 }
-                self.delete(flows, *shard, *stamp, client, newest, effects)
+                self.touch(*shard, place);
+                self.delete(flows, (*shard, *stamp, client), place.newest, digests, effects)
             }
-            Record::WalkEnd { shards } => self.walk_end(flows, shards, mark, effects),
+            Record::WalkBegin { shards } | Record::WalkEnd { shards }
+                if !shards.iter().all(|shard| flows.is_home(shard)) =>
+            {
+                Applied::Refused(Refusal::Inconsistent)
+            }
+            // One that was taken for lost, and said again: a begin would take back what was named since, and
+            // an end remove it.
+            Record::WalkBegin { .. } | Record::WalkEnd { .. } if place.sequence < self.bracketed => {
+                Applied::Stale
+            }
+            Record::WalkBegin { shards } => {
+                self.bracketed = place.sequence + 1;
+                shards.iter().for_each(|shard| self.touch(shard, place));
+                self.name_nothing_of(shards, flows);
+                Applied::Done
+            }
+            Record::WalkEnd { shards } => {
+                shards.iter().for_each(|shard| self.touch(shard, place));
+                let applied = self.walk_end(flows, shards, digests, effects);
+                if applied == Applied::Done {
+                    self.bracketed = place.sequence + 1;
+                }
+                applied
+            }
+            Record::Digest { shard, digest } => self.compare(*shard, digest, place, digests),
             // Both are the stream's matter.
             Record::Floor { .. } | Record::Refused { .. } => Applied::Done,
+        }
+    }
+
+    fn touch(&mut self, shard: ShardId, place: Place) {
+        if let Some(touched) = self.touched.get_mut(usize::from(shard.0)) {
+            *touched = (*touched).max(place.sequence);
+        }
+    }
+
+    /// Holds what is here of a shard against the sender's digest; of one that is older than what is here there is nothing
+    /// to say.
+    fn compare(&self, shard: ShardId, digest: &Digest, place: Place, digests: &Digests) -> Applied {
+        match self.touched.get(usize::from(shard.0)) {
+            Some(touched) if *touched <= place.sequence && digests.of(shard) != *digest => {
+                Applied::Refused(Refusal::Differs)
+            }
+            Some(touched) if *touched <= place.sequence => Applied::Done,
+            Some(_) | None => Applied::Stale,
         }
     }
 
@@ -149,7 +243,7 @@ impl Received {
         shard: ShardId,
         flows: &mut Flows,
         state: &FlowState,
-        mark: u8,
+        digests: &mut Digests,
         effects: &mut impl Effects,
     ) -> Applied {
         if self.graves.buries(shard, &state.client, state.stamp) {
@@ -166,18 +260,18 @@ impl Received {
             if known.shard != shard {
                 // Its traffic manager was chosen anew. What this leader has not named was this appliance's own choice; of
                 // two that it has named, versions do not tell which is the newer one.
-                if self.is_named(index, mark) {
+                if self.is_named(index, known.shard) {
                     return Applied::Refused(Refusal::Inconsistent);
                 }
-                remove(flows, index, effects);
-                return self.make(shard, flows, state, mark, effects);
+                remove(flows, index, digests, effects);
+                return self.make(shard, flows, state, digests, effects);
             }
             // Newest wins among what this leader said. What is here from before, and may be
             // newer because this appliance led then, gives way: the leader's word is the truth.
-            if self.is_named(index, mark) && state.stamp <= known.changed {
+            if self.is_named(index, shard) && state.stamp <= known.changed {
                 return Applied::Stale;
             }
-            if known.server == state.server && known.server_id == state.server_id {
+            if is_same_but_for_state(&known, state) {
                 flows.table.update(index, |flow| {
                     // A flow is never older than its newest state, by which peers will know it.
                     flow.created = flow.created.min(state.stamp.version);
@@ -185,13 +279,14 @@ impl Received {
                     flow.changed = state.stamp;
                     flow.flags = flow.flags.with(FlowFlags::FROM_PEER);
                 });
-                self.name(index, mark);
+                self.name(index, shard);
+                digests.note(&flows.table, index);
                 effects.changed(flows, index);
                 return Applied::Done;
             }
-            remove(flows, index, effects);
+            remove(flows, index, digests, effects);
         }
-        self.make(shard, flows, state, mark, effects)
+        self.make(shard, flows, state, digests, effects)
     }
 
     fn make(
@@ -199,7 +294,7 @@ impl Received {
         shard: ShardId,
         flows: &mut Flows,
         state: &FlowState,
-        mark: u8,
+        digests: &mut Digests,
         effects: &mut impl Effects,
     ) -> Applied {
         // A port or a client that is used again while the end of its last flow is
@@ -207,19 +302,21 @@ impl Received {
         if let Some((index, _)) = flows.table.lookup(&state.server)
             && let Some(changed) = flows.table.changed(index)
         {
-            let is_named = self.is_named(index, mark);
-            if is_named && flows.table.hot(index).is_some_and(|hot| hot.shard() != shard) {
+            let known = flows.table.hot(index).map_or(shard, Hot::shard);
+            let is_named = self.is_named(index, known);
+            if is_named && known != shard {
                 // Which of them is the newer one, versions of two shards do not tell.
                 return Applied::Refused(Refusal::Inconsistent);
             }
             if is_named && changed >= state.stamp {
                 return Applied::Stale;
             }
-            remove(flows, index, effects);
+            remove(flows, index, digests, effects);
         }
         match flows.table.insert(&made_from(shard, state)) {
             Insert::Done(index) => {
-                self.name(index, mark);
+                self.name(index, shard);
+                digests.note(&flows.table, index);
                 effects.made(flows, index);
                 Applied::Done
             }
@@ -231,10 +328,9 @@ impl Received {
     fn delete(
         &mut self,
         flows: &mut Flows,
-        shard: ShardId,
-        stamp: Stamp,
-        client: &Key,
+        (shard, stamp, client): (ShardId, Stamp, &Key),
         newest: u64,
+        digests: &mut Digests,
         effects: &mut impl Effects,
     ) -> Applied {
         if !self.graves.has_room() {
@@ -252,7 +348,7 @@ impl Received {
                 if !known.as_ref().is_some_and(ends) {
                     return Applied::Stale;
                 }
-                remove(flows, index, effects);
+                remove(flows, index, digests, effects);
                 Applied::Done
             }
             None => Applied::Stale,
@@ -264,38 +360,47 @@ impl Received {
         &mut self,
         flows: &mut Flows,
         shards: &ShardSet,
-        mark: u8,
+        digests: &mut Digests,
         effects: &mut impl Effects,
     ) -> Applied {
-        if !shards.iter().all(|shard| flows.is_home(shard)) {
-            return Applied::Refused(Refusal::Inconsistent);
-        }
         for index in (0..flows.table.places_end().0).map(FlowIndex) {
-            if !self.is_named(index, mark)
-                && flows.table.hot(index).is_some_and(|hot| shards.has(hot.shard()))
-            {
+            let Some(shard) = flows.table.hot(index).map(Hot::shard) else { continue };
+            if shards.has(shard) && !self.is_named(index, shard) {
                 if !effects.may_remove() {
                     return Applied::Later;
                 }
-                remove(flows, index, effects);
+                remove(flows, index, digests, effects);
             }
         }
         Applied::Done
     }
 
-    /// Whether the walk of this mark has named the flow at this place.
-    fn is_named(&self, index: FlowIndex, mark: u8) -> bool {
-        self.marks.get(index.slot()) == Some(&mark)
+    /// Whether the last walk of its shard has named the flow at this place.
+    fn is_named(&self, index: FlowIndex, shard: ShardId) -> bool {
+        let walked = self.walked.get(usize::from(shard.0));
+        walked.is_some() && self.marks.get(index.slot()) == walked
     }
 
-    fn name(&mut self, index: FlowIndex, mark: u8) {
-        if let Some(named) = self.marks.get_mut(index.slot()) {
-            *named = mark;
+    fn name(&mut self, index: FlowIndex, shard: ShardId) {
+        if let (Some(named), Some(walked)) =
+            (self.marks.get_mut(index.slot()), self.walked.get(usize::from(shard.0)))
+        {
+            *named = *walked;
         }
     }
 }
 
-fn remove(flows: &mut Flows, index: FlowIndex, effects: &mut impl Effects) {
+/// Whether a flow is the one of a record, in whatever state.
+fn is_same_but_for_state(known: &Flow, state: &FlowState) -> bool {
+    known.server == state.server
+        && known.server_id == state.server_id
+        && known.virtual_server == state.virtual_server
+        && known.pool == state.pool
+        && known.is_full_nat() == state.full_nat
+}
+
+fn remove(flows: &mut Flows, index: FlowIndex, digests: &mut Digests, effects: &mut impl Effects) {
+    digests.forget(index);
     if let Some(flow) = flows.table.remove(index) {
         effects.removed(flows, index, &flow);
     }

@@ -10,6 +10,7 @@ use crate::flow::key::{Address, TCP};
 use crate::flow::ports::PortSetup;
 use crate::flow::tcp_state::TcpState;
 use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
+use crate::mirror::Variant;
 
 /// Notes what is done, and lets so many flows be removed where any number may be.
 #[derive(Default)]
@@ -39,7 +40,9 @@ struct Standby {
     received: Received,
     flows: Flows,
     noted: Noted,
-    mark: u8,
+    digests: Digests,
+    /// Frames that came.
+    sequence: u64,
 }
 
 impl Standby {
@@ -61,13 +64,26 @@ impl Standby {
             },
         });
         let mut received = Received::new(64, true).expect("memory");
-        let mark = received.enter_walk(1);
-        Standby { received, flows: flows.expect("memory"), noted: Noted::default(), mark }
+        assert!(received.enter_walk(1));
+        Standby {
+            received,
+            flows: flows.expect("memory"),
+            noted: Noted::default(),
+            digests: Digests::new(64, Variant::Sound).expect("memory"),
+            sequence: 0,
+        }
     }
 
     fn apply(&mut self, record: &Record) -> Applied {
-        let Standby { received, flows, noted, mark } = self;
-        received.apply(record, *mark, 0, flows, noted)
+        self.sequence += 1;
+        self.apply_at(record, self.sequence)
+    }
+
+    /// A record of this frame.
+    fn apply_at(&mut self, record: &Record, sequence: u64) -> Applied {
+        let Standby { received, flows, noted, digests, .. } = self;
+        let place = Place { sequence, newest: 0, is_current: true };
+        received.apply(record, place, flows, digests, noted)
     }
 
     /// Its own, from when it led.
@@ -133,7 +149,7 @@ fn of_two_flows_of_a_key_that_the_leader_has_named_in_two_shards_the_second_is_r
     assert_eq!(standby.apply(&next), Applied::Refused(Refusal::Inconsistent));
     assert_eq!(standby.held(), [(LEADERS, 2222)]);
     // A later walk has not named the first one.
-    standby.mark = standby.received.enter_walk(2);
+    assert!(standby.received.enter_walk(2));
     assert_eq!(standby.apply(&next), Applied::Done);
     assert_eq!(standby.held(), [(NEXT, 3333)]);
 }
@@ -152,4 +168,79 @@ fn a_walks_end_that_may_not_remove_all_at_once_goes_on_when_it_comes_again() {
         assert_eq!(standby.held().len(), left);
     }
     assert_eq!(standby.held(), [(OWN, 1003)]);
+}
+
+fn one(shard: ShardId) -> ShardSet {
+    [shard].into_iter().collect()
+}
+
+#[test]
+fn a_walk_that_begins_again_removes_what_it_does_not_name_and_nothing_of_other_shards() {
+    let mut standby = Standby::new();
+    for (shard, port) in [(OWN, 4000), (OWN, 4001), (NEXT, 4002)] {
+        let named = Record::Upsert { shard, flow: state(port, port - 3000, 5) };
+        assert_eq!(standby.apply(&named), Applied::Done);
+    }
+    assert_eq!(standby.apply(&Record::WalkBegin { shards: one(OWN) }), Applied::Done);
+    // What is here may be wrong, whatever its version says.
+    let again = Record::Upsert { shard: OWN, flow: state(4001, 1001, 4) };
+    assert_eq!((standby.apply(&again), standby.apply(&again)), (Applied::Done, Applied::Stale));
+    assert_eq!(standby.apply(&Record::Upsert { shard: NEXT, flow: state(4002, 1002, 4) }), Applied::Stale);
+    standby.noted.room = 1;
+    assert_eq!(standby.apply(&Record::WalkEnd { shards: one(OWN) }), Applied::Done);
+    assert_eq!(standby.held(), [(OWN, 1001), (NEXT, 1002)]);
+}
+
+/// They were taken for lost and said again, and come after all that they were about is over.
+#[test]
+fn a_late_begin_and_a_late_end_of_a_walk_remove_nothing() {
+    let mut standby = Standby::new();
+    let shards = one(OWN);
+    assert_eq!(standby.apply_at(&Record::WalkBegin { shards }, 20), Applied::Done);
+    assert_eq!(
+        standby.apply_at(&Record::Upsert { shard: OWN, flow: state(4000, 1000, 5) }, 30),
+        Applied::Done
+    );
+    assert_eq!(standby.apply_at(&Record::WalkEnd { shards }, 60), Applied::Done);
+    assert_eq!(standby.apply_at(&Record::WalkBegin { shards }, 10), Applied::Stale);
+    assert_eq!(standby.apply_at(&Record::WalkEnd { shards }, 50), Applied::Stale);
+    assert_eq!(standby.held(), [(OWN, 1000)]);
+}
+
+#[test]
+fn however_often_a_shard_is_walked_again_others_stay_named() {
+    let mut standby = Standby::new();
+    assert_eq!(standby.apply(&Record::Upsert { shard: NEXT, flow: state(4002, 1002, 9) }), Applied::Done);
+    let shards = one(OWN);
+    for round in 0..600 {
+        assert_eq!(standby.apply(&Record::WalkBegin { shards }), Applied::Done);
+        let named = Record::Upsert { shard: OWN, flow: state(4000, 1000, 5) };
+        assert_eq!((standby.apply(&named), standby.apply(&named)), (Applied::Done, Applied::Stale));
+        assert_eq!(standby.apply(&Record::WalkEnd { shards }), Applied::Done);
+        let older = Record::Upsert { shard: NEXT, flow: state(4002, 1002, 8) };
+        assert_eq!(standby.apply(&older), Applied::Stale, "round {round}");
+        assert_eq!(standby.held().len(), 2);
+    }
+}
+
+#[test]
+fn a_digest_is_compared_unless_something_newer_was_said_of_the_shard() {
+    let mut standby = Standby::new();
+    assert_eq!(
+        standby.apply_at(&Record::Upsert { shard: OWN, flow: state(4000, 1000, 5) }, 7),
+        Applied::Done
+    );
+    let digest = standby.digests.of(OWN);
+    assert_eq!(digest.flows, 1);
+    let right = Record::Digest { shard: OWN, digest };
+    let wrong = Record::Digest { shard: OWN, digest: Digest { sum: digest.sum ^ 1, ..digest } };
+    assert_eq!((standby.apply_at(&right, 7), standby.apply_at(&right, 8)), (Applied::Done, Applied::Done));
+    assert_eq!(standby.apply_at(&wrong, 7), Applied::Refused(Refusal::Differs));
+    assert_eq!((standby.apply_at(&right, 6), standby.apply_at(&wrong, 6)), (Applied::Stale, Applied::Stale));
+    let stamp = Stamp { version: Version(6), ..state(4000, 1000, 5).stamp };
+    let client = state(4000, 1000, 5).client;
+    assert_eq!(standby.apply_at(&Record::Delete { shard: OWN, stamp, client }, 9), Applied::Done);
+    assert_eq!(standby.apply_at(&right, 8), Applied::Stale);
+    assert_eq!(standby.apply_at(&right, 10), Applied::Refused(Refusal::Differs));
+    assert_eq!(standby.digests.of(OWN), Digest::default());
 }

@@ -17,6 +17,8 @@
 //! | 0x82 | [`Record::Delete`] | shard 2, term 10, version 8, protocol 1, families 1, vlan 2, two addresses with ports |
 //! | 0x83 | [`Record::WalkEnd`] | shards, a bit each, the lowest first 32 |
 //! | 0x85 | [`Record::Floor`] | sequence 8 |
+//! | 0x87 | [`Record::WalkBegin`] | as 0x83 |
+//! | 0x08 | [`Record::Digest`] | shard 2, sum 8, flows 4 |
 //! | 0x04 | [`Record::Refused`] | sequence 8, bitmap 8, reason 1 |
 //!
 //! State records name flows by their keys and everything else by stable ids
@@ -27,11 +29,14 @@ use crate::flow::entry::Stamp;
 use crate::flow::key::{Address, Key};
 use crate::flow::shard::ShardSet;
 use crate::flow::tcp_state::TcpState;
+use crate::mirror::digest::Digest;
 
 pub(super) const UPSERT: u8 = 0x81;
 pub(super) const DELETE: u8 = 0x82;
 const WALK_END: u8 = 0x83;
 const FLOOR: u8 = 0x85;
+const WALK_BEGIN: u8 = 0x87;
+const DIGEST: u8 = 0x08;
 const REFUSED: u8 = 0x04;
 const CRITICAL: u8 = 0x80;
 
@@ -92,6 +97,19 @@ pub enum Record {
         /// The shards.
         shards: ShardSet,
     },
+    /// Every flow of the shards is about to be named again, and [`Record::WalkEnd`] will follow: what was named counts no more.
+    WalkBegin {
+        /// The shards.
+        shards: ShardSet,
+    },
+    /// The receiver has been told of all flows of the shard, and then has this digest of it. If it has not, it refuses the
+    /// record with [`Refusal::Differs`].
+    Digest {
+        /// The shard.
+        shard: ShardId,
+        /// Of its flows.
+        digest: Digest,
+    },
     /// Frames of this stream below `sequence` are not to be taken any more: what they said was said again, or is told on
     /// another stream by now.
     Floor {
@@ -120,6 +138,8 @@ pub enum Refusal {
     UnknownService,
     /// A critical record of a type that the receiver does not know.
     UnknownRecord,
+    /// The receiver has other flows of the shard, or has them otherwise.
+    Differs,
 }
 
 impl Refusal {
@@ -129,6 +149,7 @@ impl Refusal {
             Refusal::Inconsistent => 2,
             Refusal::UnknownService => 3,
             Refusal::UnknownRecord => 4,
+            Refusal::Differs => 5,
         }
     }
 
@@ -137,6 +158,7 @@ impl Refusal {
             1 => Refusal::TableFull,
             3 => Refusal::UnknownService,
             4 => Refusal::UnknownRecord,
+            5 => Refusal::Differs,
             _ => Refusal::Inconsistent,
         }
     }
@@ -187,10 +209,18 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
             DELETE
         }
         Record::WalkEnd { shards } => {
-            for word in shards.words() {
-                w.put(&word.to_le_bytes())?;
-            }
+            w.shards(shards)?;
             WALK_END
+        }
+        Record::WalkBegin { shards } => {
+            w.shards(shards)?;
+            WALK_BEGIN
+        }
+        Record::Digest { shard, digest } => {
+            w.u16(shard.0)?;
+            w.u64(digest.sum)?;
+            w.u32(digest.flows)?;
+            DIGEST
         }
         Record::Floor { sequence } => {
             w.u64(*sequence)?;
@@ -220,7 +250,9 @@ pub fn read(bytes: &[u8]) -> Result<(Parsed, usize), Truncated> {
     let record = match kind {
         UPSERT => read_upsert(&mut r),
         DELETE => read_delete(&mut r),
-        WALK_END => read_walk_end(&mut r),
+        WALK_END => r.shards().map(|shards| Record::WalkEnd { shards }),
+        WALK_BEGIN => r.shards().map(|shards| Record::WalkBegin { shards }),
+        DIGEST => read_digest(&mut r),
         FLOOR => r.u64().map(|sequence| Record::Floor { sequence }),
         REFUSED => read_refused(&mut r),
         _ if kind & CRITICAL != 0 => return Ok((Parsed::Refused(Refusal::UnknownRecord), HEADER_LEN + len)),
@@ -263,12 +295,10 @@ fn read_delete(r: &mut Reader<'_>) -> Option<Record> {
     Some(Record::Delete { shard, stamp, client })
 }
 
-fn read_walk_end(r: &mut Reader<'_>) -> Option<Record> {
-    let mut words = ShardSet::default().words();
-    for word in &mut words {
-        *word = u64::from_le_bytes(r.take()?);
-    }
-    Some(Record::WalkEnd { shards: ShardSet::from_words(words) })
+fn read_digest(r: &mut Reader<'_>) -> Option<Record> {
+    let shard = ShardId(r.u16()?);
+    let digest = Digest { sum: r.u64()?, flows: r.u32()? };
+    Some(Record::Digest { shard, digest })
 }
 
 fn read_refused(r: &mut Reader<'_>) -> Option<Record> {
@@ -309,6 +339,10 @@ impl Writer<'_> {
 
     fn u64(&mut self, n: u64) -> Option<()> {
         self.put(&n.to_be_bytes())
+    }
+
+    fn shards(&mut self, shards: &ShardSet) -> Option<()> {
+        shards.words().iter().try_for_each(|word| self.put(&word.to_le_bytes()))
     }
 
     fn stamp(&mut self, stamp: Stamp) -> Option<()> {
@@ -359,6 +393,14 @@ impl Reader<'_> {
         self.take().map(u64::from_be_bytes)
     }
 
+    fn shards(&mut self) -> Option<ShardSet> {
+        let mut words = ShardSet::default().words();
+        for word in &mut words {
+            *word = u64::from_le_bytes(self.take()?);
+        }
+        Some(ShardSet::from_words(words))
+    }
+
     fn stamp(&mut self) -> Option<Stamp> {
         let counter = self.u64()?;
         let node = NodeId(self.u16()?);
@@ -402,7 +444,7 @@ mod tests {
         }
     }
 
-    fn records(rng: &mut Rng) -> [Record; 5] {
+    fn records(rng: &mut Rng) -> [Record; 7] {
         let protocol = if rng.bool() { TCP } else { UDP };
         let term = Term { counter: rng.u64(0..=STAMP_MAX), node: NodeId(rng.u16(..)) };
         let stamp = Stamp { term, version: Version(rng.u64(0..=STAMP_MAX)) };
@@ -419,13 +461,20 @@ mod tests {
             tcp: TcpState::ALL[rng.usize(0..TcpState::ALL.len())],
             full_nat: rng.bool(),
         };
-        let reasons =
-            [Refusal::TableFull, Refusal::Inconsistent, Refusal::UnknownService, Refusal::UnknownRecord];
-        let reason = reasons[rng.usize(0..4)];
+        let reasons = [
+            Refusal::TableFull,
+            Refusal::Inconsistent,
+            Refusal::UnknownService,
+            Refusal::UnknownRecord,
+            Refusal::Differs,
+        ];
+        let reason = reasons[rng.usize(0..reasons.len())];
         [
             Record::Upsert { shard, flow },
             Record::Delete { shard, stamp, client },
             Record::WalkEnd { shards: [shard, ShardId(rng.u16(0..256))].into_iter().collect() },
+            Record::WalkBegin { shards: [shard, ShardId(rng.u16(0..256))].into_iter().collect() },
+            Record::Digest { shard, digest: Digest { sum: rng.u64(..), flows: rng.u32(..) } },
             Record::Floor { sequence: rng.u64(..) },
             Record::Refused { sequence: rng.u64(..), which: rng.u64(..), reason },
         ]
@@ -488,7 +537,7 @@ mod tests {
         for _ in 0..20_000 {
             let mut bytes: Vec<u8> = (0..rng.usize(0..200)).map(|_| rng.u8(..)).collect();
             if bytes.len() > 3 && rng.bool() {
-                bytes[0] = [UPSERT, DELETE, WALK_END, REFUSED][rng.usize(0..4)];
+                bytes[0] = [UPSERT, DELETE, WALK_END, WALK_BEGIN, DIGEST, REFUSED][rng.usize(0..6)];
                 (bytes[1], bytes[2]) = (0, rng.u8(0..140));
             }
             let mut at = 0;

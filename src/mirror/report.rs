@@ -3,6 +3,8 @@
 use crate::base::ids::{NodeId, WorkerId};
 use crate::base::time::{Duration, Instant};
 use crate::mirror::Mirror;
+use crate::mirror::digest::Agreement;
+use crate::mirror::in_flight::Named;
 use crate::mirror::stream::{Stream, StreamStatistics};
 
 /// How far one peer is behind.
@@ -33,6 +35,8 @@ pub struct StreamStatus {
     pub in_flight: usize,
     /// States and ends that wait to be sent.
     pub waiting: usize,
+    /// Shards that it is about.
+    pub shards: usize,
     /// Shards of which the walk is not done.
     pub shards_to_walk: usize,
     /// Flows that the peer knows.
@@ -41,6 +45,8 @@ pub struct StreamStatus {
     pub round_trip: Option<Duration>,
     /// Since when the oldest unacknowledged state waits.
     pub oldest_since: Option<Instant>,
+    /// How far digests agree.
+    pub agreement: Agreement,
 }
 
 impl Mirror {
@@ -61,8 +67,9 @@ impl Mirror {
 
     /// Whether a peer has acknowledged everything.
     pub fn is_flushed(&self, node: NodeId) -> bool {
+        let is_state = |named: &Named| !matches!(named, Named::Digest { .. });
         let flushed = |stream: &Stream| {
-            stream.sync.walk_done() && stream.sync.waiting() == 0 && stream.in_flight.waiting() == 0
+            stream.sync.walk_done() && stream.sync.waiting() == 0 && !stream.in_flight.has(is_state)
         };
         // One without a session has acknowledged nothing.
         let peer = self.peers.iter().find(|peer| peer.node == node && peer.boot.is_some());
@@ -89,9 +96,11 @@ impl Mirror {
             statistics: stream.statistics,
             in_flight: stream.in_flight.waiting(),
             waiting: stream.sync.waiting(),
+            shards: stream.sync.shards(),
             shards_to_walk: stream.sync.shards_to_walk(),
             known: stream.sync.known(),
             round_trip: stream.in_flight.round_trip(),
+            agreement: stream.sync.agreement(),
             oldest_since: stream.sync.oldest_since().into_iter().chain(stream.in_flight.oldest_since()).min(),
         })
         .collect()
@@ -148,10 +157,12 @@ mod tests {
             workers: 1,
             group: GroupId(0),
             boot: BootId(1),
+            capacity: 64,
             peers: both.to_vec(),
             walk_rate: 1000,
             variant: Variant::Sound,
-        });
+        })
+        .expect("memory");
         for number in [2, 3] {
             let (session, _) = Session::agree_in_memory(node(1), node(number)).expect("entropy");
             mirror.open_session(NodeId(number), &session, &flows);
@@ -167,7 +178,7 @@ mod tests {
         settle(&mut mirror, 1, Fate::Applied);
         assert!(mirror.is_answered_by(&both, shard, flow), "nobody is to be waited for any more");
         assert!(!mirror.is_known_to(&both, shard, flow), "it is not protected");
-        mirror.peers[0].streams[0].sync.changed(now, flow);
+        mirror.peers[0].streams[0].sync.changed(now, shard, flow);
         assert!(!mirror.is_answered_by(&both, shard, flow), "its new state may be taken");
     }
 }

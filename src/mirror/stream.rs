@@ -9,6 +9,7 @@ use crate::base::memory::NoMemory;
 use crate::base::time::{Duration, Instant};
 use crate::flow::flows::Flows;
 use crate::flow::shard::ShardSet;
+use crate::mirror::digest::Digests;
 use crate::mirror::header::{self, Acknowledgement, Header};
 use crate::mirror::in_flight::{InFlight, Named, Sent};
 use crate::mirror::receiver::Received;
@@ -39,6 +40,8 @@ pub struct StreamStatistics {
     pub records_lost: u64,
     /// Records that the peer refused.
     pub records_refused: u64,
+    /// Times that the peer's digest of a shard differed.
+    pub digests_differing: u64,
     /// Frames received and opened.
     pub frames_received: u64,
     /// State records received.
@@ -62,6 +65,8 @@ pub struct Sender<'a> {
     pub flows: &'a Flows,
     /// The ends of its flows.
     pub tombstones: &'a Tombstones,
+    /// Shards of which not all flows are here: nothing is asked of them.
+    pub arriving: ShardSet,
 }
 
 /// The memory of a stream, which outlives its session: a worker makes no new one
@@ -189,12 +194,14 @@ impl Stream {
             || (waiting > 0 && (self.urgent || waiting >= 16))
             || self.sync.oldest_since().is_some_and(|since| now - since >= GATHER)
             || (may_walk && self.sync.has_walk_to_send())
+            || self.sync.asks_at().is_some_and(|due| now >= due)
     }
 
     /// When this stream has something to do by itself.
-    pub(super) fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self, leads: bool) -> Option<Instant> {
         let gather = self.sync.oldest_since().map(|since| since + GATHER);
-        gather.into_iter().chain(self.in_flight.next_deadline()).min()
+        let asks = self.sync.asks_at().filter(|_| leads);
+        gather.into_iter().chain(asks).chain(self.in_flight.next_deadline()).min()
     }
 
     /// Writes and seals one frame into `out`: its length, and how many of its
@@ -203,6 +210,7 @@ impl Stream {
         &mut self,
         now: Instant,
         sender: &Sender<'_>,
+        digests: &mut Digests,
         walk_budget: &mut u32,
         out: &mut [u8],
     ) -> Option<usize> {
@@ -229,10 +237,9 @@ impl Stream {
                 let live = self.sync.waiting();
                 let Sender { flows, tombstones, .. } = sender;
                 let room = &mut body[at..body_max];
-                let Some((len, sent)) = self.sync.write_next(now, flows, tombstones, *walk_budget > 0, room)
-                else {
-                    break;
-                };
+                let may_walk = *walk_budget > 0;
+                let next = self.sync.write_next(now, flows, tombstones, digests, may_walk, room);
+                let Some((len, sent)) = next else { break };
                 if live == 0 {
                     *walk_budget -= 1;
                 }
@@ -242,6 +249,9 @@ impl Stream {
             if self.sync.waiting() == 0 {
                 self.urgent = false;
             }
+            // What this frame says of a shard is on its way: only of others it asks.
+            let room = &mut body[at..body_max];
+            at += self.sync.write_questions(now, sender, digests, room, &mut self.sent);
         }
         if at == 0 && !self.acknowledgement_due {
             return None;
@@ -263,7 +273,8 @@ impl Stream {
         self.sealer.seal_in_place(head, &mut body[..at + TAG_LEN]).ok()?;
         self.in_flight.note(now, sequence, &self.sent);
         self.statistics.frames_sent += 1;
-        self.statistics.records_sent += self.sent.len() as u64;
+        let states = self.sent.iter().filter(|sent| !matches!(sent.named, Named::Digest { .. }));
+        self.statistics.records_sent += states.count() as u64;
         Some(header::HEADER_LEN + at + TAG_LEN)
     }
 }

@@ -6,22 +6,31 @@
 //! at that moment. Memory is bounded: one byte for each place in the table, and a queue of
 //! [`DIRTY_MAX`] entries. What finds the queue full keeps its mark, and is looked for when there is room.
 //!
+//! Of each shard it is counted what waits or is on its way: while that is nothing, and no flow of it is refused, the peer's
+//! flows of the shard are this appliance's ([`digest`](super::digest)).
+//!
 //! Beginning anew costs nothing: marks carry the number of the beginning that they belong
 //! to, and count for none under another one.
+
+mod walking;
 
 use std::collections::VecDeque;
 
 use crate::base::ids::{ShardId, Version};
+use crate::base::limits::SHARDS;
 use crate::base::memory::{NoMemory, Slab};
 use crate::base::time::Instant;
 use crate::flow::FlowIndex;
 use crate::flow::entry::{Flow, FlowFlags};
 use crate::flow::flows::Flows;
+use crate::flow::layout::Hot;
 use crate::flow::shard::ShardSet;
+use crate::mirror::digest::{Agreement, Asking, Digests};
 use crate::mirror::in_flight::{Fate, Named, Sent};
 use crate::mirror::record::{self, FlowState, Record};
 use crate::mirror::record_v4;
 use crate::mirror::tombstone::{Departed, Tombstones};
+use crate::mirror::walk::{Due, Walk};
 
 /// Changes that wait in order. Further ones are found by looking over the marks.
 pub const DIRTY_MAX: usize = 1 << 16;
@@ -45,24 +54,11 @@ const BEGINNING_SHIFT: u32 = 4;
 /// Beginnings are numbered from 1 to this.
 const BEGINNINGS: u8 = u8::MAX >> BEGINNING_SHIFT;
 
-/// How far the walk over the table has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Walk {
-    /// Flows below this place were named.
-    At(u32),
-    /// All were named; some are not acknowledged.
-    Named,
-    /// All are acknowledged; the end of the walk is to be said.
-    EndDue,
-    /// The end was said and not acknowledged.
-    EndSent,
-    /// The peer knows every flow.
-    Done,
-}
-
 #[derive(Clone, Copy)]
 struct Dirty {
     flow: u32,
+    /// Of the flow that was there when it was put into the queue.
+    shard: ShardId,
     since: Instant,
 }
 
@@ -99,6 +95,13 @@ pub enum Settled {
         /// The tombstone's place.
         tombstone: u32,
     },
+    /// The peer's digest of a shard differs: the shard is walked again.
+    Differs {
+        /// The shard.
+        shard: ShardId,
+        /// It agreed when it was asked before.
+        is_news: bool,
+    },
     /// Nothing that anyone waits for.
     Nothing,
 }
@@ -116,11 +119,20 @@ pub struct Sync {
     look_at: u32,
     missed_since: Instant,
     older: Older,
-    ended: VecDeque<(u32, Instant)>,
+    ended: VecDeque<Ended>,
+    /// Its outstanding flows are those marked [`WALKED`].
     walk: Walk,
-    /// Flows marked [`WALKED`].
-    outstanding: u32,
     known: u64,
+    /// Of each shard: entries in both queues, records on their way, flows marked [`REFUSED`].
+    unsettled: Vec<u32>,
+    asking: Asking,
+}
+
+#[derive(Clone, Copy)]
+struct Ended {
+    tombstone: u32,
+    shard: ShardId,
+    since: Instant,
 }
 
 impl Sync {
@@ -136,9 +148,10 @@ impl Sync {
             missed_since: Instant::ZERO,
             older: Older::default(),
             ended: VecDeque::new(),
-            walk: Walk::Done,
-            outstanding: 0,
+            walk: Walk::default(),
             known: 0,
+            unsettled: vec![0; SHARDS],
+            asking: Asking::default(),
         })
     }
 
@@ -159,15 +172,36 @@ impl Sync {
         self.missed = 0;
         self.older = Older::default();
         self.ended.clear();
-        // Of no shard there is nothing to name, and no end to say.
-        self.walk = if self.shards.is_empty() { Walk::Done } else { Walk::At(0) };
-        self.outstanding = 0;
+        self.walk.begin(self.shards);
         self.known = 0;
+        self.unsettled.fill(0);
+        self.asking.begin_anew();
     }
 
     /// From now on it tells of this shard too, of which the caller says what the peer knows; or of it no longer.
     pub fn tell_of(&mut self, shard: ShardId, tells: bool) {
         self.shards.set(shard, tells);
+        self.asking.forget(shard);
+        if !tells {
+            self.walk.leave_out(shard);
+            let left = self.dirty.iter().filter(|dirty| dirty.shard == shard).count();
+            self.unsettled[usize::from(shard.0)] = left as u32;
+        }
+    }
+
+    /// Whether nothing of this shard waits, is on its way or is refused: the peer has every flow of it, and no other.
+    pub fn is_settled(&self, shard: ShardId) -> bool {
+        self.walk.is_done() && self.missed == 0 && self.unsettled[usize::from(shard.0)] == 0
+    }
+
+    /// How far digests agree.
+    pub fn agreement(&self) -> Agreement {
+        self.asking.agreement()
+    }
+
+    /// Of how many shards it tells.
+    pub fn shards(&self) -> usize {
+        self.shards.len()
     }
 
     /// Whether it tells of any shard.
@@ -193,17 +227,22 @@ impl Sync {
 
     /// Whether every flow was walked and the peer has acknowledged the walk's end.
     pub fn walk_done(&self) -> bool {
-        self.walk == Walk::Done
+        self.walk.is_done()
     }
 
     /// Shards whose walk is not done: they are walked together.
     pub fn shards_to_walk(&self) -> usize {
-        if self.walk_done() { 0 } else { self.shards.len() }
+        self.walk.left()
     }
 
     /// Whether the walk has something to name, or an end to say.
     pub fn has_walk_to_send(&self) -> bool {
-        matches!(self.walk, Walk::At(_) | Walk::EndDue)
+        self.walk.due() != Due::Nothing
+    }
+
+    /// When the peer is to be asked for digests; `None`: not before it is up to date.
+    pub fn asks_at(&self) -> Option<Instant> {
+        (self.walk.is_done() && !self.is_idle()).then(|| self.asking.due_at())
     }
 
     /// States and ends that wait to be sent.
@@ -217,7 +256,7 @@ impl Sync {
         let dirty = self.dirty.front().map(|dirty| dirty.since);
         let missed = (self.missed > 0).then_some(self.missed_since);
         let older = (self.older.among > 0).then_some(self.older.since);
-        let ended = self.ended.front().map(|ended| ended.1);
+        let ended = self.ended.front().map(|ended| ended.since);
         dirty.into_iter().chain(missed).chain(older).chain(ended).min()
     }
 
@@ -253,11 +292,21 @@ impl Sync {
         }
     }
 
-    /// A flow was made or changed.
-    pub fn changed(&mut self, now: Instant, flow: FlowIndex) {
+    /// A flow of this shard was made or changed.
+    pub fn changed(&mut self, now: Instant, shard: ShardId, flow: FlowIndex) {
         if !self.has(flow.0, QUEUED) {
-            self.mark(flow.0, QUEUED, REFUSED);
-            self.queue(Dirty { flow: flow.0, since: now }, false);
+            self.accept(shard, flow.0);
+            self.mark(flow.0, QUEUED, 0);
+            self.queue(Dirty { flow: flow.0, shard, since: now }, false);
+        }
+    }
+
+    /// A flow is not refused, or no longer.
+    #[inline]
+    fn accept(&mut self, shard: ShardId, flow: u32) {
+        if self.has(flow, REFUSED) {
+            self.mark(flow, 0, REFUSED);
+            self.unsettled[usize::from(shard.0)] -= 1;
         }
     }
 
@@ -267,7 +316,10 @@ impl Sync {
                 self.missed_since = dirty.since;
             }
             self.missed += 1;
-        } else if first {
+            return;
+        }
+        self.unsettled[usize::from(dirty.shard.0)] += 1;
+        if first {
             self.dirty.push_front(dirty);
             self.older.among += usize::from(self.older.among > 0);
         } else {
@@ -276,7 +328,7 @@ impl Sync {
     }
 
     /// Looks for changes that found the queue full, from where it stopped the last time.
-    fn look_for_missed(&mut self) {
+    fn look_for_missed(&mut self, flows: &Flows) {
         let end = self.marks.len() as u32;
         // What stands in the queue has its mark too: to be found again it must not be in it.
         if !self.dirty.is_empty() {
@@ -290,33 +342,44 @@ impl Sync {
             self.look_at = if flow + 1 == end { 0 } else { flow + 1 };
             if self.has(flow, QUEUED) {
                 self.missed -= 1;
-                self.dirty.push_back(Dirty { flow, since: self.missed_since });
+                match flows.table.hot(FlowIndex(flow)).map(Hot::shard) {
+                    Some(shard) => {
+                        self.unsettled[usize::from(shard.0)] += 1;
+                        self.dirty.push_back(Dirty { flow, shard, since: self.missed_since });
+                    }
+                    None => self.mark(flow, 0, QUEUED),
+                }
             }
         }
     }
 
-    /// A flow left its place; its end waits at `tombstone`.
-    pub fn ended(&mut self, now: Instant, flow: FlowIndex, tombstone: Option<u32>) {
+    /// A flow of this shard left its place; its end waits at `tombstone`.
+    pub fn ended(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, tombstone: Option<u32>) {
         if self.has(flow.0, KNOWN) {
             self.known -= 1;
         }
         self.unwalk(flow.0);
-        self.mark(flow.0, 0, KNOWN | REFUSED);
+        self.accept(shard, flow.0);
+        self.mark(flow.0, 0, KNOWN);
         if let Some(tombstone) = tombstone {
-            self.ended.push_back((tombstone, now));
+            self.tell_end(now, shard, tombstone);
         }
     }
 
-    /// The end that waits at a tombstone is to be told; its flow was never here.
-    pub fn tell_end(&mut self, now: Instant, tombstone: u32) {
-        self.ended.push_back((tombstone, now));
+    /// The end that waits at a tombstone is to be told.
+    pub fn tell_end(&mut self, now: Instant, shard: ShardId, tombstone: u32) {
+        self.unsettled[usize::from(shard.0)] += 1;
+        self.ended.push_back(Ended { tombstone, shard, since: now });
     }
 
     /// The ends at these tombstones are told by another worker.
     pub fn forget_ends(&mut self, tombstones: &[u32]) {
-        if !tombstones.is_empty() {
-            self.ended.retain(|(tombstone, _)| !tombstones.contains(tombstone));
-        }
+        let Sync { ended, unsettled, .. } = self;
+        ended.retain(|of| {
+            let stays = !tombstones.contains(&of.tombstone);
+            unsettled[usize::from(of.shard.0)] -= u32::from(!stays);
+            stays
+        });
     }
 
     /// Writes the next record to send, into room for the longest: its length, and what to remember of it.
@@ -325,32 +388,37 @@ impl Sync {
         now: Instant,
         flows: &Flows,
         tombstones: &Tombstones,
+        digests: &mut Digests,
         may_walk: bool,
         out: &mut [u8],
     ) -> Option<(usize, Sent)> {
-        while let Some((tombstone, since)) = self.ended.pop_front() {
+        while let Some(Ended { tombstone, shard, since }) = self.ended.pop_front() {
             if let Some(len) = write_end(tombstones, tombstone, out) {
-                return Some((len, Sent { named: Named::Ended { tombstone }, since }));
+                // It waited, and is on its way.
+                return Some((len, Sent { named: Named::Ended { shard, tombstone }, since }));
             }
+            self.unsettled[usize::from(shard.0)] -= 1;
         }
         if self.missed > 0 {
-            self.look_for_missed();
+            self.look_for_missed(flows);
         }
         while let Some(dirty) = self.take_dirty() {
             if let Some(later) = self.dirty.get(AHEAD) {
                 self.prefetch(FlowIndex(later.flow));
+                digests.prefetch(FlowIndex(later.flow));
                 flows.table.prefetch_tenant(FlowIndex(later.flow));
             }
-            if let Some(next) = self.write_state(flows, dirty, out) {
+            if let Some(next) = self.write_state(flows, digests, dirty.flow, dirty.since, out) {
                 return Some(next);
             }
         }
-        if may_walk { self.write_walked(now, flows, out) } else { None }
+        if may_walk { self.write_walked(now, flows, digests, out) } else { None }
     }
 
     fn take_dirty(&mut self) -> Option<Dirty> {
         let mut dirty = self.dirty.pop_front()?;
         self.mark(dirty.flow, 0, QUEUED);
+        self.unsettled[usize::from(dirty.shard.0)] -= 1;
         if self.older.among > 0 {
             dirty.since = dirty.since.min(self.older.since);
             // Of those that were missed, nobody knows in which order they are found.
@@ -359,52 +427,31 @@ impl Sync {
         Some(dirty)
     }
 
-    fn write_state(&self, flows: &Flows, dirty: Dirty, out: &mut [u8]) -> Option<(usize, Sent)> {
-        let (hot, names) = flows.table.named(FlowIndex(dirty.flow))?;
+    fn write_state(
+        &mut self,
+        flows: &Flows,
+        digests: &mut Digests,
+        flow: u32,
+        since: Instant,
+        out: &mut [u8],
+    ) -> Option<(usize, Sent)> {
+        let place = FlowIndex(flow);
+        let (hot, names) = flows.table.named(place)?;
         let shard = hot.shard();
         // The place may have gone to a flow of another stream's shard, which tells of it.
         if !hot.flags().contains(FlowFlags::MIRRORED) || !self.shards.has(shard) {
             return None;
         }
-        let named = Named::Flow { shard, flow: dirty.flow, version: names.changed.version };
+        let named = Named::Flow { shard, flow, version: names.changed.version };
         let len = if record_v4::write_upsert(hot, &names, out) {
             record_v4::UPSERT_LEN
         } else {
-            let flow = flows.table.get(FlowIndex(dirty.flow))?;
+            let flow = flows.table.get(place)?;
             record::write(&Record::Upsert { shard, flow: state(&flow) }, out)?
         };
-        Some((len, Sent { named, since: dirty.since }))
-    }
-
-    /// The walk: names every flow once.
-    fn write_walked(&mut self, now: Instant, flows: &Flows, out: &mut [u8]) -> Option<(usize, Sent)> {
-        if let Walk::At(from) = self.walk {
-            let end = flows.table.places_end().0.min(from.saturating_add(PLACES_PER_CALL));
-            for place in from..end {
-                self.walk = Walk::At(place + 1);
-                let wanted = flows.table.hot(FlowIndex(place)).is_some_and(|hot| {
-                    hot.flags().contains(FlowFlags::MIRRORED) && self.shards.has(hot.shard())
-                });
-                if wanted
-                    && !self.has(place, KNOWN | WALKED)
-                    && let Some(next) = self.write_state(flows, Dirty { flow: place, since: now }, out)
-                {
-                    self.mark(place, WALKED, 0);
-                    self.outstanding += 1;
-                    return Some(next);
-                }
-            }
-            if end < flows.table.places_end().0 {
-                return None; // More in the next call.
-            }
-            self.walk = if self.outstanding == 0 { Walk::EndDue } else { Walk::Named };
-        }
-        if self.walk == Walk::EndDue {
-            let len = record::write(&Record::WalkEnd { shards: self.shards }, out)?;
-            self.walk = Walk::EndSent;
-            return Some((len, Sent { named: Named::WalkEnd, since: now }));
-        }
-        None
+        digests.note_named(&flows.table, place, hot, &names);
+        self.unsettled[usize::from(shard.0)] += 1;
+        Some((len, Sent { named, since }))
     }
 
     /// Asks for the memory that [`Sync::settle`] will need.
@@ -415,8 +462,8 @@ impl Sync {
                 self.prefetch(FlowIndex(flow));
                 flows.table.prefetch_tenant(FlowIndex(flow));
             }
-            Named::Ended { tombstone } => tombstones.prefetch(tombstone),
-            Named::WalkEnd | Named::Floor { .. } => {}
+            Named::Ended { tombstone, .. } => tombstones.prefetch(tombstone),
+            Named::WalkBegin | Named::WalkEnd | Named::Digest { .. } | Named::Floor { .. } => {}
         }
     }
 
@@ -424,23 +471,30 @@ impl Sync {
     pub fn settle(&mut self, sent: Sent, fate: Fate, flows: &Flows) -> Settled {
         match (sent.named, fate) {
             (Named::Flow { shard, flow, version }, fate) => {
+                self.unsettled[usize::from(shard.0)] -= 1;
                 if !current(flows, shard, flow, version) {
                     return Settled::Nothing;
                 }
                 self.flow_settled(shard, flow, fate, sent.since)
             }
-            (Named::Ended { tombstone }, Fate::Applied) => Settled::Ended { tombstone },
-            (Named::Ended { tombstone }, Fate::Lost | Fate::Refused) => {
-                self.ended.push_front((tombstone, sent.since));
+            (Named::Ended { shard, tombstone }, Fate::Applied) => {
+                self.unsettled[usize::from(shard.0)] -= 1;
+                Settled::Ended { tombstone }
+            }
+            (Named::Ended { shard, tombstone }, Fate::Lost | Fate::Refused) => {
+                self.ended.push_front(Ended { tombstone, shard, since: sent.since });
                 Settled::Nothing
             }
             (Named::Floor { .. }, _) => Settled::Nothing,
-            (Named::WalkEnd, fate) => {
-                if self.walk == Walk::EndSent {
-                    self.walk = if fate == Fate::Applied { Walk::Done } else { Walk::EndDue };
-                }
+            (Named::WalkBegin, fate) => {
+                self.walk.begin_settled(fate);
                 Settled::Nothing
             }
+            (Named::WalkEnd, fate) => {
+                self.walk.end_settled(fate);
+                Settled::Nothing
+            }
+            (Named::Digest { shard, version }, fate) => self.answered(shard, version, fate, flows),
         }
     }
 
@@ -450,11 +504,13 @@ impl Sync {
             Fate::Applied => {
                 let first = !self.has(flow, KNOWN);
                 self.known += u64::from(first);
-                self.mark(flow, KNOWN, REFUSED);
+                self.accept(shard, flow);
+                self.mark(flow, KNOWN, 0);
                 self.unwalk(flow);
                 if first { settled } else { Settled::Nothing }
             }
             Fate::Refused => {
+                self.unsettled[usize::from(shard.0)] += u32::from(!self.has(flow, REFUSED));
                 self.mark(flow, REFUSED, 0);
                 self.unwalk(flow);
                 Settled::Refused { shard, flow: FlowIndex(flow) }
@@ -463,22 +519,12 @@ impl Sync {
                 // A later state, if there is one, waits or is on its way; saying this again does no harm.
                 if !self.has(flow, QUEUED) {
                     self.mark(flow, QUEUED, 0);
-                    self.queue(Dirty { flow, since }, true);
+                    self.queue(Dirty { flow, shard, since }, true);
                 } else if !self.has(flow, KNOWN) {
                     let before = if self.older.among > 0 { self.older.since } else { since };
                     self.older = Older { since: before.min(since), among: self.dirty.len() + self.missed };
                 }
                 Settled::Nothing
-            }
-        }
-    }
-
-    fn unwalk(&mut self, flow: u32) {
-        if self.has(flow, WALKED) {
-            self.mark(flow, 0, WALKED);
-            self.outstanding -= 1;
-            if self.outstanding == 0 && self.walk == Walk::Named {
-                self.walk = Walk::EndDue;
             }
         }
     }
@@ -514,39 +560,4 @@ pub fn state(flow: &Flow) -> FlowState {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lose(sync: &mut Sync, flow: u32, since: Instant) {
-        assert_eq!(sync.flow_settled(ShardId(0), flow, Fate::Lost, since), Settled::Nothing);
-    }
-
-    #[test]
-    fn a_flow_whose_first_state_is_lost_while_a_later_one_is_queued_has_waited_since_the_first() {
-        let at = Instant::from_millis;
-        let mut sync = Sync::new(16).expect("memory");
-        sync.changed(at(1), FlowIndex(3));
-        sync.changed(at(2), FlowIndex(4));
-        assert_eq!(sync.take_dirty().map(|dirty| dirty.flow), Some(3));
-        assert_eq!(sync.take_dirty().map(|dirty| dirty.flow), Some(4));
-        sync.changed(at(5), FlowIndex(3));
-        lose(&mut sync, 3, at(1));
-        assert_eq!(sync.oldest_since(), Some(at(1)));
-        // The other one is sent again first.
-        lose(&mut sync, 4, at(2));
-        sync.changed(at(6), FlowIndex(5));
-        let sent: Vec<_> = core::iter::from_fn(|| sync.take_dirty()).map(|d| (d.flow, d.since)).collect();
-        assert_eq!(sent, [(4, at(1)), (3, at(1)), (5, at(6))]);
-        assert_eq!(sync.oldest_since(), None);
-    }
-
-    #[test]
-    fn a_later_state_of_a_flow_that_the_peer_knows_waits_only_since_it_came() {
-        let at = Instant::from_millis;
-        let mut sync = Sync::new(16).expect("memory");
-        sync.flow_settled(ShardId(0), 3, Fate::Applied, at(1));
-        sync.changed(at(5), FlowIndex(3));
-        lose(&mut sync, 3, at(2));
-        assert_eq!(sync.oldest_since(), Some(at(5)));
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 //! hands, sessions are renewed; in the end both tables must be equal, and at any time
 //! the follower must have what the leader says that it knows.
 
+mod damage;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ use crate::flow::tcp_state::TcpState;
 use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
 use crate::flow::{Flow, Stamp};
 use crate::mirror::changes::Ended;
+use crate::mirror::digest::Agreement;
 use crate::mirror::record::FlowState;
 use crate::seal::handshake::{Handled, Handshake};
 use crate::seal::{Key as GroupKey, MemberInfo};
@@ -64,6 +67,8 @@ struct World {
     counters: Counters,
     terms: u64,
     lossy: bool,
+    /// Times that a digest was found to differ.
+    differences: usize,
 }
 
 fn node(side: usize) -> NodeId {
@@ -115,10 +120,12 @@ impl World {
                 workers: WORKERS[side],
                 group: GroupId(0),
                 boot: BootId(side as u64 + 1),
+                capacity: 64 * u32::from(SHARDS_USED),
                 peers: vec![node(1 - side)],
                 walk_rate: 100_000,
                 variant,
-            }),
+            })
+            .expect("memory"),
             flows: flows(side, id, &toeplitz),
         };
         let mut world = World {
@@ -131,6 +138,7 @@ impl World {
             counters: Counters::default(),
             terms: 0,
             lossy: true,
+            differences: 0,
         };
         world.renew_session();
         world.lead(0);
@@ -245,7 +253,10 @@ impl World {
         let bonds = mirror.bonds(shard);
         let ends = mirror.part_with(shard);
         flows.own(shard, false);
-        let leave = |place: &FlowIndex| flows.table.remove(*place).expect("a flow");
+        let leave = |place: &FlowIndex| {
+            mirror.flow_is_gone(*place);
+            flows.table.remove(*place).expect("a flow")
+        };
         let moved: Vec<Flow> = places.iter().map(leave).collect();
         // Some time passes, in which others begin anew.
         if self.rng.u8(0..8) == 0 {
@@ -270,13 +281,14 @@ impl World {
             if !is_known()
                 && let Insert::Done(place) = flows.table.insert(flow)
             {
-                mirror.flow_came(self.now, shard, place, flow.flags, known, holding);
+                mirror.flow_came(self.now, shard, place, &flows.table, known, holding);
             }
         }
         for end in &ends {
             let imager = flows.table.imager().clone();
             mirror.end_came(self.now, end, &imager, RestingPlace::NONE);
         }
+        mirror.arrived(&shards);
         self.owners[side].set(shard, to);
     }
 
@@ -305,7 +317,9 @@ impl World {
         for side in 0..2 {
             for worker in &mut self.sides[side] {
                 worker.mirror.poll(self.now, &mut worker.flows, &mut Anything);
-                drop(worker.mirror.take_outcomes());
+                let outcomes = worker.mirror.take_outcomes();
+                let differs = |outcome: &&Outcome| matches!(outcome, Outcome::Differs { .. });
+                self.differences += outcomes.iter().filter(differs).count();
                 let mut bytes = vec![0; FRAME_MAX];
                 while let Some(written) = worker.mirror.write_frame(self.now, &worker.flows, &mut bytes) {
                     let copies = match self.rng.u8(0..10) {
@@ -327,18 +341,41 @@ impl World {
     }
 
     /// As either side would go on with them.
-    fn flows(&self, side: usize) -> BTreeMap<Key, (Key, TcpState, Stamp)> {
+    fn flows(&self, side: usize) -> BTreeMap<Key, (ShardId, FlowState)> {
         let all = self.sides[side].iter().flat_map(|worker| worker.flows.table.iter());
-        all.map(|(_, flow)| (flow.client, (flow.server, flow.tcp.after_takeover(), flow.changed))).collect()
+        all.map(|(_, flow)| (flow.client, (flow.shard, sync::state(&flow)))).collect()
+    }
+
+    /// Both sides have the same digests, of what is in their tables, and the leader knows of it.
+    fn check_digests(&self, leader: usize) -> Result<(), String> {
+        for shard in (0..SHARDS_USED).map(ShardId) {
+            let [ours, theirs] = [leader, 1 - leader].map(|side| {
+                let worker = &self.sides[side][usize::from(self.owners[side].of(shard).0)];
+                let mut anew = Digests::new(64 * u32::from(SHARDS_USED), Variant::Sound).expect("memory");
+                worker.flows.table.iter().for_each(|(place, _)| anew.note(&worker.flows.table, place));
+                (worker.mirror.digests.of(shard), anew.of(shard))
+            });
+            if ours.0 != ours.1 || theirs.0 != theirs.1 || ours.0 != theirs.0 {
+                return Err(format!("digests of {shard}, kept and made anew: {ours:?}, {theirs:?}"));
+            }
+        }
+        for status in self.sides[leader].iter().flat_map(|worker| worker.mirror.streams()) {
+            let Agreement { rounds, differing, .. } = status.agreement;
+            if differing > 0 || rounds == 0 && status.known > 0 {
+                return Err(format!("{differing} digests differ, {rounds} rounds"));
+            }
+        }
+        Ok(())
     }
 
     /// What the leader says that the follower knows, the follower has.
     fn check_known(&self, leader: usize) -> Result<(), String> {
-        let theirs = self.flows(1 - leader);
+        let all = self.sides[1 - leader].iter().flat_map(|worker| worker.flows.table.iter());
+        let theirs: BTreeMap<Key, Key> = all.map(|(_, flow)| (flow.client, flow.server)).collect();
         for worker in &self.sides[leader] {
             for (index, flow) in worker.flows.table.iter() {
                 let known = worker.mirror.is_known_to(&[node(1 - leader)], flow.shard, index);
-                if known && theirs.get(&flow.client).map(|found| found.0) != Some(flow.server) {
+                if known && theirs.get(&flow.client) != Some(&flow.server) {
                     return Err(format!("at {}: {} is said to be known", self.now, flow.client));
                 }
             }
@@ -367,7 +404,10 @@ impl World {
         if self.sides[leader].iter().any(|worker| worker.mirror.departed() != 0) {
             return Err("ends of flows wait for ever".to_string());
         }
-        if ours == theirs { Ok(()) } else { Err(format!("tables differ:\n{ours:?}\n{theirs:?}")) }
+        if ours != theirs {
+            return Err(format!("tables differ:\n{ours:?}\n{theirs:?}"));
+        }
+        self.check_digests(leader)
     }
 }
 
@@ -427,7 +467,11 @@ fn run(seed: u64, variant: Variant, moves: bool) -> Result<(), String> {
             }
         }
     }
-    world.settle(leader)
+    world.settle(leader)?;
+    match world.differences {
+        0 => Ok(()),
+        differences => Err(format!("{differences} digests differed")),
+    }
 }
 
 #[test]

@@ -149,6 +149,7 @@ impl<B: Buffer> Worker<B> {
         }
         let Some(arriving) = self.moving.arriving.take() else { return };
         let these = arriving.these;
+        self.mirror.arrived(&these.shards);
         these.shards.iter().for_each(|shard| self.owners.set(shard, self.id));
         self.counters.add(Counter::ShardsMoved, these.shards.len() as u64);
         self.counters.add(Counter::FlowsMoved, arriving.flows.into());
@@ -216,7 +217,7 @@ impl<B: Buffer> Worker<B> {
         if self.mirror.listeners(flow.shard, flags) & !(moved.known.flow & holding) != 0 {
             self.holds_since = now;
         }
-        self.mirror.flow_came(now, flow.shard, place, flags, moved.known, holding);
+        self.mirror.flow_came(now, flow.shard, place, &self.flows.table, moved.known, holding);
         true
     }
 

@@ -130,6 +130,13 @@ pub enum Event {
         /// The peer that has not acknowledged its flow.
         peer: NodeId,
     },
+    /// A peer's flows of a shard are not this appliance's, as they should be: it is told of all of them again.
+    Differs {
+        /// The peer.
+        peer: NodeId,
+        /// The shard.
+        shard: ShardId,
+    },
     /// The peer has acknowledged everything.
     Flushed {
         /// The peer.

@@ -213,10 +213,11 @@ impl<B: Buffer> Worker<B> {
             workers: setup.workers,
             group: config.appliance.group,
             boot: setup.boot,
+            capacity: flows.capacity(),
             peers,
             walk_rate: mirror.map_or(0, |mirror| mirror.walk_rate),
             variant: setup.variant,
-        });
+        })?;
         mirror_room.set_generation(setup.snapshot.generation);
         let mut worker = Worker {
             id: setup.id,
@@ -282,6 +283,11 @@ impl<B: Buffer> Worker<B> {
     /// The flows of this worker: the master's sweep takes their last-seen array.
     pub fn flows(&self) -> &Flows {
         &self.flows
+    }
+
+    /// The flows, to be changed behind the worker's back: as a fault of the machine would, for a test to see who notices.
+    pub fn flows_mut(&mut self) -> &mut Flows {
+        &mut self.flows
     }
 
     /// Whether this worker forwards.

@@ -540,6 +540,7 @@ impl<B: Buffer> Worker<B> {
         let seen = self.flows.last_seen.mark_of(place);
         let flow = self.flows.table.remove(place)?;
         self.flows.last_seen.release(place);
+        self.mirror.flow_is_gone(place);
         self.counts.remove(&flow);
         self.adjacencies.release(flow.client_adjacency);
         self.adjacencies.release(flow.server_adjacency);

@@ -60,6 +60,8 @@ impl<B: Buffer> Worker<B> {
                 // The flow goes on unprotected, once all others know it; the peer says why in its counters.
                 Outcome::Refused { shard, flow } => self.release_answered(now, shard, flow, io),
                 Outcome::Departed(port) => self.flows.resting.acknowledged(now, port.place, port.image),
+                Outcome::Differs { peer, shard, is_news: true } => self.say(Event::Differs { peer, shard }),
+                Outcome::Differs { .. } => {}
             }
         }
         self.mirror.give_back(outcomes);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use baton::base::counters::{Counter, Counters};
 use baton::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
 use baton::base::io::{Punt, TxClass};
+use baton::base::rng::Rng;
 use baton::base::time::Instant;
 use baton::config::snapshot::Snapshot;
 use baton::distributor::spread::{Distributor, DistributorSetup};
@@ -14,7 +15,7 @@ use baton::failover::{
     Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, PortSetup, Refusal, WorkerReport,
 };
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
-use baton::flow::{Flow, Key};
+use baton::flow::{Flow, Key, TcpState};
 use baton::master::rebalance::Outcome;
 use baton::master::route::report_of;
 use baton::master::{Master, MasterSetup};
@@ -114,7 +115,7 @@ pub struct Appliance {
     pub paused: bool,
     /// How long threads sleep.
     naps: Naps,
-    clock: Clock,
+    pub clock: Clock,
     /// A thread failed: nothing is sent for the service any more.
     pub broken: bool,
     /// The group was told.
@@ -429,6 +430,18 @@ impl Appliance {
         });
         let on_their_way = events.chain(self.lcores.iter().flat_map(Lcore::cargo));
         held.chain(on_their_way.flat_map(|cargo| cargo.flows.iter().map(|moved| moved.flow)))
+    }
+
+    /// A flow of some worker that is mirrored is in another state; the client's key.
+    pub fn damage(&mut self, rng: &mut Rng) -> Option<Key> {
+        let mut workers: Vec<_> = self.lcores.iter_mut().filter_map(Lcore::worker_mut).collect();
+        let at = rng.usize(..workers.len());
+        let table = &mut workers[at].flows_mut().table;
+        let all: Vec<_> = table.iter().filter(|(_, flow)| flow.is_mirrored()).collect();
+        let (place, flow) = all.get(rng.usize(..all.len().max(1)))?;
+        let closed = if flow.tcp == TcpState::Closed { TcpState::Established } else { TcpState::Closed };
+        table.update(*place, |flow| flow.tcp = closed);
+        Some(flow.client)
     }
 
     /// What each worker says of itself.

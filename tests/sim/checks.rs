@@ -6,6 +6,7 @@ use baton::base::counters::Counter;
 use baton::base::ids::{NodeId, Term};
 use baton::failover::FailoverEvent;
 use baton::flow::Key;
+use baton::mirror::StreamStatus;
 use baton::mirror::header::Header;
 
 use crate::agenda::{MS, Nanos};
@@ -40,6 +41,7 @@ pub struct Checks {
     /// The newest sequence of each sealed stream of a life, and how often it began anew.
     sealed: BTreeMap<(usize, u64, u64, u32), (u64, u64)>,
     hold_timeouts: u64,
+    digests_differ: u64,
     /// Promotions after one had served with all others in sync.
     pub takeovers: u64,
 }
@@ -158,6 +160,7 @@ impl Checks {
     /// A life ends: what it counted counts.
     pub fn retire(&mut self, appliance: &crate::appliance::Appliance) {
         self.hold_timeouts += appliance.count(Counter::HoldTimeouts);
+        self.digests_differ += appliance.count(Counter::MirrorDigestDiffers);
     }
 }
 
@@ -237,6 +240,30 @@ pub fn difference(world: &World) -> Option<String> {
     })
 }
 
+/// With which standby the active has not compared the digests of all shards since then, or not found them equal, if there
+/// is one.
+pub fn disagreement(world: &mut World, since: Nanos) -> Option<String> {
+    let Some((active, standbys)) = world.group() else { return Some("nobody is in sync".to_owned()) };
+    let World { nodes, agenda, .. } = world;
+    let appliance = nodes[active].up.as_mut()?;
+    let since = appliance.clock.read(since);
+    let all = appliance.worker_status(agenda);
+    for standby in standbys {
+        let node = NodeId(standby as u16 + 1);
+        let to_node = |stream: &&StreamStatus| stream.peer == node && stream.shards > 0;
+        for stream in all.iter().flat_map(|status| &status.streams).filter(to_node) {
+            let agreement = stream.agreement;
+            if agreement.differing > 0 || agreement.since.is_none_or(|at| at < since) {
+                return Some(format!(
+                    "the digests of {} shards and node {node}: {agreement:?}",
+                    stream.shards
+                ));
+            }
+        }
+    }
+    None
+}
+
 /// No flow is in the tables of two workers of an appliance. While it stands by, shards go home one after the other, and their
 /// home may have heard of a flow before: no packet asks who has it.
 fn one_manager(world: &mut World, of_standbys_too: bool) {
@@ -263,6 +290,10 @@ pub fn at_end(world: &mut World) {
     }
     for up in world.nodes.iter().filter_map(|node| node.up.as_ref()) {
         world.checks.retire(up);
+    }
+    let differ = world.checks.digests_differ;
+    if differ > 0 && kind != Kind::FlowsDamaged {
+        world.checks.violate(now, format!("{differ} digests differed"));
     }
     let timeouts = world.checks.hold_timeouts;
     if timeouts > 0 && !kind.disturbs_mirror() {

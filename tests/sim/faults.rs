@@ -122,6 +122,14 @@ impl World {
         self.lans[lan].cut_one_way(Station::Appliance { at, port: lan }, inwards);
     }
 
+    /// A flow of an appliance that is mirrored is suddenly in another state.
+    pub fn damage(&mut self, at: usize) {
+        let World { nodes, agenda, .. } = self;
+        let Some(appliance) = &mut nodes[at].up else { return };
+        let damaged = appliance.damage(&mut agenda.rng);
+        self.say(|| format!("** {} has another state of {damaged:?}", name(at)));
+    }
+
     pub fn forget_addresses(&mut self) {
         self.say(|| "** switches forget which addresses are where".to_owned());
         self.lans.iter_mut().for_each(Lan::forget);

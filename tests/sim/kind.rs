@@ -62,10 +62,12 @@ pub enum Kind {
     WitnessLost,
     /// In a partition the witness starts anew, now and then: never two senders.
     WitnessRestarts,
+    /// Flows of the standby are not what it was told, by a fault of its machine: their digests say so, and it is told again.
+    FlowsDamaged,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 39] = [
+    pub const ALL: [Kind; 40] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -105,6 +107,7 @@ impl Kind {
         Kind::WitnessPartition,
         Kind::WitnessLost,
         Kind::WitnessRestarts,
+        Kind::FlowsDamaged,
     ];
 
     /// How many appliances there are.
@@ -204,7 +207,8 @@ impl Kind {
             | Kind::Panics
             | Kind::ThreeActiveCrashes
             | Kind::ThreeTwoCrash
-            | Kind::WitnessLost => false,
+            | Kind::WitnessLost
+            | Kind::FlowsDamaged => false,
         }
     }
 
@@ -223,6 +227,7 @@ impl Kind {
                 | Kind::PortOneWay
                 | Kind::ThreeStandbyLags
                 | Kind::WitnessLost
+                | Kind::FlowsDamaged
         )
     }
 }

@@ -138,6 +138,7 @@ fn every_broken_variant_is_caught_within_a_thousand_seeds() {
         let kind = match variant {
             // Its turn of events is rare: two changes of role, while shards go home.
             "taken-before-home" => Some(Kind::Partition),
+            "digest-ignores-state" => Some(Kind::FlowsDamaged),
             "witness-grants-at-once" => Some(Kind::WitnessRestarts),
             "witness-grants-to-all" => Some(Kind::WitnessPartition),
             _ => None,

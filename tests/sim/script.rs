@@ -6,6 +6,7 @@ use baton::failover::Operator;
 
 use crate::agenda::{Happening, MS, Nanos};
 use crate::checks;
+use crate::kind::Kind;
 use crate::witness::Cut;
 use crate::world::{ALL, World};
 
@@ -60,6 +61,8 @@ pub enum Fault {
     /// The witness is there, and knows nothing of before; or it is not.
     Witness(bool),
     Operator(Who, Operator),
+    /// A flow of this one is in another state than it was.
+    Damage(Who),
 }
 
 #[derive(Clone, Debug)]
@@ -81,7 +84,7 @@ pub enum Step {
     Probe(usize),
     /// Until no client waits for anything any more.
     Drained,
-    /// Until the tables of both are alike.
+    /// Until the tables of both are alike, and all digests say so.
     Alike,
     /// Until nothing is left behind in queues.
     Empty,
@@ -175,14 +178,22 @@ fn do_step(world: &mut World, step: &Step, since: Nanos) -> bool {
             true
         }
         Step::Drained => now >= world.arrivals_until && world.connections().all(|c| !c.is_live()),
-        Step::Alike => match checks::difference(world) {
-            None => true,
-            Some(difference) if now >= since + 1500 * MS => {
-                world.checks.violate(now, difference);
-                true
+        Step::Alike => {
+            let (difference, patience) = match checks::difference(world) {
+                None => (checks::disagreement(world, since), 3000 * MS),
+                // Not before that do digests say so.
+                difference if world.scenario.kind == Kind::FlowsDamaged => (difference, 3000 * MS),
+                difference => (difference, 1500 * MS),
+            };
+            match difference {
+                None => true,
+                Some(difference) if now >= since + patience => {
+                    world.checks.violate(now, difference);
+                    true
+                }
+                Some(_) => false,
             }
-            Some(_) => false,
-        },
+        }
         Step::Empty => match checks::left_behind(world) {
             None => true,
             Some(left) if now >= since + 500 * MS => {
@@ -214,7 +225,7 @@ fn do_fault(world: &mut World, fault: Fault) {
 
 fn strike(world: &mut World, fault: Fault) {
     match fault {
-        Fault::Start(_) | Fault::GoOn(_) | Fault::Mend => {}
+        Fault::Start(_) | Fault::GoOn(_) | Fault::Mend | Fault::Damage(_) => {}
         Fault::Crash(_)
         | Fault::Pause(_)
         | Fault::CutFrom(..)
@@ -268,6 +279,7 @@ fn strike(world: &mut World, fault: Fault) {
         Fault::OneWay(who, lan, inwards) => {
             whom(world, who).into_iter().for_each(|at| world.cut_one_way(at, lan, inwards));
         }
+        Fault::Damage(who) => whom(world, who).into_iter().for_each(|at| world.damage(at)),
         Fault::Forget => world.forget_addresses(),
         Fault::Disk(who, fails) => whom(world, who).into_iter().for_each(|at| world.disk(at, fails)),
         Fault::CutWitness(who, cut) => {

@@ -224,6 +224,12 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
             }
             steps.extend([outage, Serving, Do(Mend)]);
         }
+        Kind::FlowsDamaged => {
+            for _ in 0..rng.u8(1..6) {
+                steps.extend([Do(Damage(Who::Standby)), Wait(rng.u64(0..200) * MS)]);
+            }
+            steps.push(soon);
+        }
         Kind::TwoFaults => {
             for _ in 0..2 {
                 let who = if rng.bool() { Who::Active } else { Who::Standby };

@@ -24,7 +24,7 @@ pub enum DivisionVariant {
 }
 
 /// Names of the broken variants.
-pub const VARIANTS: [&str; 10] = [
+pub const VARIANTS: [&str; 11] = [
     "acknowledged-before-applied",
     "tombstone-dropped-early",
     "equal-term-accepted",
@@ -33,6 +33,7 @@ pub const VARIANTS: [&str; 10] = [
     "strays",
     "taken-before-home",
     "strays-let-in",
+    "digest-ignores-state",
     "witness-grants-at-once",
     "witness-grants-to-all",
 ];
@@ -49,6 +50,7 @@ pub fn variant(name: &str) -> Option<Variants> {
         "strays" => variants.division = DivisionVariant::Strays,
         "taken-before-home" => variants.mirror = mirror::Variant::TakenBeforeHome,
         "strays-let-in" => variants.mirror = mirror::Variant::StraysLetIn,
+        "digest-ignores-state" => variants.mirror = mirror::Variant::DigestIgnoresState,
         "send-after-lease" => variants.failover = failover::Variant::SendAfterLease,
         "witness-grants-at-once" => variants.witness = WitnessVariant::GrantsAtOnce,
         "witness-grants-to-all" => variants.witness = WitnessVariant::GrantsToAll,

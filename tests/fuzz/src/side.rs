@@ -118,12 +118,13 @@ impl Side {
             workers: 1,
             group: GroupId(0),
             boot,
+            capacity: CAPACITY,
             peers: vec![node(1 - side)],
             walk_rate: 100_000,
             variant,
         };
         Side {
-            mirror: Mirror::new(mirror),
+            mirror: Mirror::new(mirror).expect("memory"),
             flows: Flows::new(&flows).expect("memory"),
             takes: Takes::default(),
             boot,

@@ -1,0 +1,355 @@
+//! Digests: whether two members have the same flows of a shard (REQ B5, B6).
+//!
+//! Every flow that peers know, or that a peer told of, has a sum of all that is mirrored of it; a shard's digest is the sum
+//! of its flows' sums, and their number. So a digest follows each flow that is told, taken in or ended in a few steps, in
+//! whatever order that happens. On the active a flow's sum is made anew when its record is written, on a standby when one was
+//! applied: from the table, not from the record.
+//!
+//! While nothing of a shard waits or is on its way to a peer ([`Sync::is_settled`](super::sync::Sync::is_settled)), its digest is
+//! the peer's. The active asks, some shards in a frame, at a slow rate ([`Asking`]). The peer answers as it answers any record:
+//! its acknowledgement agrees, a refusal does not. Then the shard is walked again.
+//!
+//! What nobody told, a fault of this machine's memory say, no digest sees by itself. So each side goes over its table,
+//! some places at a time, and makes all sums anew ([`Digests::audit`]). What has changed, come or gone behind the mirror's back
+//! is then a difference like any other.
+
+use crate::base::ids::ShardId;
+use crate::base::limits::SHARDS;
+use crate::base::memory::{NoMemory, Slab};
+use crate::base::time::{Duration, Instant};
+use crate::flow::entry::{Flow, FlowFlags};
+use crate::flow::key::Key;
+use crate::flow::layout::{Hot, Names};
+use crate::flow::shard::ShardSet;
+use crate::flow::table::Table;
+use crate::flow::{Direction, FlowIndex, TcpState};
+use crate::mirror::Variant;
+use crate::mirror::record::RECORDS_PER_FRAME_MAX;
+
+/// Between two frames that ask.
+pub const ASK_INTERVAL: Duration = Duration::from_millis(100);
+/// Shards that one frame asks about at most: a worker's own within half a second.
+pub const ASKED_MAX: usize = RECORDS_PER_FRAME_MAX;
+
+/// Places looked over for each millisecond that has passed: ten million in less than three minutes.
+const PLACES_PER_MILLI: u64 = 64;
+/// Places looked over in one call at most.
+const PLACES_PER_CALL: u64 = 1024;
+
+/// A digest: of all flows of a shard that are mirrored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Digest {
+    /// Of their sums, modulo 2^64.
+    pub sum: u64,
+    /// How many they are.
+    pub flows: u32,
+}
+
+/// The digests of a worker's shards, and the sums that they are made of.
+pub struct Digests {
+    /// For each place in the table the sum of its flow, its shard in the highest eight bits; 0: the flow was never told.
+    sums: Slab<u64>,
+    shards: Vec<Digest>,
+    audit_at: Instant,
+    audited: u32,
+    ignores_state: bool,
+}
+
+/// Where the shard stands in a sum.
+const SHARD_SHIFT: u32 = 56;
+const _: () = assert!(SHARDS <= 1 << (u64::BITS - SHARD_SHIFT));
+
+impl Digests {
+    /// Of no flow, with room for so many.
+    pub fn new(capacity: u32, variant: Variant) -> Result<Digests, NoMemory> {
+        Ok(Digests {
+            sums: Slab::new(capacity as usize)?,
+            shards: vec![Digest::default(); SHARDS],
+            audit_at: Instant::ZERO,
+            audited: 0,
+            ignores_state: variant == Variant::DigestIgnoresState,
+        })
+    }
+
+    /// The digest of a shard.
+    pub fn of(&self, shard: ShardId) -> Digest {
+        self.shards.get(usize::from(shard.0)).copied().unwrap_or_default()
+    }
+
+    /// The flow at a place was told, or taken in, as it is in the table.
+    #[inline]
+    pub fn note(&mut self, table: &Table, place: FlowIndex) {
+        match table.named(place) {
+            Some((hot, names)) if hot.flags().contains(FlowFlags::MIRRORED) => {
+                self.note_named(table, place, hot, &names);
+            }
+            Some(_) | None => self.forget(place),
+        }
+    }
+
+    /// As [`Digests::note`], with what [`Table::named`] gave.
+    #[inline]
+    pub fn note_named(&mut self, table: &Table, place: FlowIndex, hot: &Hot, names: &Names) {
+        let state = if self.ignores_state { 0 } else { state_number(hot.tcp_number()) };
+        let sum = match sum_v4(hot, names, state) {
+            Some(sum) => sum,
+            None => match table.get(place) {
+                Some(flow) => sum_wide(&flow, state),
+                None => return self.forget(place),
+            },
+        };
+        // Never 0, which says that there is none.
+        self.put(place, (sum >> (u64::BITS - SHARD_SHIFT)) | 1 | u64::from(hot.shard().0) << SHARD_SHIFT);
+    }
+
+    /// The flow at a place has left it.
+    #[inline]
+    pub fn forget(&mut self, place: FlowIndex) {
+        self.put(place, 0);
+    }
+
+    #[inline]
+    fn put(&mut self, place: FlowIndex, sum: u64) {
+        let Some(kept) = self.sums.get_mut(place.slot()) else { return };
+        let before = core::mem::replace(kept, sum);
+        if before == sum {
+            return;
+        }
+        if before != 0 {
+            let digest = &mut self.shards[(before >> SHARD_SHIFT) as usize % SHARDS];
+            digest.sum = digest.sum.wrapping_sub(before);
+            digest.flows -= 1;
+        }
+        if sum != 0 {
+            let digest = &mut self.shards[(sum >> SHARD_SHIFT) as usize % SHARDS];
+            digest.sum = digest.sum.wrapping_add(sum);
+            digest.flows += 1;
+        }
+    }
+
+    /// Asks for the line that [`Digests::note`] and [`Digests::forget`] will need.
+    #[inline(always)]
+    pub fn prefetch(&self, place: FlowIndex) {
+        self.sums.prefetch_write(place.slot());
+    }
+
+    /// Goes over some places of the table, as many as are due: each flow counts as it is now, also one that was never told.
+    /// Where that is news, either the flow waits to be told, or nobody knew.
+    pub fn audit(&mut self, now: Instant, table: &Table) {
+        let millis = (now - self.audit_at).millis();
+        if millis == 0 {
+            return;
+        }
+        self.audit_at = now;
+        let end = table.places_end().0;
+        let places = (millis * PLACES_PER_MILLI).min(PLACES_PER_CALL).min(end.into()) as u32;
+        for _ in 0..places {
+            let place = FlowIndex(self.audited);
+            self.audited = if place.0 + 1 >= end { 0 } else { place.0 + 1 };
+            self.note(table, place);
+        }
+    }
+}
+
+/// As a peer is told of it.
+fn state_number(number: u8) -> u8 {
+    TcpState::from_number(number).map_or(number, |state| state.after_takeover().number())
+}
+
+/// Odd numbers without a pattern: digits of pi.
+const SALTS: [u64; 8] = [
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7345,
+    0xa409_3822_299f_31d1,
+    0x082e_fa98_ec4e_6c89,
+    0x4528_21e6_38d0_1377,
+    0xbe54_66cf_34e9_0c6d,
+    0xc0ac_29b7_c97c_50dd,
+    0x3f84_d5b5_b547_0917,
+];
+
+/// Both halves of a product of 128 bits.
+#[inline(always)]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// The sum of an IPv4 flow; `None` of others. Its images are its whole keys.
+#[inline]
+fn sum_v4(hot: &Hot, names: &Names, state: u8) -> Option<u64> {
+    let [client, server] = [Direction::FromClient, Direction::FromServer].map(|way| hot.image(way));
+    if !client.is_v4() || !server.is_v4() {
+        return None;
+    }
+    let [a, b, c, d, ..] = SALTS;
+    let keys = fold(client.0 ^ a, client.1 ^ b) ^ fold(server.0 ^ c, server.1 ^ d).rotate_left(17);
+    Some(finish(keys, names, hot.flags(), state))
+}
+
+/// The sum of any other flow.
+#[cold]
+fn sum_wide(flow: &Flow, state: u8) -> u64 {
+    let names = Names {
+        virtual_server: flow.virtual_server,
+        pool: flow.pool,
+        server_id: flow.server_id,
+        changed: flow.changed,
+    };
+    let keys = sum_of_key(&flow.client) ^ sum_of_key(&flow.server).rotate_left(17);
+    finish(keys, &names, flow.flags, state)
+}
+
+fn sum_of_key(key: &Key) -> u64 {
+    let [a, b, c, d, e, f, ..] = SALTS;
+    let words = |octets: [u8; 16]| {
+        let bits = u128::from_be_bytes(octets);
+        (bits as u64, (bits >> 64) as u64)
+    };
+    let (src, dst) = (words(key.src.octets()), words(key.dst.octets()));
+    let ports = u64::from(key.src_port) << 48
+        | u64::from(key.dst_port) << 32
+        | u64::from(key.vlan) << 16
+        | u64::from(key.protocol);
+    let families = u64::from(key.src.is_v4()) | u64::from(key.dst.is_v4()) << 1;
+    fold(fold(src.0 ^ a, src.1 ^ b) ^ e, fold(dst.0 ^ c, dst.1 ^ d) ^ f)
+        ^ fold(ports ^ b, families ^ d).rotate_left(29)
+}
+
+/// What is mirrored of a flow besides its keys.
+#[inline(always)]
+fn finish(keys: u64, names: &Names, flags: FlowFlags, state: u8) -> u64 {
+    let [a, .., e, f, g, h] = SALTS;
+    let full_nat = u64::from(flags.contains(FlowFlags::FULL_NAT));
+    let ids = u64::from(names.virtual_server.0) << 32 | u64::from(names.pool.0);
+    let server = u64::from(names.server_id.0) << 32 | u64::from(names.changed.term.node.0) << 16;
+    let facts = server | u64::from(state) << 8 | full_nat;
+    let stamp = fold(names.changed.version.0 ^ g, names.changed.term.counter ^ h);
+    fold(keys ^ fold(ids ^ e, facts ^ f) ^ stamp.rotate_left(41), a)
+}
+
+/// What one stream asks its peer.
+#[derive(Clone, Debug)]
+pub struct Asking {
+    /// The shards that have yet to agree in this round.
+    left: ShardSet,
+    /// Those that were asked about and not answered.
+    asked: ShardSet,
+    /// Those that differed when they were last asked about.
+    differing: ShardSet,
+    due_at: Instant,
+    /// Since when all shards agreed at least once, by the last round; `None`: no round is over.
+    agreed_since: Option<Instant>,
+    began_at: Instant,
+    rounds: u64,
+}
+
+/// How often and when a stream's digests agreed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    /// Times that every shard of the stream had agreed.
+    pub rounds: u64,
+    /// The newest of these rounds began then: all shards have agreed since; `None`: there was none.
+    pub since: Option<Instant>,
+    /// Shards that differ, as far as is known.
+    pub differing: usize,
+}
+
+/// What an answer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The peer has the same.
+    Agrees,
+    /// The peer has something else, and that is news.
+    Differs,
+    /// The peer has something else, as before.
+    StillDiffers,
+    /// Nothing.
+    Nothing,
+}
+
+impl Default for Asking {
+    fn default() -> Asking {
+        Asking {
+            left: ShardSet::default(),
+            asked: ShardSet::default(),
+            differing: ShardSet::default(),
+            due_at: Instant::ZERO,
+            agreed_since: None,
+            began_at: Instant::ZERO,
+            rounds: 0,
+        }
+    }
+}
+
+impl Asking {
+    /// Nothing was asked: the peer is brought up to date from the start.
+    pub fn begin_anew(&mut self) {
+        *self = Asking { rounds: self.rounds, ..Asking::default() };
+    }
+
+    /// Whether it is time to ask again.
+    pub fn is_due(&self, now: Instant) -> bool {
+        now >= self.due_at
+    }
+
+    /// When it is.
+    pub fn due_at(&self) -> Instant {
+        self.due_at
+    }
+
+    /// The shards to ask about now, of those of the stream; asks not before [`ASK_INTERVAL`] has passed.
+    pub fn begin(&mut self, now: Instant, shards: &ShardSet) -> impl Iterator<Item = ShardId> + use<> {
+        self.due_at = now + ASK_INTERVAL;
+        self.left = shards.both(&self.left);
+        if self.left.is_empty() {
+            self.left = *shards;
+            self.began_at = now;
+        }
+        let left = self.left.without(&self.asked);
+        (0..SHARDS as u16).map(ShardId).filter(move |shard| left.has(*shard))
+    }
+
+    /// The peer is asked about this shard.
+    pub fn ask(&mut self, shard: ShardId) {
+        self.asked.set(shard, true);
+    }
+
+    /// Another worker tells of this shard from now on.
+    pub fn forget(&mut self, shard: ShardId) {
+        for set in [&mut self.left, &mut self.asked, &mut self.differing] {
+            set.set(shard, false);
+        }
+    }
+
+    /// The peer has answered, or has not: then `agrees` is `None`.
+    pub fn answered(&mut self, shard: ShardId, agrees: Option<bool>) -> Answer {
+        if !self.asked.has(shard) {
+            return Answer::Nothing;
+        }
+        self.asked.set(shard, false);
+        match agrees {
+            None => Answer::Nothing,
+            Some(true) => {
+                self.differing.set(shard, false);
+                let was_left = self.left.has(shard);
+                self.left.set(shard, false);
+                if was_left && self.left.is_empty() {
+                    self.rounds += 1;
+                    self.agreed_since = Some(self.began_at);
+                }
+                Answer::Agrees
+            }
+            Some(false) if self.differing.has(shard) => Answer::StillDiffers,
+            Some(false) => {
+                self.differing.set(shard, true);
+                Answer::Differs
+            }
+        }
+    }
+
+    /// How far they agree.
+    pub fn agreement(&self) -> Agreement {
+        Agreement { rounds: self.rounds, since: self.agreed_since, differing: self.differing.len() }
+    }
+}

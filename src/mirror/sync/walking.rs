@@ -1,0 +1,122 @@
+//! What is said at a set rate: flows that a walk names, and questions about digests.
+
+use crate::base::ids::{ShardId, Version};
+use crate::base::time::Instant;
+use crate::flow::FlowIndex;
+use crate::flow::entry::FlowFlags;
+use crate::flow::flows::Flows;
+use crate::mirror::digest::{ASKED_MAX, Answer, Digests};
+use crate::mirror::in_flight::{Fate, Named, Sent};
+use crate::mirror::record::{self, RECORDS_PER_FRAME_MAX, Record};
+use crate::mirror::stream::Sender;
+use crate::mirror::sync::{KNOWN, PLACES_PER_CALL, Settled, Sync, WALKED};
+use crate::mirror::walk::Due;
+
+impl Sync {
+    /// The walk: names every flow once.
+    pub(super) fn write_walked(
+        &mut self,
+        now: Instant,
+        flows: &Flows,
+        digests: &mut Digests,
+        out: &mut [u8],
+    ) -> Option<(usize, Sent)> {
+        if self.walk.due() == Due::Begin {
+            let len = record::write(&Record::WalkBegin { shards: *self.walk.shards() }, out)?;
+            self.walk.begin_said();
+            return Some((len, Sent { named: Named::WalkBegin, since: now }));
+        }
+        if let Due::Flows(from) = self.walk.due() {
+            let end = flows.table.places_end().0.min(from.saturating_add(PLACES_PER_CALL));
+            let passed_over = if self.walk.is_again() { WALKED } else { KNOWN | WALKED };
+            for place in from..end {
+                self.walk.looked(place + 1);
+                let wanted = flows.table.hot(FlowIndex(place)).is_some_and(|hot| {
+                    hot.flags().contains(FlowFlags::MIRRORED) && self.walk.shards().has(hot.shard())
+                });
+                if wanted
+                    && !self.has(place, passed_over)
+                    && let Some(next) = self.write_state(flows, digests, place, now, out)
+                {
+                    self.mark(place, WALKED, 0);
+                    self.walk.named();
+                    return Some(next);
+                }
+            }
+            if end < flows.table.places_end().0 {
+                return None; // More in the next call.
+            }
+            self.walk.all_named();
+        }
+        if self.walk.due() == Due::End {
+            let len = record::write(&Record::WalkEnd { shards: *self.walk.shards() }, out)?;
+            self.walk.end_said();
+            return Some((len, Sent { named: Named::WalkEnd, since: now }));
+        }
+        None
+    }
+
+    /// A flow that the walk may have named is known, or refused, or gone.
+    pub(super) fn unwalk(&mut self, flow: u32) {
+        if self.has(flow, WALKED) {
+            self.mark(flow, 0, WALKED);
+            self.walk.settled();
+        }
+    }
+
+    /// Asks the peer for the digests of shards, if that is due: as many as may be and have room. The bytes written; what to
+    /// remember of them goes to `sent`.
+    pub fn write_questions(
+        &mut self,
+        now: Instant,
+        sender: &Sender<'_>,
+        digests: &Digests,
+        out: &mut [u8],
+        sent: &mut Vec<Sent>,
+    ) -> usize {
+        let (mut at, mut room) = (0, ASKED_MAX.min(RECORDS_PER_FRAME_MAX - sent.len()));
+        if self.asks_at().is_none_or(|due| now < due) {
+            return 0;
+        }
+        for shard in self.asking.begin(now, &self.shards) {
+            if room == 0 {
+                break;
+            }
+            if !self.is_settled(shard) || sender.arriving.has(shard) {
+                continue;
+            }
+            let version = sender.flows.version(shard);
+            let question = Record::Digest { shard, digest: digests.of(shard) };
+            let Some(len) = record::write(&question, &mut out[at..]) else { break };
+            self.asking.ask(shard);
+            sent.push(Sent { named: Named::Digest { shard, version }, since: now });
+            at += len;
+            room -= 1;
+        }
+        at
+    }
+
+    /// The peer has answered about a shard, of which this was the latest change when it was asked; or has not.
+    pub(super) fn answered(
+        &mut self,
+        shard: ShardId,
+        version: Version,
+        fate: Fate,
+        flows: &Flows,
+    ) -> Settled {
+        let agrees = match fate {
+            // It had heard of a later change, or not.
+            Fate::Applied => (flows.version(shard) == version).then_some(true),
+            Fate::Refused => Some(false),
+            Fate::Lost => None,
+        };
+        let answer = self.asking.answered(shard, agrees);
+        match answer {
+            Answer::Differs | Answer::StillDiffers => {
+                self.walk.again(shard);
+                Settled::Differs { shard, is_news: answer == Answer::Differs }
+            }
+            Answer::Agrees | Answer::Nothing => Settled::Nothing,
+        }
+    }
+}
