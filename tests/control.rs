@@ -139,6 +139,8 @@ impl Backend for Fake {
                     sent: 50,
                     acknowledged: 48,
                     in_flight: 2,
+                    refused: 7,
+                    refusal: Some("its table is full".to_owned()),
                     ..Default::default()
                 }],
                 walk: Some(WalkReport { shards_done: 12, shards: 256, records: 900 }),
@@ -317,6 +319,7 @@ fn every_question_is_answered_as_a_table_and_as_json() {
             &[
                 "peer 2: walking, not in sync",
                 "12 of 256 shards",
+                "last because its table is full",
                 "all agreed 410 ms ago, 1 shards differ, 3 differences found",
                 "1 now, 9 released, 0 timed out",
             ],

@@ -271,13 +271,37 @@ impl Display for MirrorReport {
                 };
                 writeln!(f, "  digests: {agreed}, {differing} shards differ, {found} differences found")?;
             }
-            let mut table =
-                Table::new(&["from", "to", "sent", "acknowledged", "in flight", "lost", "rtt us", "dirty"]);
+            let mut table = Table::new(&[
+                "from",
+                "to",
+                "sent",
+                "acknowledged",
+                "in flight",
+                "lost",
+                "rtt us",
+                "dirty",
+                "refused",
+            ]);
             for s in &peer.streams {
                 let rtt = or_dash(s.rtt_us);
-                table.row(&[&s.from, &s.to, &s.sent, &s.acknowledged, &s.in_flight, &s.lost, &rtt, &s.dirty]);
+                table.row(&[
+                    &s.from,
+                    &s.to,
+                    &s.sent,
+                    &s.acknowledged,
+                    &s.in_flight,
+                    &s.lost,
+                    &rtt,
+                    &s.dirty,
+                    &s.refused,
+                ]);
             }
             writeln!(f, "{table}")?;
+            for s in &peer.streams {
+                if let Some(why) = &s.refusal {
+                    writeln!(f, "  from {} to {}: a flow was refused, last because {why}", s.from, s.to)?;
+                }
+            }
         }
         if self.peers.is_empty() {
             writeln!(f, "no peers: nothing is mirrored\n")?;

@@ -428,6 +428,10 @@ pub struct StreamReport {
     pub rtt_us: Option<u64>,
     /// Flows whose newest state waits to be sent.
     pub dirty: u64,
+    /// Flows that the peer refused in their newest state: they are told again now and then.
+    pub refused: u64,
+    /// Why it refused a flow, the last time; `None`: it never did under this session.
+    pub refusal: Option<String>,
 }
 
 /// How far a walk over the flow table is.

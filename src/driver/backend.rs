@@ -173,6 +173,8 @@ impl Appliance {
                 lost: stream.statistics.records_lost,
                 rtt_us: stream.round_trip.map(Duration::micros),
                 dirty: stream.waiting as u64,
+                refused: stream.refused.into(),
+                refusal: stream.statistics.refusal.map(|refusal| refusal.to_string()),
             })
             .collect()
     }

@@ -145,6 +145,22 @@ impl Bounds {
     }
 }
 
+/// How long flows have been idle at one moment: made once for many places.
+#[derive(Clone, Copy, Debug)]
+pub struct Idleness<'a> {
+    words: &'a Slab<AtomicU32>,
+    moment: Moment,
+}
+
+impl Idleness<'_> {
+    /// For how many ticks the flow at a place has been idle, the running one not counted; `None`: no flow is here.
+    #[inline]
+    pub fn ticks(&self, flow: FlowIndex) -> Option<u32> {
+        let word = self.words.get(flow.slot())?.load(Ordering::Relaxed);
+        (word >> TICK_BITS != 0).then(|| self.moment.idle_ticks(word))
+    }
+}
+
 /// What the array says of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
@@ -239,6 +255,11 @@ impl LastSeen {
     pub fn idle(&self, flow: FlowIndex, now: Instant) -> Option<Duration> {
         let word = self.0.words.get(flow.slot())?.load(Ordering::Relaxed);
         (word >> TICK_BITS != 0).then(|| TICK * u64::from(self.moment(now).idle_ticks(word)))
+    }
+
+    /// How long flows have been idle at a moment.
+    pub fn idleness(&self, now: Instant) -> Idleness<'_> {
+        Idleness { words: &self.0.words, moment: self.moment(now) }
     }
 
     /// Whether a flow has been idle for too long.

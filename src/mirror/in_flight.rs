@@ -174,9 +174,9 @@ impl InFlight {
         if self.waiting == 0 { next } else { self.oldest }
     }
 
-    /// Whether a frame with the next sequence may carry records.
-    pub fn has_room(&self, sequence: u64) -> bool {
-        self.waiting == 0 || sequence < self.oldest + ACK_SPAN as u64
+    /// Whether a frame with the next sequence may carry records, where the peer takes so many frames at once.
+    pub fn has_room(&self, sequence: u64, credit: u16) -> bool {
+        self.waiting == 0 || (self.waiting < usize::from(credit) && sequence < self.oldest + ACK_SPAN as u64)
     }
 
     /// Frames that wait for an acknowledgement.
@@ -198,7 +198,7 @@ impl InFlight {
             }
             return;
         }
-        debug_assert!(self.has_room(sequence) && records.len() <= RECORDS_PER_FRAME_MAX);
+        debug_assert!(self.has_room(sequence, u16::MAX) && records.len() <= RECORDS_PER_FRAME_MAX);
         if self.waiting == 0 {
             self.oldest = sequence;
         }
@@ -494,8 +494,20 @@ mod tests {
     fn a_full_span_has_no_room() {
         let mut in_flight = InFlight::default();
         in_flight.note(at(0), 5, &[sent(1)]);
-        assert!(in_flight.has_room(5 + ACK_SPAN as u64 - 1));
-        assert!(!in_flight.has_room(5 + ACK_SPAN as u64));
+        assert!(in_flight.has_room(5 + ACK_SPAN as u64 - 1, 256));
+        assert!(!in_flight.has_room(5 + ACK_SPAN as u64, 256));
+    }
+
+    #[test]
+    fn the_peers_credit_bounds_what_is_on_its_way_and_one_frame_always_may_be() {
+        let mut in_flight = InFlight::default();
+        assert!(in_flight.has_room(0, 0), "else nobody would hear of more credit");
+        in_flight.note(at(0), 0, &[sent(1)]);
+        assert!(!in_flight.has_room(1, 1) && in_flight.has_room(1, 2));
+        in_flight.note(at(0), 1, &[sent(2)]);
+        assert!(!in_flight.has_room(2, 2));
+        in_flight.acknowledge(at(1), &ack(&[0]), |_, _| {});
+        assert!(in_flight.has_room(2, 2));
     }
 
     #[test]

@@ -19,7 +19,7 @@
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
 //!
-//! Not yet: handles, busiest-first walks, log records, policy by flow.
+//! Not yet: handles, log records, policy by flow.
 
 pub mod changes;
 pub mod digest;
@@ -462,6 +462,9 @@ impl Mirror {
         };
         stream.statistics.frames_received += 1;
         stream.received.pass(stream.opener.window_floor());
+        if header.sequence + 1 >= stream.heard_below {
+            (stream.heard_below, stream.credit) = (header.sequence + 1, header.credit);
+        }
         if self.standing.leads && stream.received.begins_anew(header.walk) {
             // It took another role and gave it up: what it acknowledged before counts no more.
             self.restart_stream(i, place);
@@ -519,14 +522,17 @@ impl Mirror {
             };
             at += len;
             let applied = match parsed {
-                Parsed::Record(Record::Refused { sequence, which, .. }) => {
+                Parsed::Record(Record::Refused { sequence, which, reason }) => {
                     let Stream { in_flight, sync, statistics, .. } = stream;
                     let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                     in_flight.refuse(sequence, which, |sent, fate| {
                         let settled = sync.settle(sent, fate, flows);
                         match settled {
                             Settled::Differs { .. } => statistics.digests_differing += 1,
-                            Settled::Refused { .. } => statistics.records_refused += 1,
+                            Settled::Refused { .. } => {
+                                statistics.records_refused += 1;
+                                statistics.refusal = Some(reason);
+                            }
                             Settled::Known { .. } | Settled::Ended { .. } | Settled::Nothing => {}
                         }
                         conclude((peer, sender), settled, tombstones, outcomes);

@@ -150,6 +150,11 @@ impl Received {
         self.graves.pass(floor);
     }
 
+    /// Ends that can be remembered besides those that are.
+    pub fn room(&self) -> usize {
+        self.graves.room()
+    }
+
     /// Graves kept.
     pub fn graves(&self) -> usize {
         self.graves.len()

@@ -24,6 +24,8 @@
 //! State records name flows by their keys and everything else by stable ids
 //! (REQ C6); they carry all that a peer needs to forward the flow (REQ A1).
 
+use core::fmt;
+
 use crate::base::ids::{NodeId, PoolId, ServerId, ShardId, Term, Version, VirtualServerId};
 use crate::flow::entry::Stamp;
 use crate::flow::key::{Address, Key};
@@ -140,6 +142,18 @@ pub enum Refusal {
     UnknownRecord,
     /// The receiver has other flows of the shard, or has them otherwise.
     Differs,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::TableFull => "its table is full",
+            Refusal::Inconsistent => "the record contradicts itself or a flow that it has",
+            Refusal::UnknownService => "its configuration has no such service, or no way to it",
+            Refusal::UnknownRecord => "it does not know such records",
+            Refusal::Differs => "it has other flows",
+        })
+    }
 }
 
 impl Refusal {

@@ -41,6 +41,8 @@ pub struct StreamStatus {
     pub shards_to_walk: usize,
     /// Flows that the peer knows.
     pub known: u64,
+    /// Flows that the peer refused, in their newest state.
+    pub refused: u32,
     /// The smoothed round-trip time.
     pub round_trip: Option<Duration>,
     /// Since when the oldest unacknowledged state waits.
@@ -99,6 +101,7 @@ impl Mirror {
             shards: stream.sync.shards(),
             shards_to_walk: stream.sync.shards_to_walk(),
             known: stream.sync.known(),
+            refused: stream.sync.refused(),
             round_trip: stream.in_flight.round_trip(),
             agreement: stream.sync.agreement(),
             oldest_since: stream.sync.oldest_since().into_iter().chain(stream.in_flight.oldest_since()).min(),

@@ -13,14 +13,19 @@ use crate::mirror::digest::Digests;
 use crate::mirror::header::{self, Acknowledgement, Header};
 use crate::mirror::in_flight::{InFlight, Named, Sent};
 use crate::mirror::receiver::Received;
-use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record};
+use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record, Refusal};
 use crate::mirror::sync::Sync;
 use crate::mirror::tombstone::Tombstones;
 use crate::seal::frame::{Opener, Sealer, TAG_LEN};
 use crate::seal::session::StreamId;
 
-/// Frames that a receiver takes at once: as many as one acknowledgement covers.
-const CREDIT: u16 = header::ACK_SPAN as u16;
+/// Frames that a receiver takes at once, if it has room for all ends that they may name: as many as one acknowledgement
+/// covers.
+const CREDIT_MAX: usize = header::ACK_SPAN;
+/// Frames on their way while a walk names more: the others are left to what is new.
+const WALK_FRAMES_MAX: usize = header::ACK_SPAN / 2;
+/// What is new fills so much of a frame before a walk that is due, in quarters: however much is new, a walk goes on.
+const LIVE_QUARTERS: usize = 3;
 /// A record waits this long for company.
 const GATHER: Duration = Duration::from_micros(100);
 /// Refusals kept until they are sent; further refused frames are not answered,
@@ -40,6 +45,8 @@ pub struct StreamStatistics {
     pub records_lost: u64,
     /// Records that the peer refused.
     pub records_refused: u64,
+    /// Why, the last time.
+    pub refusal: Option<Refusal>,
     /// Times that the peer's digest of a shard differed.
     pub digests_differing: u64,
     /// Frames received and opened.
@@ -98,6 +105,9 @@ pub struct Stream {
     pub(super) urgent: bool,
     /// The peer is to be told of a floor.
     floor_due: bool,
+    /// Frames that the peer takes at once, by the newest frame that came of it, which is the one below this.
+    pub(super) credit: u16,
+    pub(super) heard_below: u64,
     /// What it counts.
     pub statistics: StreamStatistics,
     sent: Vec<Sent>,
@@ -140,6 +150,8 @@ impl Stream {
             walk: 1,
             urgent: false,
             floor_due: false,
+            credit: CREDIT_MAX as u16,
+            heard_below: 0,
             statistics: StreamStatistics::default(),
             sent: Vec::with_capacity(RECORDS_PER_FRAME_MAX),
         }
@@ -186,15 +198,20 @@ impl Stream {
         if self.acknowledgement_due || !self.refusals.is_empty() {
             return true;
         }
-        if !leads || !self.in_flight.has_room(self.sealer.next_sequence()) {
+        if !leads || !self.in_flight.has_room(self.sealer.next_sequence(), self.credit) {
             return false;
         }
         let waiting = self.sync.waiting();
         self.floor_due
             || (waiting > 0 && (self.urgent || waiting >= 16))
             || self.sync.oldest_since().is_some_and(|since| now - since >= GATHER)
-            || (may_walk && self.sync.has_walk_to_send())
+            || (may_walk && self.may_walk())
             || self.sync.asks_at().is_some_and(|due| now >= due)
+    }
+
+    /// Whether a walk has something to say and leaves room for what is new.
+    fn may_walk(&self) -> bool {
+        self.in_flight.waiting() < WALK_FRAMES_MAX && self.sync.has_walk_to_send()
     }
 
     /// When this stream has something to do by itself.
@@ -224,7 +241,7 @@ impl Stream {
             self.refusals.pop_front();
         }
         self.sent.clear();
-        if sender.leads && self.in_flight.has_room(sequence) {
+        if sender.leads && self.in_flight.has_room(sequence, self.credit) {
             let floor = self.in_flight.lowest(sequence);
             if self.floor_due
                 && let Some(len) = record::write(&Record::Floor { sequence: floor }, &mut body[at..body_max])
@@ -233,18 +250,28 @@ impl Stream {
                 self.sent.push(Sent { named: Named::Floor { sequence: floor }, since: now });
                 self.floor_due = false;
             }
+            let Sender { flows, tombstones, .. } = sender;
+            let mut may_walk = self.may_walk();
             while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
-                let live = self.sync.waiting();
-                let Sender { flows, tombstones, .. } = sender;
                 let room = &mut body[at..body_max];
-                let may_walk = *walk_budget > 0;
-                let next = self.sync.write_next(now, flows, tombstones, digests, may_walk, room);
-                let Some((len, sent)) = next else { break };
-                if live == 0 {
-                    *walk_budget -= 1;
+                let mut next = None;
+                // What is new goes first, and the walk last; but some room is the walk's.
+                if !may_walk || at < body_max / 4 * LIVE_QUARTERS {
+                    next = self.sync.write_next(flows, tombstones, digests, room);
                 }
-                at += len;
-                self.sent.push(sent);
+                if next.is_none() && may_walk && *walk_budget > 0 {
+                    next = self.sync.write_walked(now, flows, digests, room);
+                    *walk_budget -= u32::from(next.is_some());
+                }
+                match next {
+                    Some((len, sent)) => {
+                        at += len;
+                        self.sent.push(sent);
+                    }
+                    // The walk looked in vain for now, or may name no more: the room is for what is new after all.
+                    None if may_walk => may_walk = false,
+                    None => break,
+                }
             }
             if self.sync.waiting() == 0 {
                 self.urgent = false;
@@ -265,7 +292,7 @@ impl Stream {
             term: sender.term,
             walk: self.walk,
             acknowledgement: self.acknowledgement,
-            credit: CREDIT,
+            credit: (self.received.room() / RECORDS_PER_FRAME_MAX).min(CREDIT_MAX) as u16,
             generation: sender.generation,
         }
         .write(head);

@@ -125,6 +125,9 @@ pub struct Sync {
     known: u64,
     /// Of each shard: entries in both queues, records on their way, flows marked [`REFUSED`].
     unsettled: Vec<u32>,
+    /// Flows marked [`REFUSED`], and the place from which to look for them.
+    refused: u32,
+    refused_at: u32,
     asking: Asking,
 }
 
@@ -151,6 +154,8 @@ impl Sync {
             walk: Walk::default(),
             known: 0,
             unsettled: vec![0; SHARDS],
+            refused: 0,
+            refused_at: 0,
             asking: Asking::default(),
         })
     }
@@ -175,6 +180,7 @@ impl Sync {
         self.walk.begin(self.shards);
         self.known = 0;
         self.unsettled.fill(0);
+        self.refused = 0;
         self.asking.begin_anew();
     }
 
@@ -192,6 +198,11 @@ impl Sync {
     /// Whether nothing of this shard waits, is on its way or is refused: the peer has every flow of it, and no other.
     pub fn is_settled(&self, shard: ShardId) -> bool {
         self.walk.is_done() && self.missed == 0 && self.unsettled[usize::from(shard.0)] == 0
+    }
+
+    /// Flows that the peer refused, in their newest state.
+    pub fn refused(&self) -> u32 {
+        self.refused
     }
 
     /// How far digests agree.
@@ -307,6 +318,7 @@ impl Sync {
         if self.has(flow, REFUSED) {
             self.mark(flow, 0, REFUSED);
             self.unsettled[usize::from(shard.0)] -= 1;
+            self.refused -= 1;
         }
     }
 
@@ -382,14 +394,13 @@ impl Sync {
         });
     }
 
-    /// Writes the next record to send, into room for the longest: its length, and what to remember of it.
+    /// Writes the next record that does not belong to a walk, into room for the longest: its length, and what to remember
+    /// of it.
     pub fn write_next(
         &mut self,
-        now: Instant,
         flows: &Flows,
         tombstones: &Tombstones,
         digests: &mut Digests,
-        may_walk: bool,
         out: &mut [u8],
     ) -> Option<(usize, Sent)> {
         while let Some(Ended { tombstone, shard, since }) = self.ended.pop_front() {
@@ -412,7 +423,7 @@ impl Sync {
                 return Some(next);
             }
         }
-        if may_walk { self.write_walked(now, flows, digests, out) } else { None }
+        None
     }
 
     fn take_dirty(&mut self) -> Option<Dirty> {
@@ -510,8 +521,11 @@ impl Sync {
                 if first { settled } else { Settled::Nothing }
             }
             Fate::Refused => {
-                self.unsettled[usize::from(shard.0)] += u32::from(!self.has(flow, REFUSED));
-                self.mark(flow, REFUSED, 0);
+                if !self.has(flow, REFUSED) {
+                    self.mark(flow, REFUSED, 0);
+                    self.unsettled[usize::from(shard.0)] += 1;
+                    self.refused += 1;
+                }
                 self.unwalk(flow);
                 Settled::Refused { shard, flow: FlowIndex(flow) }
             }

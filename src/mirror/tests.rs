@@ -31,11 +31,14 @@ const FRAME_MAX: usize = 1500;
 const WORKERS: [u16; 2] = [1, 3];
 const TURN: Duration = Duration::from_micros(200);
 
-struct Anything;
+/// Takes everything, or for want of room nothing.
+struct Anything {
+    refuses: bool,
+}
 
 impl Effects for Anything {
     fn check(&self, _: ShardId, _: &FlowState) -> Result<(), Refusal> {
-        Ok(())
+        if self.refuses { Err(Refusal::TableFull) } else { Ok(()) }
     }
     fn made(&mut self, _: &mut Flows, _: FlowIndex) {}
     fn changed(&mut self, _: &mut Flows, _: FlowIndex) {}
@@ -67,6 +70,7 @@ struct World {
     counters: Counters,
     terms: u64,
     lossy: bool,
+    refuses: bool,
     /// Times that a digest was found to differ.
     differences: usize,
 }
@@ -138,6 +142,7 @@ impl World {
             counters: Counters::default(),
             terms: 0,
             lossy: true,
+            refuses: false,
             differences: 0,
         };
         world.renew_session();
@@ -302,6 +307,7 @@ impl World {
     /// One turn of both sides.
     fn turn(&mut self) {
         self.now += TURN;
+        let mut effects = Anything { refuses: self.refuses };
         let mut arrived = Vec::new();
         let mut i = 0;
         while i < self.link.len() {
@@ -312,11 +318,11 @@ impl World {
             if !mirror.standing().leads && !flows.has_all_home() {
                 continue; // As a worker does.
             }
-            mirror.handle_frame(self.now, &mut bytes, flows, &mut Anything, &self.counters);
+            mirror.handle_frame(self.now, &mut bytes, flows, &mut effects, &self.counters);
         }
         for side in 0..2 {
             for worker in &mut self.sides[side] {
-                worker.mirror.poll(self.now, &mut worker.flows, &mut Anything);
+                worker.mirror.poll(self.now, &mut worker.flows, &mut effects);
                 let outcomes = worker.mirror.take_outcomes();
                 let differs = |outcome: &&Outcome| matches!(outcome, Outcome::Differs { .. });
                 self.differences += outcomes.iter().filter(differs).count();
@@ -471,6 +477,27 @@ fn run(seed: u64, variant: Variant, moves: bool) -> Result<(), String> {
     match world.differences {
         0 => Ok(()),
         differences => Err(format!("{differences} digests differed")),
+    }
+}
+
+/// Nobody has to touch them for that.
+#[test]
+fn flows_that_a_peer_refused_for_want_of_room_are_told_again_when_it_has_some() {
+    for seed in 0..4 {
+        let mut world = World::new(seed, Variant::Sound);
+        world.follow(1);
+        world.settle(0).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        world.refuses = true;
+        for _ in 0..300 {
+            (0..world.rng.u8(0..4)).for_each(|_| world.change(0));
+            world.turn();
+        }
+        assert!(world.flows(0).len() > world.flows(1).len());
+        world.refuses = false;
+        world.settle(0).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        let told = world.sides[0].iter().flat_map(|worker| worker.mirror.streams());
+        let refused: Vec<_> = told.map(|status| (status.refused, status.statistics.refusal)).collect();
+        assert!(refused.contains(&(0, Some(Refusal::TableFull))), "{refused:?}");
     }
 }
 

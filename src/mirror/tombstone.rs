@@ -196,7 +196,12 @@ pub struct Graves {
 impl Graves {
     /// Whether another grave can be dug.
     pub fn has_room(&self) -> bool {
-        self.order.len() < GRAVES_MAX
+        self.room() > 0
+    }
+
+    /// Graves that can be dug.
+    pub fn room(&self) -> usize {
+        GRAVES_MAX.saturating_sub(self.order.len())
     }
 
     /// Remembers that the flow of `client` in this shard ended at `stamp`; `newest` is the

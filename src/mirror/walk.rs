@@ -1,6 +1,10 @@
 //! The walk that brings a peer up to date: over the whole table when it comes (REQ A9, B5), and again over those shards
 //! of which its digest differed.
 //!
+//! The first walk goes over the table several times, and names the busiest flows first (REQ A9): a packet's flow was seen
+//! lately if it has many of them, so flows are told apart by how long they have been idle, in steps of ten. The last time it
+//! names whatever is left: so an idle flow waits for the others once, and no longer.
+//!
 //! A walk names flows, waits until each is acknowledged, and then says its end, with the shards that it was about. The
 //! first one of a beginning is known by its number, which every frame carries. A later one says [`WalkBegin`] before, and waits
 //! until that is acknowledged: so whatever the peer takes in from then on was named after.
@@ -30,6 +34,10 @@ enum State {
     Done,
 }
 
+/// A flow is named in the first turn of which it has not been idle for more ticks of
+/// [`last_seen`](crate::flow::aging::TICK): two tenths of a second, a second, ten. In the turn after them all are named.
+const IDLE_MAX: [u32; 3] = [1, 10, 100];
+
 /// What a walk has to say next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
@@ -50,6 +58,8 @@ pub struct Walk {
     shards: ShardSet,
     /// Whether flows are named that the peer knows.
     again: bool,
+    /// How often it went over the table before.
+    turn: usize,
     /// These are to be walked again after it.
     wanted: ShardSet,
     /// Flows that were named and not acknowledged.
@@ -62,6 +72,7 @@ impl Default for Walk {
             state: State::Done,
             shards: ShardSet::default(),
             again: false,
+            turn: 0,
             wanted: ShardSet::default(),
             outstanding: 0,
         }
@@ -92,7 +103,14 @@ impl Walk {
             self.state = State::BeginDue;
             self.shards = core::mem::take(&mut self.wanted);
             self.again = true;
+            // What it named and the peer has acknowledged carries no mark: it would be named in every turn.
+            self.turn = IDLE_MAX.len();
         }
+    }
+
+    /// Flows that were idle for more ticks are named in a later turn; `None`: all are named.
+    pub fn idle_max(&self) -> Option<u32> {
+        IDLE_MAX.get(self.turn).copied()
     }
 
     /// Whether the peer knows every flow, and has acknowledged the end.
@@ -141,8 +159,13 @@ impl Walk {
     }
 
     /// It has come to the table's end.
-    pub fn all_named(&mut self) {
-        self.state = if self.outstanding == 0 { State::EndDue } else { State::Named };
+    pub fn turn_over(&mut self) {
+        self.state = match (self.turn < IDLE_MAX.len(), self.outstanding) {
+            (true, _) => State::At(0),
+            (false, 0) => State::EndDue,
+            (false, _) => State::Named,
+        };
+        self.turn += 1;
     }
 
     /// A flow that was named is known, or refused, or gone.
@@ -198,7 +221,13 @@ mod tests {
         walk.again(ShardId(2));
         walk.looked(5);
         assert_eq!(walk.due(), Due::Flows(5));
-        walk.all_named();
+        for idle_max in IDLE_MAX {
+            assert_eq!(walk.idle_max(), Some(idle_max));
+            walk.turn_over();
+            assert_eq!(walk.due(), Due::Flows(0), "those that were idle for longer");
+        }
+        assert_eq!(walk.idle_max(), None);
+        walk.turn_over();
         assert_eq!(walk.due(), Due::Nothing, "one is not acknowledged");
         walk.settled();
         assert_eq!(walk.due(), Due::End);
@@ -214,8 +243,8 @@ mod tests {
         assert_eq!(walk.due(), Due::Begin);
         walk.begin_said();
         walk.begin_settled(Fate::Applied);
-        assert_eq!(walk.due(), Due::Flows(0));
-        walk.all_named();
+        assert_eq!((walk.due(), walk.idle_max()), (Due::Flows(0), None));
+        walk.turn_over();
         walk.end_said();
         walk.end_settled(Fate::Applied);
         assert!(walk.is_done() && walk.left() == 0);

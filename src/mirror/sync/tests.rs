@@ -1,6 +1,20 @@
-//! Since when a flow has waited.
+//! Since when a flow has waited, and in which order flows are named.
+
+use std::sync::Arc;
 
 use super::*;
+use crate::base::ids::{BootId, GroupId, NodeId, Term, WorkerId};
+use crate::base::time::Duration;
+use crate::flow::aging::TimeoutClass;
+use crate::flow::flows::FlowsSetup;
+use crate::flow::key::{Address, Key, TCP};
+use crate::flow::ports::PortSetup;
+use crate::flow::table::Insert;
+use crate::flow::tcp_state::TcpState;
+use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
+use crate::mirror::record::RECORD_MAX;
+use crate::mirror::{Mirror, MirrorSetup, Standing, Variant};
+use crate::seal::{MemberInfo, Session};
 
 fn lose(sync: &mut Sync, flow: u32, since: Instant) {
     assert_eq!(sync.flow_settled(ShardId(0), flow, Fate::Lost, since), Settled::Nothing);
@@ -33,4 +47,126 @@ fn a_later_state_of_a_flow_that_the_peer_knows_waits_only_since_it_came() {
     sync.changed(at(5), ShardId(0), FlowIndex(3));
     lose(&mut sync, 3, at(2));
     assert_eq!(sync.oldest_since(), Some(at(5)));
+}
+
+const SHARD: ShardId = ShardId(0);
+
+/// So many flows of a shard, of which those at these places were seen then.
+fn flows(count: u16, seen: &[(u32, Instant)]) -> Flows {
+    let mut flows = Flows::new(&FlowsSetup {
+        worker: WorkerId(0),
+        workers: 1,
+        capacity: count.into(),
+        hash_seed: 1,
+        toeplitz: Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key")),
+        ports: PortSetup {
+            members: 2,
+            rank: 0,
+            boot_parity: None,
+            booted: Instant::ZERO,
+            quarantine: Duration::from_secs(60),
+            resting_max: 64,
+        },
+    })
+    .expect("memory");
+    for port in 0..count {
+        let (virtual_address, own) = (Address::v4([10, 1, 0, 100]), Address::v4([10, 1, 0, 7]));
+        let client =
+            Key { src: own, dst: virtual_address, src_port: port, dst_port: 80, vlan: 0, protocol: TCP };
+        let server = Key { src: Address::v4([10, 2, 0, 10]), ..client.reversed() };
+        let mut flow = Flow::new(client, server, TcpState::Established);
+        (flow.shard, flow.flags) = (SHARD, FlowFlags::MIRRORED);
+        flow.created = flows.next_version(SHARD);
+        flow.changed.version = flow.created;
+        assert_eq!(flows.table.insert(&flow), Insert::Done(FlowIndex(port.into())));
+    }
+    for (place, at) in seen {
+        flows.last_seen.touch(FlowIndex(*place), TimeoutClass::Established, *at);
+    }
+    flows
+}
+
+#[test]
+fn a_walk_names_the_busiest_flows_first_and_each_once() {
+    let at = |secs| Instant::ZERO + Duration::from_secs(secs);
+    let now = at(1000);
+    let seen = [(0, at(1)), (1, at(995)), (2, now), (3, at(900)), (4, now), (5, at(996)), (6, at(999))];
+    let flows = flows(8, &seen);
+    let mut sync = Sync::new(8).expect("memory");
+    let mut digests = Digests::new(8, Variant::Sound).expect("memory");
+    sync.begin([SHARD].into_iter().collect());
+    let mut named = Vec::new();
+    let mut out = [0; RECORD_MAX];
+    for _ in 0..40 {
+        if let Some((_, sent)) = sync.write_walked(now, &flows, &mut digests, &mut out) {
+            named.push(sent.named);
+            sync.settle(sent, Fate::Applied, &flows);
+        }
+    }
+    let places: Vec<u32> = named
+        .iter()
+        .filter_map(|named| match named {
+            Named::Flow { flow, .. } => Some(*flow),
+            _ => None,
+        })
+        .collect();
+    // The last one was never seen.
+    assert_eq!(places, [2, 4, 6, 1, 5, 0, 3, 7]);
+    assert!(sync.walk_done() && named.last() == Some(&Named::WalkEnd), "{named:?}");
+    assert_eq!(digests.of(SHARD).flows, 8);
+    // Once more, as when a digest differed.
+    sync.walk.again(SHARD);
+    let mut again = 0;
+    for _ in 0..40 {
+        if let Some((_, sent)) = sync.write_walked(now, &flows, &mut digests, &mut out) {
+            again += usize::from(matches!(sent.named, Named::Flow { .. }));
+            sync.settle(sent, Fate::Applied, &flows);
+        }
+    }
+    assert!(again == 8 && sync.walk_done(), "{again}");
+}
+
+/// However much changes, a walk goes on; and of what changes, most goes first.
+#[test]
+fn a_frame_full_of_changes_has_room_for_a_walk() {
+    let now = Instant::from_millis(500);
+    let seen: Vec<_> = (0..100).map(|place| (place, now)).collect();
+    let flows = flows(200, &seen);
+    let member = |number: u16| MemberInfo {
+        group: GroupId(0),
+        node: NodeId(number),
+        boot: BootId(number.into()),
+        version_min: 1,
+        version_max: 1,
+        capabilities: 0,
+        workers: 1,
+        shards: 256,
+        hash_keys: 0,
+        udp_port: 0,
+        generation: 1,
+    };
+    let mut mirror = Mirror::new(MirrorSetup {
+        worker: WorkerId(0),
+        workers: 1,
+        group: GroupId(0),
+        boot: BootId(1),
+        capacity: 200,
+        peers: vec![NodeId(2)],
+        walk_rate: 1_000_000,
+        variant: Variant::Sound,
+    })
+    .expect("memory");
+    mirror.set_standing(Standing { leads: true, term: Term { counter: 1, node: NodeId(1) } });
+    let (session, _) = Session::agree_in_memory(member(1), member(2)).expect("entropy");
+    mirror.open_session(NodeId(2), &session, &flows);
+    (100..200).for_each(|place| mirror.flow_changed(now, SHARD, FlowIndex(place), true));
+    mirror.refill(now);
+    let mut out = [0; 1500];
+    mirror.write_frame(now, &flows, &mut out).expect("a frame");
+    let is_walked = |named: &Named| matches!(named, Named::Flow { flow: 0..100, .. });
+    let is_change = |named: &Named| matches!(named, Named::Flow { flow: 100..200, .. });
+    let in_flight = &mirror.peers[0].streams[0].in_flight;
+    assert!(in_flight.has(is_walked) && in_flight.has(is_change));
+    let waiting = mirror.peers[0].streams[0].sync.waiting();
+    assert!((80..=88).contains(&waiting), "{waiting} of 100 changes still wait");
 }

@@ -5,16 +5,17 @@ use crate::base::time::Instant;
 use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::Flows;
+use crate::flow::layout::Hot;
 use crate::mirror::digest::{ASKED_MAX, Answer, Digests};
 use crate::mirror::in_flight::{Fate, Named, Sent};
 use crate::mirror::record::{self, RECORDS_PER_FRAME_MAX, Record};
 use crate::mirror::stream::Sender;
-use crate::mirror::sync::{KNOWN, PLACES_PER_CALL, Settled, Sync, WALKED};
+use crate::mirror::sync::{KNOWN, PLACES_PER_CALL, REFUSED, Settled, Sync, WALKED};
 use crate::mirror::walk::Due;
 
 impl Sync {
-    /// The walk: names every flow once.
-    pub(super) fn write_walked(
+    /// The walk: names every flow once, those first that had packets lately.
+    pub fn write_walked(
         &mut self,
         now: Instant,
         flows: &Flows,
@@ -29,8 +30,14 @@ impl Sync {
         if let Due::Flows(from) = self.walk.due() {
             let end = flows.table.places_end().0.min(from.saturating_add(PLACES_PER_CALL));
             let passed_over = if self.walk.is_again() { WALKED } else { KNOWN | WALKED };
+            let (idle_max, idleness) = (self.walk.idle_max(), flows.last_seen.idleness(now));
             for place in from..end {
                 self.walk.looked(place + 1);
+                // This array is looked over much faster than the flows themselves.
+                let is_busy = |max: u32| idleness.ticks(FlowIndex(place)).is_some_and(|ticks| ticks <= max);
+                if !idle_max.is_none_or(is_busy) {
+                    continue;
+                }
                 let wanted = flows.table.hot(FlowIndex(place)).is_some_and(|hot| {
                     hot.flags().contains(FlowFlags::MIRRORED) && self.walk.shards().has(hot.shard())
                 });
@@ -46,7 +53,7 @@ impl Sync {
             if end < flows.table.places_end().0 {
                 return None; // More in the next call.
             }
-            self.walk.all_named();
+            self.walk.turn_over();
         }
         if self.walk.due() == Due::End {
             let len = record::write(&Record::WalkEnd { shards: *self.walk.shards() }, out)?;
@@ -64,6 +71,23 @@ impl Sync {
         }
     }
 
+    /// Flows that the peer refused are said again, for what hindered it may be over: some places are looked at for them.
+    fn say_refused(&mut self, now: Instant, flows: &Flows) {
+        let end = self.marks.len() as u32;
+        for _ in 0..PLACES_PER_CALL.min(end) {
+            if self.refused == 0 {
+                return;
+            }
+            let flow = self.refused_at;
+            self.refused_at = if flow + 1 >= end { 0 } else { flow + 1 };
+            if self.has(flow, REFUSED)
+                && let Some(shard) = flows.table.hot(FlowIndex(flow)).map(Hot::shard)
+            {
+                self.changed(now, shard, FlowIndex(flow));
+            }
+        }
+    }
+
     /// Asks the peer for the digests of shards, if that is due: as many as may be and have room. The bytes written; what to
     /// remember of them goes to `sent`.
     pub fn write_questions(
@@ -78,6 +102,7 @@ impl Sync {
         if self.asks_at().is_none_or(|due| now < due) {
             return 0;
         }
+        self.say_refused(now, sender.flows);
         for shard in self.asking.begin(now, &self.shards) {
             if room == 0 {
                 break;
