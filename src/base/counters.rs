@@ -173,6 +173,8 @@ counters! {
     MirrorRecordUnknownService => "mirror_record_unknown_service",
     /// Mirror records refused: critical and of an unknown type.
     MirrorRecordUnknown => "mirror_record_unknown",
+    /// Mirror records refused: no flow is known by their short name. The leader says them in full.
+    MirrorHandleUnknown => "mirror_handle_unknown",
     /// Digests refused: the leader's flows of a shard are not those that are here. It names them again.
     MirrorDigestDiffers => "mirror_digest_differs",
     /// Packets dropped: shorter than an Ethernet header.

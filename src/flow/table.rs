@@ -16,9 +16,9 @@ use crate::flow::index::{Index, Spot};
 use crate::flow::key::Key;
 use crate::flow::layout::{Cold, Hot, Names, Way, Wide, join, split};
 
-/// Flows of one table at most: one bit of an index slot tells the direction, and the
-/// highest value means none.
-pub const CAPACITY_MAX: u32 = 1 << 30;
+/// Flows of one table at most: one bit of an index slot tells the direction, the highest value means none, and a mirror
+/// record has 28 bits for a place.
+pub const CAPACITY_MAX: u32 = 1 << 28;
 
 /// No place.
 const NONE: u32 = u32::MAX;

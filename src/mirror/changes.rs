@@ -1,6 +1,6 @@
 //! What the worker says of its flows: made, changed, ended.
 
-use crate::base::ids::ShardId;
+use crate::base::ids::{ShardId, Version};
 use crate::base::time::Instant;
 use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::image::Image;
@@ -21,6 +21,8 @@ pub struct Ended<'a> {
     pub image: Image,
     /// Its source-NAT port, if it had one.
     pub port: RestingPort,
+    /// With which version it began.
+    pub created: Version,
     /// When it ended.
     pub stamp: Stamp,
 }
@@ -61,17 +63,17 @@ impl Mirror {
     /// A flow was removed from its place. Tells the `listeners`, which may know it, and
     /// says [`Outcome::Departed`] when all have acknowledged; of no listeners, nothing.
     pub fn flow_ended(&mut self, now: Instant, ended: &Ended<'_>, listeners: u8) {
-        let Ended { shard, place, client, image, port, stamp } = *ended;
+        let Ended { shard, place, client, image, port, created, stamp } = *ended;
         if listeners == 0 {
-            return self.forget(now, shard, place, None);
+            return self.forget(now, shard, place, created, None);
         }
         let RestingPort { image: answers, place: resting } = port;
         let departed = Departed { shard, client: image, answers, resting, stamp, waiting: listeners };
         match self.tombstones.bury(departed, client) {
-            Buried::At(tombstone) => self.forget(now, shard, place, Some(tombstone)),
+            Buried::At(tombstone) => self.forget(now, shard, place, created, Some(tombstone)),
             Buried::Full => {
                 // The walk's end tells them instead.
-                self.forget(now, shard, place, None);
+                self.forget(now, shard, place, created, None);
                 for peer in 0..self.peers.len() {
                     self.restart(peer);
                 }
@@ -80,11 +82,18 @@ impl Mirror {
         }
     }
 
-    fn forget(&mut self, now: Instant, shard: ShardId, place: FlowIndex, tombstone: Option<u32>) {
-        self.digests.forget(place);
+    fn forget(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        place: FlowIndex,
+        created: Version,
+        tombstone: Option<u32>,
+    ) {
+        self.flow_is_gone(place);
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.ended(now, shard, place, tombstone);
+                stream.sync.ended(now, shard, place, created, tombstone);
             }
         }
     }

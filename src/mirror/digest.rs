@@ -76,6 +76,13 @@ impl Digests {
         self.shards.get(usize::from(shard.0)).copied().unwrap_or_default()
     }
 
+    /// The shard of the flow at a place, if it counts.
+    #[inline]
+    pub fn shard_at(&self, place: FlowIndex) -> Option<ShardId> {
+        let sum = *self.sums.get(place.slot())?;
+        (sum != 0).then_some(ShardId((sum >> SHARD_SHIFT) as u16))
+    }
+
     /// The flow at a place was told, or taken in, as it is in the table.
     #[inline]
     pub fn note(&mut self, table: &Table, place: FlowIndex) {
@@ -242,6 +249,8 @@ pub struct Asking {
     agreed_since: Option<Instant>,
     began_at: Instant,
     rounds: u64,
+    /// The shard to begin with the next time: after the last one that was asked about.
+    next: u16,
 }
 
 /// How often and when a stream's digests agreed.
@@ -278,6 +287,7 @@ impl Default for Asking {
             agreed_since: None,
             began_at: Instant::ZERO,
             rounds: 0,
+            next: 0,
         }
     }
 }
@@ -307,11 +317,15 @@ impl Asking {
             self.began_at = now;
         }
         let left = self.left.without(&self.asked);
-        (0..SHARDS as u16).map(ShardId).filter(move |shard| left.has(*shard))
+        let next = self.next;
+        (0..SHARDS as u16)
+            .map(move |i| ShardId((next + i) % SHARDS as u16))
+            .filter(move |shard| left.has(*shard))
     }
 
     /// The peer is asked about this shard.
     pub fn ask(&mut self, shard: ShardId) {
+        self.next = (shard.0 + 1) % SHARDS as u16;
         self.asked.set(shard, true);
     }
 
@@ -351,5 +365,108 @@ impl Asking {
     /// How far they agree.
     pub fn agreement(&self) -> Agreement {
         Agreement { rounds: self.rounds, since: self.agreed_since, differing: self.differing.len() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::{NodeId, PoolId, ServerId, Version, VirtualServerId};
+    use crate::flow::key::{Address, TCP, UDP};
+    use crate::flow::table::Insert;
+
+    fn digest_of(flow: &Flow) -> Digest {
+        let mut table = Table::new(1, 1).expect("memory");
+        let Insert::Done(place) = table.insert(flow) else { panic!("there is room") };
+        let mut digests = Digests::new(1, Variant::Sound).expect("memory");
+        digests.note(&table, place);
+        digests.of(flow.shard)
+    }
+
+    fn flow(v6: bool) -> Flow {
+        let address = |n| if v6 { Address::v6([n; 16]) } else { Address::v4([n, 1, 2, 3]) };
+        let client =
+            Key { src: address(1), dst: address(2), src_port: 1000, dst_port: 80, vlan: 7, protocol: TCP };
+        let server = Key { src: address(3), dst: address(4), src_port: 8080, vlan: 0, ..client };
+        let mut flow = Flow::new(client, server, TcpState::Established);
+        (flow.shard, flow.flags) = (ShardId(9), FlowFlags::MIRRORED);
+        flow
+    }
+
+    /// With the bit of each octet's and number's highest and lowest end.
+    #[test]
+    fn whatever_is_mirrored_of_a_flow_of_either_family_counts() {
+        let flip = |address: Address, at: usize| match address.v4_octets() {
+            Some(mut octets) => {
+                octets[at % 4] ^= 0x81;
+                Address::v4(octets)
+            }
+            None => {
+                let mut octets = address.octets();
+                octets[at] ^= 0x81;
+                Address::v6(octets)
+            }
+        };
+        for v6 in [false, true] {
+            let whole = flow(v6);
+            let mut others = Vec::new();
+            for at in 0..if v6 { 16 } else { 4 } {
+                for end in 0..4 {
+                    let mut other = whole;
+                    let key = if end < 2 { &mut other.client } else { &mut other.server };
+                    let address = if end % 2 == 0 { &mut key.src } else { &mut key.dst };
+                    *address = flip(*address, at);
+                    others.push(other);
+                }
+            }
+            let mut change = |change: &dyn Fn(&mut Flow)| {
+                let mut other = whole;
+                change(&mut other);
+                others.push(other);
+            };
+            for bits in [1, 1 << 15] {
+                change(&|flow| flow.client.src_port ^= bits);
+                change(&|flow| flow.client.dst_port ^= bits);
+                change(&|flow| flow.server.src_port ^= bits);
+                change(&|flow| flow.server.dst_port ^= bits);
+                change(&|flow| flow.changed.term.node = NodeId(bits));
+            }
+            for bits in [1, 1 << 31] {
+                change(&|flow| flow.virtual_server = VirtualServerId(bits));
+                change(&|flow| flow.pool = PoolId(bits));
+                change(&|flow| flow.server_id = ServerId(bits));
+            }
+            for bits in [1, 1 << 47] {
+                change(&|flow| flow.changed.version = Version(bits));
+                change(&|flow| flow.changed.term.counter = bits);
+            }
+            change(&|flow| flow.client.vlan = 8);
+            change(&|flow| flow.client.protocol = UDP);
+            change(&|flow| flow.flags = flow.flags.with(FlowFlags::FULL_NAT));
+            change(&|flow| flow.tcp = TcpState::Closed);
+            let mut sums: Vec<u64> = others.iter().chain([&whole]).map(|flow| digest_of(flow).sum).collect();
+            let count = sums.len();
+            sums.sort_unstable();
+            sums.dedup();
+            assert_eq!(sums.len(), count, "IPv6: {v6}");
+        }
+        assert_eq!(digest_of(&flow(true)).flows, 1);
+    }
+
+    #[test]
+    fn shards_that_keep_differing_leave_room_for_others_in_the_next_questions() {
+        let all: ShardSet = (0..SHARDS as u16).map(ShardId).collect();
+        let mut asking = Asking::default();
+        let mut asked = ShardSet::default();
+        for round in 0..4 {
+            let now = Instant::from_millis(1 + round * 200);
+            let shards: Vec<_> = asking.begin(now, &all).take(ASKED_MAX).collect();
+            for shard in shards {
+                asking.ask(shard);
+                asked.set(shard, true);
+                asking.answered(shard, Some(false));
+            }
+        }
+        assert_eq!((asked.len(), asking.agreement().differing), (SHARDS, SHARDS));
     }
 }

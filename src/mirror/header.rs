@@ -25,7 +25,7 @@ use crate::base::ids::{BootId, GroupId, NodeId, Term};
 pub const HEADER_LEN: usize = 82;
 
 /// The version of the frame format that this build speaks.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Sequences below the largest that one acknowledgement covers.
 pub const ACK_SPAN: usize = 256;
@@ -190,7 +190,7 @@ mod tests {
         header.write(&mut bytes);
         assert_eq!(Header::read(&bytes), Some(header));
         assert_eq!(Header::read(&bytes[..81]), None);
-        bytes[0] = 2;
+        bytes[0] = VERSION - 1;
         assert_eq!(Header::read(&bytes), None);
     }
 

@@ -29,6 +29,8 @@ pub enum Named {
         flow: u32,
         /// The version that was sent.
         version: Version,
+        /// It was named in full, in this round of walks; `None`: it went by its handle.
+        in_full: Option<u8>,
     },
     /// A flow's end, by its place among the tombstones.
     Ended {
@@ -53,6 +55,19 @@ pub enum Named {
         /// The lowest one that may be taken.
         sequence: u64,
     },
+    /// What is no longer waited for; its place in the frame stays, by which the peer refuses records.
+    Nothing,
+}
+
+impl Named {
+    /// Whether it is something that the peer is told, not asked.
+    pub const fn is_state(&self) -> bool {
+        match self {
+            Named::Flow { .. } | Named::Ended { .. } => true,
+            Named::WalkBegin | Named::WalkEnd | Named::Floor { .. } => true,
+            Named::Digest { .. } | Named::Nothing => false,
+        }
+    }
 }
 
 /// A sent record and how long its state has been waiting.
@@ -154,12 +169,18 @@ impl InFlight {
     /// Waits no longer for what was sent of these.
     pub fn forget(&mut self, named: impl Fn(&Named) -> bool) {
         for frame in &mut self.frames {
-            let waited = frame.records.len();
-            frame.records.retain(|sent| !named(&sent.named));
-            if frame.records.len() < waited {
-                self.lost_below = self.lost_below.max(frame.sequence + 1);
+            let mut left = 0;
+            for sent in &mut frame.records {
+                if named(&sent.named) {
+                    sent.named = Named::Nothing;
+                    self.lost_below = self.lost_below.max(frame.sequence + 1);
+                }
+                left += usize::from(sent.named != Named::Nothing);
             }
-            self.waiting -= usize::from(waited > 0 && frame.records.is_empty());
+            if left == 0 && !frame.records.is_empty() {
+                frame.records.clear();
+                self.waiting -= 1;
+            }
         }
         self.advance();
     }
@@ -230,7 +251,8 @@ impl InFlight {
                         | Named::Ended { .. }
                         | Named::WalkBegin
                         | Named::WalkEnd
-                        | Named::Digest { .. } => None,
+                        | Named::Digest { .. }
+                        | Named::Nothing => None,
                     });
                     floor = floors.fold(floor, u64::max);
                     each(records, Fate::Applied);
@@ -301,8 +323,7 @@ impl InFlight {
             return None;
         }
         let sent = self.frames.iter().flat_map(|frame| &frame.records);
-        let states = sent.filter(|sent| !matches!(sent.named, Named::Digest { .. }));
-        states.map(|sent| sent.since).min()
+        sent.filter(|sent| sent.named.is_state()).map(|sent| sent.since).min()
     }
 
     fn timeout(&self) -> Duration {
@@ -360,7 +381,10 @@ mod tests {
     use super::*;
 
     fn sent(flow: u32) -> Sent {
-        Sent { named: Named::Flow { shard: ShardId(1), flow, version: Version(1) }, since: Instant::ZERO }
+        Sent {
+            named: Named::Flow { shard: ShardId(1), flow, version: Version(1), in_full: Some(0) },
+            since: Instant::ZERO,
+        }
     }
 
     fn ack(sequences: &[u64]) -> Acknowledgement {
@@ -457,7 +481,17 @@ mod tests {
         assert_eq!(in_flight.waiting(), 1);
         let mut fates = Vec::new();
         in_flight.acknowledge(at(1), &ack(&[0, 1]), |s, f| fates.extend(s.iter().map(|s| (*s, f))));
-        assert_eq!((fates, in_flight.waiting()), (vec![(sent(2), Fate::Applied)], 0));
+        let nothing = Sent { named: Named::Nothing, ..sent(1) };
+        assert_eq!(
+            (&fates[..], in_flight.waiting()),
+            (&[(nothing, Fate::Applied), (sent(2), Fate::Applied)][..], 0)
+        );
+        // A refusal names records by their places in the frame.
+        in_flight.note(at(0), 2, &[sent(1), sent(2), sent(3)]);
+        in_flight.forget(one);
+        fates.clear();
+        in_flight.refuse(2, 0b10, |sent, fate| fates.push((sent, fate)));
+        assert_eq!(fates, [(nothing, Fate::Applied), (sent(2), Fate::Refused), (sent(3), Fate::Applied)]);
     }
 
     #[test]

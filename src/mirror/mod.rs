@@ -10,6 +10,7 @@
 //! * [`record`] and [`header`]: the wire format; `record_v4`: the same for most flows, written fast.
 //! * [`sync`]: what a peer knows, what it is to be told next.
 //! * [`walk`]: how far a peer was brought up to date.
+//! * [`handle`]: short names of flows that a peer knows.
 //! * [`digest`]: whether a peer has the same flows.
 //! * [`in_flight`]: what is on its way, and its loss.
 //! * [`receiver`]: applying what a peer sends.
@@ -19,10 +20,11 @@
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
 //!
-//! Not yet: handles, log records, policy by flow.
+//! Not yet: log records, policy by flow.
 
 pub mod changes;
 pub mod digest;
+pub mod handle;
 pub mod header;
 pub mod hold;
 pub mod in_flight;
@@ -52,7 +54,7 @@ use crate::mirror::header::Header;
 use crate::mirror::receiver::{Applied, Effects, Place};
 use crate::mirror::record::{Parsed, Record, Refusal};
 use crate::mirror::stream::{Room, Sender, Stream};
-use crate::mirror::sync::{Settled, Sync};
+use crate::mirror::sync::Settled;
 use crate::mirror::tombstone::{RestingPort, Tombstones};
 
 pub use crate::mirror::report::{Progress, StreamStatus};
@@ -300,38 +302,6 @@ impl Mirror {
 }
 
 impl Mirror {
-    /// Whether any peer has a session.
-    pub fn has_session(&self) -> bool {
-        self.peers.iter().any(|peer| peer.boot.is_some())
-    }
-
-    /// Whether every one of `members` knows the flow; peers that are not named do not count.
-    pub fn is_known_to(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
-        self.all_say(members, shard, |sync| sync.knows(flow))
-    }
-
-    /// Whether every one of `members` knows the flow, or refused it: then no packet of it has to wait.
-    pub fn is_answered_by(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
-        self.all_say(members, shard, |sync| sync.has_answered(flow))
-    }
-
-    fn all_say(&self, members: &[NodeId], shard: ShardId, says: impl Fn(&Sync) -> bool) -> bool {
-        self.peers.iter().filter(|peer| members.contains(&peer.node)).all(|peer| {
-            let stream = peer.stream_of[usize::from(shard.0)];
-            peer.streams.get(usize::from(stream)).is_some_and(|stream| says(&stream.sync))
-        })
-    }
-
-    /// The peers of `members` for which packets of the flow wait.
-    pub fn lagging<'a>(
-        &'a self,
-        members: &'a [NodeId],
-        shard: ShardId,
-        flow: FlowIndex,
-    ) -> impl Iterator<Item = NodeId> + 'a {
-        members.iter().copied().filter(move |node| !self.is_answered_by(&[*node], shard, flow))
-    }
-
     /// What came of what was sent, oldest first. [`Mirror::give_back`] the list, empty.
     pub fn take_outcomes(&mut self) -> Vec<Outcome> {
         std::mem::take(&mut self.outcomes)
@@ -353,7 +323,7 @@ impl Mirror {
                 let Stream { in_flight, sync, statistics, .. } = stream;
                 let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                 in_flight.time_out(now, |sent, fate| {
-                    statistics.records_lost += 1;
+                    statistics.records_lost += u64::from(sent.named.is_state());
                     conclude((i, peer.node), sync.settle(sent, fate, flows), tombstones, outcomes);
                 });
             }
@@ -476,7 +446,7 @@ impl Mirror {
             let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
             let acknowledged = &header.acknowledgement;
             in_flight.acknowledge(now, acknowledged, |records, fate| {
-                let count = records.len() as u64;
+                let count = stream::states(records);
                 statistics.records_applied += if fate == in_flight::Fate::Applied { count } else { 0 };
                 statistics.records_lost += if fate == in_flight::Fate::Lost { count } else { 0 };
                 // So that all of the frame waits for memory together.
@@ -512,7 +482,7 @@ impl Mirror {
         let stream = &mut self.peers[peer].streams[place];
         let is_current = stream.received.enter_walk(header.walk);
         let newest = stream.acknowledgement.next.max(header.sequence + 1) - 1;
-        let stands = Place { sequence: header.sequence, newest, is_current };
+        let stands = Place { sequence: header.sequence, newest, term: header.term, is_current };
         let (mut at, mut index, mut refused, mut reason) = (0, 0, 0u64, Refusal::Inconsistent);
         while at < body.len() {
             let Ok((parsed, len)) = record::read(&body[at..]) else {
@@ -561,8 +531,8 @@ impl Mirror {
                 return Frame::Dropped(Counter::DropTellFull);
             }
             if let Applied::Refused(why) = applied {
-                counters.bump(refusal_counter(why));
-                if refused == 0 {
+                counters.bump(why.counter());
+                if refused == 0 || reason == Refusal::UnknownHandle {
                     reason = why;
                 }
                 refused |= 1u64.checked_shl(index).unwrap_or(0);
@@ -603,15 +573,5 @@ fn conclude(
             );
         }
         Settled::Nothing => {}
-    }
-}
-
-fn refusal_counter(reason: Refusal) -> Counter {
-    match reason {
-        Refusal::TableFull => Counter::MirrorRecordTableFull,
-        Refusal::Inconsistent => Counter::MirrorRecordInconsistent,
-        Refusal::UnknownService => Counter::MirrorRecordUnknownService,
-        Refusal::UnknownRecord => Counter::MirrorRecordUnknown,
-        Refusal::Differs => Counter::MirrorDigestDiffers,
     }
 }

@@ -7,7 +7,7 @@
 //! nothing more of the shard ([`Mirror::part_with`]). That knowledge holds at the new worker if neither stream has begun anew
 //! meanwhile ([`Mirror::bonds`]). Else the new one brings the peer up to date from the start, which is never wrong.
 
-use crate::base::ids::{BootId, ShardId};
+use crate::base::ids::{BootId, ShardId, Version};
 use crate::base::time::Instant;
 use crate::flow::FlowIndex;
 use crate::flow::entry::{FlowFlags, Stamp};
@@ -95,7 +95,7 @@ impl Mirror {
             Named::Ended { shard, .. } => shards.has(*shard),
             // They name every shard of a walk.
             Named::WalkBegin | Named::WalkEnd => true,
-            Named::Digest { .. } | Named::Floor { .. } => false,
+            Named::Digest { .. } | Named::Floor { .. } | Named::Nothing => false,
         }
     }
 
@@ -123,17 +123,22 @@ impl Mirror {
 
     /// A flow has left its place: its shard goes to another worker.
     pub fn flow_left(&mut self, now: Instant, shard: ShardId, place: FlowIndex) {
-        self.digests.forget(place);
+        self.flow_is_gone(place);
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
-                stream.sync.ended(now, shard, place, None);
+                stream.sync.ended(now, shard, place, Version(0), None);
             }
         }
     }
 
-    /// A flow that had left is gone from its place.
+    /// A flow is gone from its place, and no record has ended it.
     pub fn flow_is_gone(&mut self, place: FlowIndex) {
         self.digests.forget(place);
+        if !self.standing.leads {
+            // While it leads no handle counts: who leads after it names each flow in full before it uses one.
+            let streams = self.peers.iter_mut().flat_map(|peer| &mut peer.streams);
+            streams.for_each(|stream| stream.received.forget(place));
+        }
     }
 
     /// Another worker speaks of this shard from now on: its ends that some peer has not acknowledged, for that worker to
@@ -145,7 +150,7 @@ impl Mirror {
             Named::Flow { shard, .. } | Named::Ended { shard, .. } | Named::Digest { shard, .. } => {
                 only.has(*shard)
             }
-            Named::WalkBegin | Named::WalkEnd | Named::Floor { .. } => false,
+            Named::WalkBegin | Named::WalkEnd | Named::Floor { .. } | Named::Nothing => false,
         };
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {

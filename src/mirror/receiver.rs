@@ -4,7 +4,7 @@
 //! A record is applied before its frame is acknowledged. One that cannot be
 //! applied is refused by name, with the reason, in answer to its frame.
 
-use crate::base::ids::ShardId;
+use crate::base::ids::{ShardId, Term, Version};
 use crate::base::limits::SHARDS;
 use crate::base::memory::{NoMemory, Slab};
 use crate::flow::FlowIndex;
@@ -14,7 +14,9 @@ use crate::flow::key::Key;
 use crate::flow::layout::Hot;
 use crate::flow::shard::ShardSet;
 use crate::flow::table::Insert;
+use crate::flow::{Direction, TcpState};
 use crate::mirror::digest::{Digest, Digests};
+use crate::mirror::handle::{Handle, Handles};
 use crate::mirror::record::{FlowState, Record, Refusal};
 use crate::mirror::tombstone::Graves;
 
@@ -53,6 +55,8 @@ pub struct Place {
     pub sequence: u64,
     /// The newest frame received so far.
     pub newest: u64,
+    /// Of this term.
+    pub term: Term,
     /// The frame is of the walk that is under way, not of an earlier one.
     pub is_current: bool,
 }
@@ -60,6 +64,7 @@ pub struct Place {
 /// Which flows the current walk has named, and which have ended lately.
 pub struct Received {
     graves: Graves,
+    handles: Handles,
     /// For each place the walk in which the flow was last named, by this receiver's own number for it; 0: in none.
     marks: Slab<u8>,
     /// The walk of the sender's that is under way.
@@ -82,6 +87,7 @@ impl Received {
         let marks = Slab::new(capacity as usize)?;
         Ok(Received {
             graves: Graves::default(),
+            handles: Handles::new(capacity)?,
             marks,
             walk: 0,
             mark: 0,
@@ -98,6 +104,7 @@ impl Received {
         self.walk = 0;
         self.touched.fill(0);
         self.bracketed = 0;
+        self.handles.open_session();
         self.name_nothing();
     }
 
@@ -160,6 +167,11 @@ impl Received {
         self.graves.len()
     }
 
+    /// The flow at a place has left it, by no record.
+    pub fn forget(&mut self, place: FlowIndex) {
+        self.handles.forget(place);
+    }
+
     /// Applies one record, which stands there.
     pub fn apply(
         &mut self,
@@ -176,8 +188,9 @@ impl Received {
             return Applied::Stale;
         }
         match record {
-            Record::Upsert { shard, flow } => {
+            Record::Upsert { shard, flow, handle } => {
                 if let Err(reason) = effects.check(*shard, flow) {
+                    self.keep(*shard, flow, place, flows);
                     return Applied::Refused(reason);
                 }
                 match flows.is_home(*shard).then(|| flows.shard_mut(*shard)).flatten() {
@@ -185,7 +198,25 @@ impl Received {
                     None => return Applied::Refused(Refusal::Inconsistent),
                 }
                 self.touch(*shard, place);
-                self.upsert(*shard, flows, flow, digests, effects)
+                let applied = self.upsert(*shard, flows, flow, place, digests, effects);
+                self.bind(*handle, *shard, flow, place, flows);
+                applied
+            }
+            Record::Update { handle, version, tcp } => {
+                let Some((index, stamp)) = self.meant(*handle, *version, place, flows) else {
+                    return Applied::Refused(Refusal::UnknownHandle);
+                };
+                self.update(index, stamp, *tcp, flows, digests, effects)
+            }
+            Record::End { handle, version } => {
+                let meant = self.meant(*handle, *version, place, flows);
+                let Some((stamp, flow)) =
+                    meant.and_then(|(index, stamp)| Some((stamp, flows.table.get(index)?)))
+                else {
+                    return Applied::Refused(Refusal::UnknownHandle);
+                };
+                let named = (handle.shard, stamp, &flow.client);
+                self.delete(flows, named, place.newest, digests, effects)
             }
             Record::Delete { shard, stamp, client } => {
                 match flows.is_home(*shard).then(|| flows.shard_mut(*shard)).flatten() {
@@ -225,6 +256,48 @@ impl Received {
         }
     }
 
+    /// From now on the flow that a record names in full goes by this handle.
+    fn bind(&mut self, handle: Handle, shard: ShardId, state: &FlowState, place: Place, flows: &Flows) {
+        // Whatever is known of it now is as new, or newer; but a flow that began later is another one of the same client.
+        let is_it = |index| {
+            let tenant = flows.table.tenant(index);
+            tenant.is_some_and(|(of, created)| of == shard && created <= state.stamp.version)
+        };
+        let here = match flows.table.lookup(&state.client) {
+            Some((index, Direction::FromClient)) if is_it(index) => Some(index),
+            _ => None,
+        };
+        self.handles.bind(handle, here, place.sequence);
+    }
+
+    /// What is here of a flow that was refused stays, rather than nothing.
+    fn keep(&mut self, shard: ShardId, state: &FlowState, place: Place, flows: &Flows) {
+        if let Some((index, Direction::FromClient)) = flows.table.lookup(&state.client)
+            && let Some(known) = flows.table.get(index)
+            && known.shard == shard
+            && is_same_but_for_state(&known, state)
+        {
+            self.name(index, shard, place);
+        }
+    }
+
+    /// The flow that is meant by its handle, and when it came to what a record of this version says of it.
+    fn meant(
+        &mut self,
+        handle: Handle,
+        version: Version,
+        place: Place,
+        flows: &mut Flows,
+    ) -> Option<(FlowIndex, Stamp)> {
+        let stamp = Stamp { term: place.term, version }.kept()?;
+        let index = self.handles.find(handle, place.sequence, &flows.table)?;
+        // What was said before it began is about an earlier one.
+        flows.table.tenant(index).filter(|(_, created)| *created <= version)?;
+        flows.shard_mut(handle.shard)?.saw_version(version);
+        self.touch(handle.shard, place);
+        Some((index, stamp))
+    }
+
     fn touch(&mut self, shard: ShardId, place: Place) {
         if let Some(touched) = self.touched.get_mut(usize::from(shard.0)) {
             *touched = (*touched).max(place.sequence);
@@ -243,11 +316,34 @@ impl Received {
         }
     }
 
+    /// A flow that was named before is in another state. Only what names it in full counts for a walk that began since.
+    fn update(
+        &mut self,
+        index: FlowIndex,
+        stamp: Stamp,
+        tcp: TcpState,
+        flows: &mut Flows,
+        digests: &mut Digests,
+        effects: &mut impl Effects,
+    ) -> Applied {
+        if flows.table.changed(index).is_none_or(|known| stamp <= known) {
+            return Applied::Stale;
+        }
+        flows.table.update(index, |flow| {
+            (flow.tcp, flow.changed) = (tcp, stamp);
+            flow.flags = flow.flags.with(FlowFlags::FROM_PEER);
+        });
+        digests.note(&flows.table, index);
+        effects.changed(flows, index);
+        Applied::Done
+    }
+
     fn upsert(
         &mut self,
         shard: ShardId,
         flows: &mut Flows,
         state: &FlowState,
+        place: Place,
         digests: &mut Digests,
         effects: &mut impl Effects,
     ) -> Applied {
@@ -268,12 +364,14 @@ impl Received {
                 if self.is_named(index, known.shard) {
                     return Applied::Refused(Refusal::Inconsistent);
                 }
-                remove(flows, index, digests, effects);
-                return self.make(shard, flows, state, digests, effects);
+                self.remove(flows, index, digests, effects);
+                return self.make(shard, flows, state, place, digests, effects);
             }
             // Newest wins among what this leader said. What is here from before, and may be
             // newer because this appliance led then, gives way: the leader's word is the truth.
-            if self.is_named(index, shard) && state.stamp <= known.changed {
+            // So does what may be wrong, from where a walk begins again; but not to what was said before that.
+            let is_late = place.sequence < self.bracketed;
+            if (is_late || self.is_named(index, shard)) && state.stamp <= known.changed {
                 return Applied::Stale;
             }
             if is_same_but_for_state(&known, state) {
@@ -284,14 +382,14 @@ impl Received {
                     flow.changed = state.stamp;
                     flow.flags = flow.flags.with(FlowFlags::FROM_PEER);
                 });
-                self.name(index, shard);
+                self.name(index, shard, place);
                 digests.note(&flows.table, index);
                 effects.changed(flows, index);
                 return Applied::Done;
             }
-            remove(flows, index, digests, effects);
+            self.remove(flows, index, digests, effects);
         }
-        self.make(shard, flows, state, digests, effects)
+        self.make(shard, flows, state, place, digests, effects)
     }
 
     fn make(
@@ -299,6 +397,7 @@ impl Received {
         shard: ShardId,
         flows: &mut Flows,
         state: &FlowState,
+        place: Place,
         digests: &mut Digests,
         effects: &mut impl Effects,
     ) -> Applied {
@@ -316,11 +415,11 @@ impl Received {
             if is_named && changed >= state.stamp {
                 return Applied::Stale;
             }
-            remove(flows, index, digests, effects);
+            self.remove(flows, index, digests, effects);
         }
         match flows.table.insert(&made_from(shard, state)) {
             Insert::Done(index) => {
-                self.name(index, shard);
+                self.name(index, shard, place);
                 digests.note(&flows.table, index);
                 effects.made(flows, index);
                 Applied::Done
@@ -353,7 +452,7 @@ impl Received {
                 if !known.as_ref().is_some_and(ends) {
                     return Applied::Stale;
                 }
-                remove(flows, index, digests, effects);
+                self.remove(flows, index, digests, effects);
                 Applied::Done
             }
             None => Applied::Stale,
@@ -368,13 +467,23 @@ impl Received {
         digests: &mut Digests,
         effects: &mut impl Effects,
     ) -> Applied {
+        // All of a bracket have the same number. It is looked at first, and then at the shard's: both are much less memory
+        // than the flows themselves.
+        let mut numbers = shards.iter().filter_map(|shard| self.walked.get(usize::from(shard.0)).copied());
+        let number = numbers.next();
+        let number = number.filter(|number| numbers.all(|other| other == *number));
         for index in (0..flows.table.places_end().0).map(FlowIndex) {
+            if number.is_some() && self.marks.get(index.slot()).copied() == number
+                || digests.shard_at(index).is_some_and(|shard| !shards.has(shard))
+            {
+                continue;
+            }
             let Some(shard) = flows.table.hot(index).map(Hot::shard) else { continue };
             if shards.has(shard) && !self.is_named(index, shard) {
                 if !effects.may_remove() {
                     return Applied::Later;
                 }
-                remove(flows, index, digests, effects);
+                self.remove(flows, index, digests, effects);
             }
         }
         Applied::Done
@@ -386,29 +495,41 @@ impl Received {
         walked.is_some() && self.marks.get(index.slot()) == walked
     }
 
-    fn name(&mut self, index: FlowIndex, shard: ShardId) {
+    /// What was said before the last walk began again, or ended, names nothing.
+    fn name(&mut self, index: FlowIndex, shard: ShardId, place: Place) {
+        if place.sequence < self.bracketed {
+            return;
+        }
         if let (Some(named), Some(walked)) =
             (self.marks.get_mut(index.slot()), self.walked.get(usize::from(shard.0)))
         {
             *named = *walked;
         }
     }
+
+    fn remove(
+        &mut self,
+        flows: &mut Flows,
+        index: FlowIndex,
+        digests: &mut Digests,
+        effects: &mut impl Effects,
+    ) {
+        digests.forget(index);
+        self.handles.forget(index);
+        if let Some(flow) = flows.table.remove(index) {
+            effects.removed(flows, index, &flow);
+        }
+    }
 }
 
-/// Whether a flow is the one of a record, in whatever state.
+/// Whether a flow is the one of a record, in whatever state. One that was not mirrored counts for no digest: it is made anew.
 fn is_same_but_for_state(known: &Flow, state: &FlowState) -> bool {
-    known.server == state.server
+    known.is_mirrored()
+        && known.server == state.server
         && known.server_id == state.server_id
         && known.virtual_server == state.virtual_server
         && known.pool == state.pool
         && known.is_full_nat() == state.full_nat
-}
-
-fn remove(flows: &mut Flows, index: FlowIndex, digests: &mut Digests, effects: &mut impl Effects) {
-    digests.forget(index);
-    if let Some(flow) = flows.table.remove(index) {
-        effects.removed(flows, index, &flow);
-    }
 }
 
 fn made_from(shard: ShardId, state: &FlowState) -> Flow {

@@ -13,43 +13,63 @@
 //!
 //! | type | record | value |
 //! |---|---|---|
-//! | 0x81 | [`Record::Upsert`] | shard 2, term 10, version 8, protocol 1, state 1, families 1, flags 1, vlan 2, ids 12, four addresses with ports |
-//! | 0x82 | [`Record::Delete`] | shard 2, term 10, version 8, protocol 1, families 1, vlan 2, two addresses with ports |
+//! | 0x81 | [`Record::Upsert`] | shard 2, term 8, version 6, protocol 1, state 1, families 1, flags 1, vlan 2, ids 12, four addresses with ports, handle: place 4, generation 2 |
+//! | 0x82 | [`Record::Delete`] | shard 2, term 8, version 6, protocol 1, families 1, vlan 2, two addresses with ports |
+//! | 0x88 | [`Record::Update`] | handle 7, version 6 |
+//! | 0x89 | [`Record::End`] | handle 7, version 6 |
 //! | 0x83 | [`Record::WalkEnd`] | shards, a bit each, the lowest first 32 |
 //! | 0x85 | [`Record::Floor`] | sequence 8 |
 //! | 0x87 | [`Record::WalkBegin`] | as 0x83 |
-//! | 0x08 | [`Record::Digest`] | shard 2, sum 8, flows 4 |
+//! | 0x8a | [`Record::Digest`] | shard 2, sum 8, flows 4 |
 //! | 0x04 | [`Record::Refused`] | sequence 8, bitmap 8, reason 1 |
 //!
-//! State records name flows by their keys and everything else by stable ids
+//! A handle of 7 bytes is: state 4 bits (of an update; else 0), place 28 bits, shard 1, generation 2.
+//!
+//! State records name flows by their keys or handles and everything else by stable ids
 //! (REQ C6); they carry all that a peer needs to forward the flow (REQ A1).
 
 use core::fmt;
 
+use crate::base::counters::Counter;
 use crate::base::ids::{NodeId, PoolId, ServerId, ShardId, Term, Version, VirtualServerId};
+use crate::base::limits::SHARDS;
 use crate::flow::entry::Stamp;
 use crate::flow::key::{Address, Key};
 use crate::flow::shard::ShardSet;
 use crate::flow::tcp_state::TcpState;
 use crate::mirror::digest::Digest;
+use crate::mirror::handle::{Handle, PLACES_MAX};
 
 pub(super) const UPSERT: u8 = 0x81;
 pub(super) const DELETE: u8 = 0x82;
+pub(super) const UPDATE: u8 = 0x88;
+const END: u8 = 0x89;
 const WALK_END: u8 = 0x83;
 const FLOOR: u8 = 0x85;
 const WALK_BEGIN: u8 = 0x87;
-const DIGEST: u8 = 0x08;
+const DIGEST: u8 = 0x8a;
 const REFUSED: u8 = 0x04;
 const CRITICAL: u8 = 0x80;
 
 /// The flag of an upsert that says that the source is translated too.
 pub(super) const FULL_NAT: u8 = 1;
 
+/// Bits of a handle's place; above them is room for a state.
+pub(super) const PLACE_BITS: u32 = PLACES_MAX.ilog2();
+const _: () = assert!(PLACES_MAX.is_power_of_two() && SHARDS <= 1 << 8);
+const _: () = {
+    let mut at = 0;
+    while at < TcpState::ALL.len() {
+        assert!(TcpState::ALL[at].number() < 1 << (u32::BITS - PLACE_BITS));
+        at += 1;
+    }
+};
+
 /// Bytes of a record's type and length.
 pub const HEADER_LEN: usize = 3;
 
 /// The longest record, header included: an upsert of a flow with IPv6 on both sides.
-pub const RECORD_MAX: usize = HEADER_LEN + 2 + 10 + 8 + 1 + 1 + 1 + 1 + 2 + 12 + 4 * 18;
+pub const RECORD_MAX: usize = HEADER_LEN + 2 + 8 + 6 + 1 + 1 + 1 + 1 + 2 + 12 + 4 * 18 + 6;
 
 /// Records in one frame at most: a refusal names them by a 64-bit map.
 pub const RECORDS_PER_FRAME_MAX: usize = 64;
@@ -84,6 +104,24 @@ pub enum Record {
         shard: ShardId,
         /// The flow.
         flow: FlowState,
+        /// By which it goes from now on; of the same shard.
+        handle: Handle,
+    },
+    /// The flow of this handle is in another state. Its term is the frame's.
+    Update {
+        /// The flow's.
+        handle: Handle,
+        /// When it changed: newest wins.
+        version: Version,
+        /// How far the connection has come.
+        tcp: TcpState,
+    },
+    /// The flow of this handle ended. Its term is the frame's.
+    End {
+        /// The flow's.
+        handle: Handle,
+        /// When it ended: newest wins.
+        version: Version,
     },
     /// A flow ended.
     Delete {
@@ -142,6 +180,8 @@ pub enum Refusal {
     UnknownRecord,
     /// The receiver has other flows of the shard, or has them otherwise.
     Differs,
+    /// The receiver knows no flow by this handle: the record is to be said in full.
+    UnknownHandle,
 }
 
 impl fmt::Display for Refusal {
@@ -152,11 +192,24 @@ impl fmt::Display for Refusal {
             Refusal::UnknownService => "its configuration has no such service, or no way to it",
             Refusal::UnknownRecord => "it does not know such records",
             Refusal::Differs => "it has other flows",
+            Refusal::UnknownHandle => "it knows no such handle",
         })
     }
 }
 
 impl Refusal {
+    /// What counts it where the record was refused.
+    pub const fn counter(self) -> Counter {
+        match self {
+            Refusal::TableFull => Counter::MirrorRecordTableFull,
+            Refusal::Inconsistent => Counter::MirrorRecordInconsistent,
+            Refusal::UnknownService => Counter::MirrorRecordUnknownService,
+            Refusal::UnknownRecord => Counter::MirrorRecordUnknown,
+            Refusal::Differs => Counter::MirrorDigestDiffers,
+            Refusal::UnknownHandle => Counter::MirrorHandleUnknown,
+        }
+    }
+
     fn code(self) -> u8 {
         match self {
             Refusal::TableFull => 1,
@@ -164,6 +217,7 @@ impl Refusal {
             Refusal::UnknownService => 3,
             Refusal::UnknownRecord => 4,
             Refusal::Differs => 5,
+            Refusal::UnknownHandle => 6,
         }
     }
 
@@ -173,6 +227,7 @@ impl Refusal {
             3 => Refusal::UnknownService,
             4 => Refusal::UnknownRecord,
             5 => Refusal::Differs,
+            6 => Refusal::UnknownHandle,
             _ => Refusal::Inconsistent,
         }
     }
@@ -198,7 +253,7 @@ pub struct Truncated;
 pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
     let mut w = Writer { out, at: HEADER_LEN };
     let kind = match record {
-        Record::Upsert { shard, flow } => {
+        Record::Upsert { shard, flow, handle } => {
             w.u16(shard.0)?;
             w.stamp(flow.stamp)?;
             w.u8(flow.client.protocol)?;
@@ -211,7 +266,19 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
             w.u32(flow.server_id.0)?;
             w.endpoints(&flow.client)?;
             w.endpoints(&flow.server)?;
+            w.u32(handle.place)?;
+            w.u16(handle.generation)?;
             UPSERT
+        }
+        Record::Update { handle, version, tcp } => {
+            w.handle(*handle, tcp.number())?;
+            w.u48(version.0)?;
+            UPDATE
+        }
+        Record::End { handle, version } => {
+            w.handle(*handle, 0)?;
+            w.u48(version.0)?;
+            END
         }
         Record::Delete { shard, stamp, client } => {
             w.u16(shard.0)?;
@@ -264,6 +331,8 @@ pub fn read(bytes: &[u8]) -> Result<(Parsed, usize), Truncated> {
     let record = match kind {
         UPSERT => read_upsert(&mut r),
         DELETE => read_delete(&mut r),
+        UPDATE => read_update(&mut r),
+        END => read_end(&mut r),
         WALK_END => r.shards().map(|shards| Record::WalkEnd { shards }),
         WALK_BEGIN => r.shards().map(|shards| Record::WalkBegin { shards }),
         DIGEST => read_digest(&mut r),
@@ -281,7 +350,7 @@ pub fn read(bytes: &[u8]) -> Result<(Parsed, usize), Truncated> {
 
 fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
     let shard = ShardId(r.u16()?);
-    let stamp = r.stamp()?.kept()?;
+    let stamp = r.stamp()?;
     let protocol = r.u8()?;
     let tcp = TcpState::from_number(r.u8()?)?;
     let families = r.u8()?;
@@ -293,7 +362,12 @@ fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
     let client = r.key(families, protocol, vlan)?;
     let server = r.key(families >> 2, protocol, 0)?;
     let full_nat = flags & FULL_NAT != 0;
+    let handle = Handle { place: r.u32()?, shard, generation: r.u16()? };
+    if handle.place >= PLACES_MAX {
+        return None;
+    }
     Some(Record::Upsert {
+        handle,
         shard,
         flow: FlowState { stamp, client, server, virtual_server, pool, server_id, tcp, full_nat },
     })
@@ -301,12 +375,21 @@ fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
 
 fn read_delete(r: &mut Reader<'_>) -> Option<Record> {
     let shard = ShardId(r.u16()?);
-    let stamp = r.stamp()?.kept()?;
+    let stamp = r.stamp()?;
     let protocol = r.u8()?;
     let families = r.u8()?;
     let vlan = r.u16()?;
     let client = r.key(families, protocol, vlan)?;
     Some(Record::Delete { shard, stamp, client })
+}
+
+fn read_update(r: &mut Reader<'_>) -> Option<Record> {
+    let ((handle, state), version) = (r.handle()?, Version(r.u48()?));
+    Some(Record::Update { handle, version, tcp: TcpState::from_number(state)? })
+}
+
+fn read_end(r: &mut Reader<'_>) -> Option<Record> {
+    Some(Record::End { handle: r.handle()?.0, version: Version(r.u48()?) })
 }
 
 fn read_digest(r: &mut Reader<'_>) -> Option<Record> {
@@ -360,9 +443,20 @@ impl Writer<'_> {
     }
 
     fn stamp(&mut self, stamp: Stamp) -> Option<()> {
-        self.u64(stamp.term.counter)?;
+        self.u48(stamp.term.counter)?;
         self.u16(stamp.term.node.0)?;
-        self.u64(stamp.version.0)
+        self.u48(stamp.version.0)
+    }
+
+    /// Of a number that a flow in the table can keep: see [`STAMP_MAX`](crate::flow::layout::STAMP_MAX).
+    fn u48(&mut self, n: u64) -> Option<()> {
+        self.put(&n.to_be_bytes()[2..])
+    }
+
+    fn handle(&mut self, handle: Handle, state: u8) -> Option<()> {
+        self.u32(u32::from(state) << PLACE_BITS | handle.place)?;
+        self.u8(handle.shard.0 as u8)?;
+        self.u16(handle.generation)
     }
 
     fn address(&mut self, address: &Address) -> Option<()> {
@@ -416,10 +510,23 @@ impl Reader<'_> {
     }
 
     fn stamp(&mut self) -> Option<Stamp> {
-        let counter = self.u64()?;
+        let counter = self.u48()?;
         let node = NodeId(self.u16()?);
-        let version = Version(self.u64()?);
+        let version = Version(self.u48()?);
         Some(Stamp { term: Term { counter, node }, version })
+    }
+
+    fn u48(&mut self) -> Option<u64> {
+        let (high, low) = (self.u16()?, self.u32()?);
+        Some(u64::from(high) << 32 | u64::from(low))
+    }
+
+    /// And the state that stands above its place.
+    fn handle(&mut self) -> Option<(Handle, u8)> {
+        let place = self.u32()?;
+        let shard = ShardId(self.u8()?.into());
+        let handle = Handle { place: place % PLACES_MAX, shard, generation: self.u16()? };
+        Some((handle, (place >> PLACE_BITS) as u8))
     }
 
     fn address(&mut self, v6: bool) -> Option<Address> {
@@ -436,130 +543,5 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::rng::Rng;
-    use crate::flow::key::{TCP, UDP};
-    use crate::flow::layout::STAMP_MAX;
-
-    fn address(rng: &mut Rng, v6: bool) -> Address {
-        if v6 { Address::v6([rng.u8(0x20..0x30); 16]) } else { Address::v4(rng.u32(..).to_be_bytes()) }
-    }
-
-    fn key(rng: &mut Rng, protocol: u8, vlan: u16) -> Key {
-        let (src, dst) = (rng.bool(), rng.bool());
-        Key {
-            src: address(rng, src),
-            dst: address(rng, dst),
-            src_port: rng.u16(..),
-            dst_port: rng.u16(..),
-            protocol,
-            vlan,
-        }
-    }
-
-    fn records(rng: &mut Rng) -> [Record; 7] {
-        let protocol = if rng.bool() { TCP } else { UDP };
-        let term = Term { counter: rng.u64(0..=STAMP_MAX), node: NodeId(rng.u16(..)) };
-        let stamp = Stamp { term, version: Version(rng.u64(0..=STAMP_MAX)) };
-        let shard = ShardId(rng.u16(0..256));
-        let vlan = rng.u16(0..4096);
-        let client = key(rng, protocol, vlan);
-        let flow = FlowState {
-            stamp,
-            client,
-            server: key(rng, protocol, 0),
-            virtual_server: VirtualServerId(rng.u32(..)),
-            pool: PoolId(rng.u32(..)),
-            server_id: ServerId(rng.u32(..)),
-            tcp: TcpState::ALL[rng.usize(0..TcpState::ALL.len())],
-            full_nat: rng.bool(),
-        };
-        let reasons = [
-            Refusal::TableFull,
-            Refusal::Inconsistent,
-            Refusal::UnknownService,
-            Refusal::UnknownRecord,
-            Refusal::Differs,
-        ];
-        let reason = reasons[rng.usize(0..reasons.len())];
-        [
-            Record::Upsert { shard, flow },
-            Record::Delete { shard, stamp, client },
-            Record::WalkEnd { shards: [shard, ShardId(rng.u16(0..256))].into_iter().collect() },
-            Record::WalkBegin { shards: [shard, ShardId(rng.u16(0..256))].into_iter().collect() },
-            Record::Digest { shard, digest: Digest { sum: rng.u64(..), flows: rng.u32(..) } },
-            Record::Floor { sequence: rng.u64(..) },
-            Record::Refused { sequence: rng.u64(..), which: rng.u64(..), reason },
-        ]
-    }
-
-    fn written(record: &Record) -> Vec<u8> {
-        let mut bytes = vec![0; RECORD_MAX];
-        let len = write(record, &mut bytes).expect("room for the longest");
-        bytes.truncate(len);
-        bytes
-    }
-
-    #[test]
-    fn every_record_is_read_as_it_was_written_and_not_a_byte_more() {
-        for seed in 0..500 {
-            for record in records(&mut Rng::with_seed(seed)) {
-                let mut bytes = written(&record);
-                let len = bytes.len();
-                bytes.extend([0xff; 9]);
-                assert_eq!(read(&bytes), Ok((Parsed::Record(record), len)), "seed {seed}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_record_without_room_is_not_written_and_one_cut_short_is_not_read() {
-        for record in records(&mut Rng::with_seed(7)) {
-            let bytes = written(&record);
-            for len in 0..bytes.len() {
-                assert_eq!(write(&record, &mut vec![0; len]), None, "{record:?} in {len} bytes");
-                assert_eq!(read(&bytes[..len]), Err(Truncated), "{record:?} cut to {len} bytes");
-            }
-        }
-    }
-
-    #[test]
-    fn a_value_shorter_than_its_record_is_refused_and_a_longer_one_read() {
-        for record in records(&mut Rng::with_seed(8)) {
-            let mut bytes = written(&record);
-            let len = bytes.len();
-            bytes[2] -= 1;
-            assert_eq!(read(&bytes), Ok((Parsed::Refused(Refusal::Inconsistent), len - 1)));
-            // A later version adds to the end of a value.
-            bytes[2] += 2;
-            bytes.push(0);
-            assert_eq!(read(&bytes), Ok((Parsed::Record(record), len + 1)));
-        }
-    }
-
-    #[test]
-    fn an_unknown_record_is_skipped_unless_it_is_critical() {
-        assert_eq!(read(&[0x05, 0, 2, 9, 9, 1]), Ok((Parsed::Skipped, 5)));
-        assert_eq!(read(&[0x86, 0, 2, 9, 9, 1]), Ok((Parsed::Refused(Refusal::UnknownRecord), 5)));
-        assert_eq!(read(&[0x05, 0, 3, 9, 9]), Err(Truncated));
-    }
-
-    #[test]
-    fn any_bytes_are_read_without_a_panic_and_reading_goes_on() {
-        let mut rng = Rng::with_seed(9);
-        for _ in 0..20_000 {
-            let mut bytes: Vec<u8> = (0..rng.usize(0..200)).map(|_| rng.u8(..)).collect();
-            if bytes.len() > 3 && rng.bool() {
-                bytes[0] = [UPSERT, DELETE, WALK_END, WALK_BEGIN, DIGEST, REFUSED][rng.usize(0..6)];
-                (bytes[1], bytes[2]) = (0, rng.u8(0..140));
-            }
-            let mut at = 0;
-            while let Ok((_, len)) = read(&bytes[at..]) {
-                assert!(len >= HEADER_LEN);
-                at += len;
-            }
-            assert!(at <= bytes.len());
-        }
-    }
-}
+#[path = "record_tests.rs"]
+mod tests;

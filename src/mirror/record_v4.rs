@@ -6,22 +6,30 @@ use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::image::Image;
 use crate::flow::layout::{Hot, Names};
 use crate::flow::{Direction, TcpState};
-use crate::mirror::record::{DELETE, FULL_NAT, HEADER_LEN, UPSERT};
+use crate::mirror::handle::Handle;
+use crate::mirror::record::{DELETE, FULL_NAT, HEADER_LEN, PLACE_BITS, UPDATE, UPSERT};
 
 /// Bytes of an upsert.
-pub const UPSERT_LEN: usize = HEADER_LEN + 38 + 2 * ENDPOINTS_LEN;
+pub const UPSERT_LEN: usize = HEADER_LEN + 34 + 2 * ENDPOINTS_LEN + HANDLE_REST_LEN;
 /// Bytes of a delete.
-pub const DELETE_LEN: usize = HEADER_LEN + 24 + ENDPOINTS_LEN;
+pub const DELETE_LEN: usize = HEADER_LEN + 20 + ENDPOINTS_LEN;
+/// Bytes of an update, of whatever family.
+pub const UPDATE_LEN: usize = HEADER_LEN + HANDLE_LEN + 6;
+
+/// Of a handle, where the shard does not stand elsewhere.
+const HANDLE_LEN: usize = 7;
+/// Of the rest of it, where it does.
+const HANDLE_REST_LEN: usize = 6;
 
 const ENDPOINTS_LEN: usize = 12;
 /// Where the parts that both records begin with stand.
 const SHARD: usize = HEADER_LEN;
 const STAMP: usize = SHARD + 2;
-const PROTOCOL: usize = STAMP + 18;
+const PROTOCOL: usize = STAMP + 14;
 
 /// Writes the state of a flow as a peer is to go on with it; whether it is an IPv4 flow, and there was room.
 #[inline]
-pub fn write_upsert(hot: &Hot, names: &Names, out: &mut [u8]) -> bool {
+pub fn write_upsert(hot: &Hot, names: &Names, handle: Handle, out: &mut [u8]) -> bool {
     let [client, server] = [Direction::FromClient, Direction::FromServer].map(|way| hot.image(way));
     let Some(out): Option<&mut [u8; UPSERT_LEN]> = out.first_chunk_mut() else { return false };
     let Some(tcp) = TcpState::from_number(hot.tcp_number()) else { return false };
@@ -40,6 +48,24 @@ pub fn write_upsert(hot: &Hot, names: &Names, out: &mut [u8]) -> bool {
     }
     endpoints(out, PROTOCOL + 18, client);
     endpoints(out, PROTOCOL + 18 + ENDPOINTS_LEN, server);
+    let at = UPSERT_LEN - HANDLE_REST_LEN;
+    out[at..at + 4].copy_from_slice(&handle.place.to_be_bytes());
+    out[at + 4..].copy_from_slice(&handle.generation.to_be_bytes());
+    true
+}
+
+/// Writes the state of a flow that the peer knows by its handle; whether there was room.
+#[inline]
+pub fn write_update(hot: &Hot, names: &Names, handle: Handle, out: &mut [u8]) -> bool {
+    let Some(out): Option<&mut [u8; UPDATE_LEN]> = out.first_chunk_mut() else { return false };
+    let Some(tcp) = TcpState::from_number(hot.tcp_number()) else { return false };
+    out[0] = UPDATE;
+    out[1..HEADER_LEN].copy_from_slice(&((UPDATE_LEN - HEADER_LEN) as u16).to_be_bytes());
+    let place = u32::from(tcp.after_takeover().number()) << PLACE_BITS | handle.place;
+    out[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&place.to_be_bytes());
+    out[HEADER_LEN + 4] = handle.shard.0 as u8;
+    out[HEADER_LEN + 5..HEADER_LEN + HANDLE_LEN].copy_from_slice(&handle.generation.to_be_bytes());
+    out[HEADER_LEN + HANDLE_LEN..].copy_from_slice(&names.changed.version.0.to_be_bytes()[2..]);
     true
 }
 
@@ -63,9 +89,9 @@ fn begin<const LEN: usize>(out: &mut [u8; LEN], kind: u8, shard: ShardId, stamp:
     out[0] = kind;
     out[1..HEADER_LEN].copy_from_slice(&((LEN - HEADER_LEN) as u16).to_be_bytes());
     out[SHARD..STAMP].copy_from_slice(&shard.0.to_be_bytes());
-    out[STAMP..STAMP + 8].copy_from_slice(&stamp.term.counter.to_be_bytes());
-    out[STAMP + 8..STAMP + 10].copy_from_slice(&stamp.term.node.0.to_be_bytes());
-    out[STAMP + 10..PROTOCOL].copy_from_slice(&stamp.version.0.to_be_bytes());
+    out[STAMP..STAMP + 6].copy_from_slice(&stamp.term.counter.to_be_bytes()[2..]);
+    out[STAMP + 6..STAMP + 8].copy_from_slice(&stamp.term.node.0.to_be_bytes());
+    out[STAMP + 8..PROTOCOL].copy_from_slice(&stamp.version.0.to_be_bytes()[2..]);
 }
 
 #[inline(always)]
@@ -87,6 +113,7 @@ mod tests {
     use crate::flow::key::{Address, Key, TCP, UDP};
     use crate::flow::layout::STAMP_MAX;
     use crate::flow::table::{Insert, Table};
+    use crate::mirror::handle::PLACES_MAX;
     use crate::mirror::record::{self, RECORD_MAX, Record};
     use crate::mirror::sync::state;
 
@@ -119,17 +146,33 @@ mod tests {
     }
 
     #[test]
+    fn a_change_or_an_end_by_handle_takes_sixteen_bytes() {
+        let handle = Handle { place: PLACES_MAX - 1, shard: ShardId(255), generation: 2 };
+        let (version, tcp) = (Version(STAMP_MAX), TcpState::Closed);
+        let update = slow(&Record::Update { handle, version, tcp }).len();
+        assert_eq!((update, slow(&Record::End { handle, version }).len()), (16, 16));
+    }
+
+    #[test]
     fn the_bytes_are_those_of_the_record_and_other_flows_are_left_to_it() {
         let mut rng = Rng::with_seed(5);
         let mut table = Table::new(2000, 1).expect("memory");
         for round in 0..2000 {
             let v6 = round % 4 == 0;
             let flow = flow(&mut rng, v6);
-            let Insert::Done(place) = table.insert(&flow) else { panic!("there is room") };
-            let (hot, names) = table.named(place).expect("the flow");
+            let Insert::Done(here) = table.insert(&flow) else { panic!("there is room") };
+            let (hot, names) = table.named(here).expect("the flow");
             let mut bytes = [0xaa; RECORD_MAX];
-            let upsert = slow(&Record::Upsert { shard: flow.shard, flow: state(&flow) });
-            assert_eq!(write_upsert(hot, &names, &mut bytes), !v6);
+            let place = rng.u32(..PLACES_MAX);
+            let handle = Handle { place, shard: flow.shard, generation: rng.u16(..) };
+            let upsert = slow(&Record::Upsert { shard: flow.shard, flow: state(&flow), handle });
+            assert_eq!(write_upsert(hot, &names, handle, &mut bytes), !v6);
+            let mut change = [0xaa; RECORD_MAX];
+            let (version, tcp) = (flow.changed.version, flow.tcp.after_takeover());
+            let update = slow(&Record::Update { handle, version, tcp });
+            assert!(write_update(hot, &names, handle, &mut change), "of either family");
+            assert_eq!(&change[..UPDATE_LEN], &update[..]);
+            assert!(!write_update(hot, &names, handle, &mut change[..UPDATE_LEN - 1]));
             let image = hot.image(Direction::FromClient);
             let mut end = [0xaa; RECORD_MAX];
             let delete =
@@ -138,7 +181,7 @@ mod tests {
             if !v6 {
                 assert_eq!((&bytes[..UPSERT_LEN], &end[..DELETE_LEN]), (&upsert[..], &delete[..]));
                 assert!(bytes[UPSERT_LEN..].iter().chain(&end[DELETE_LEN..]).all(|byte| *byte == 0xaa));
-                assert!(!write_upsert(hot, &names, &mut bytes[..UPSERT_LEN - 1]));
+                assert!(!write_upsert(hot, &names, handle, &mut bytes[..UPSERT_LEN - 1]));
                 assert!(!write_delete(flow.shard, flow.changed, image, &mut bytes[..DELETE_LEN - 1]));
             }
         }

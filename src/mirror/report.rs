@@ -1,11 +1,13 @@
 //! How far each peer is behind.
 
-use crate::base::ids::{NodeId, WorkerId};
+use crate::base::ids::{NodeId, ShardId, WorkerId};
 use crate::base::time::{Duration, Instant};
+use crate::flow::FlowIndex;
 use crate::mirror::Mirror;
 use crate::mirror::digest::Agreement;
 use crate::mirror::in_flight::Named;
 use crate::mirror::stream::{Stream, StreamStatistics};
+use crate::mirror::sync::Sync;
 
 /// How far one peer is behind.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +54,38 @@ pub struct StreamStatus {
 }
 
 impl Mirror {
+    /// Whether any peer has a session.
+    pub fn has_session(&self) -> bool {
+        self.peers.iter().any(|peer| peer.boot.is_some())
+    }
+
+    /// Whether every one of `members` knows the flow; peers that are not named do not count.
+    pub fn is_known_to(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
+        self.all_say(members, shard, |sync| sync.knows(flow))
+    }
+
+    /// Whether every one of `members` knows the flow, or refused it: then no packet of it has to wait.
+    pub fn is_answered_by(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
+        self.all_say(members, shard, |sync| sync.has_answered(flow))
+    }
+
+    fn all_say(&self, members: &[NodeId], shard: ShardId, says: impl Fn(&Sync) -> bool) -> bool {
+        self.peers.iter().filter(|peer| members.contains(&peer.node)).all(|peer| {
+            let stream = peer.stream_of[usize::from(shard.0)];
+            peer.streams.get(usize::from(stream)).is_some_and(|stream| says(&stream.sync))
+        })
+    }
+
+    /// The peers of `members` for which packets of the flow wait.
+    pub fn lagging<'a>(
+        &'a self,
+        members: &'a [NodeId],
+        shard: ShardId,
+        flow: FlowIndex,
+    ) -> impl Iterator<Item = NodeId> + 'a {
+        members.iter().copied().filter(move |node| !self.is_answered_by(&[*node], shard, flow))
+    }
+
     /// How far each peer with a session is behind.
     pub fn progress(&self) -> impl Iterator<Item = Progress> + '_ {
         self.peers.iter().filter(|peer| peer.boot.is_some()).map(|peer| {
@@ -69,9 +103,8 @@ impl Mirror {
 
     /// Whether a peer has acknowledged everything.
     pub fn is_flushed(&self, node: NodeId) -> bool {
-        let is_state = |named: &Named| !matches!(named, Named::Digest { .. });
         let flushed = |stream: &Stream| {
-            stream.sync.walk_done() && stream.sync.waiting() == 0 && !stream.in_flight.has(is_state)
+            stream.sync.walk_done() && stream.sync.waiting() == 0 && !stream.in_flight.has(Named::is_state)
         };
         // One without a session has acknowledged nothing.
         let peer = self.peers.iter().find(|peer| peer.node == node && peer.boot.is_some());
@@ -113,12 +146,12 @@ impl Mirror {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::ids::{BootId, GroupId, ShardId, WorkerId};
+    use crate::base::ids::{BootId, GroupId, WorkerId};
     use crate::flow::flows::{Flows, FlowsSetup};
     use crate::flow::ports::PortSetup;
     use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
     use crate::mirror::in_flight::Fate;
-    use crate::mirror::{FlowIndex, MirrorSetup, Variant};
+    use crate::mirror::{MirrorSetup, Variant};
     use crate::seal::{MemberInfo, Session};
     use std::sync::Arc;
 
@@ -173,7 +206,7 @@ mod tests {
         let (shard, flow, now) = (ShardId(0), FlowIndex(7), Instant::from_millis(1));
         let settle = |mirror: &mut Mirror, peer: usize, fate| {
             let stream = usize::from(mirror.peers[peer].stream_of[0]);
-            mirror.peers[peer].streams[stream].sync.flow_settled(shard, flow.0, fate, now);
+            mirror.peers[peer].streams[stream].sync.flow_settled(shard, flow.0, Some(0), fate, now);
         };
         settle(&mut mirror, 0, Fate::Refused);
         assert!(!mirror.is_answered_by(&both, shard, flow));

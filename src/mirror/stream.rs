@@ -211,7 +211,8 @@ impl Stream {
 
     /// Whether a walk has something to say and leaves room for what is new.
     fn may_walk(&self) -> bool {
-        self.in_flight.waiting() < WALK_FRAMES_MAX && self.sync.has_walk_to_send()
+        let frames = WALK_FRAMES_MAX.min(usize::from(self.credit) / 2).max(1);
+        self.in_flight.waiting() < frames && self.sync.has_walk_to_send()
     }
 
     /// When this stream has something to do by itself.
@@ -257,7 +258,7 @@ impl Stream {
                 let mut next = None;
                 // What is new goes first, and the walk last; but some room is the walk's.
                 if !may_walk || at < body_max / 4 * LIVE_QUARTERS {
-                    next = self.sync.write_next(flows, tombstones, digests, room);
+                    next = self.sync.write_next(sender.term, flows, tombstones, digests, room);
                 }
                 if next.is_none() && may_walk && *walk_budget > 0 {
                     next = self.sync.write_walked(now, flows, digests, room);
@@ -300,8 +301,12 @@ impl Stream {
         self.sealer.seal_in_place(head, &mut body[..at + TAG_LEN]).ok()?;
         self.in_flight.note(now, sequence, &self.sent);
         self.statistics.frames_sent += 1;
-        let states = self.sent.iter().filter(|sent| !matches!(sent.named, Named::Digest { .. }));
-        self.statistics.records_sent += states.count() as u64;
+        self.statistics.records_sent += states(&self.sent);
         Some(header::HEADER_LEN + at + TAG_LEN)
     }
+}
+
+/// How many of them tell of something.
+pub(super) fn states(sent: &[Sent]) -> u64 {
+    sent.iter().filter(|sent| sent.named.is_state()).count() as u64
 }

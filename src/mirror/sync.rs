@@ -13,6 +13,7 @@
 //! to, and count for none under another one.
 
 mod walking;
+mod writing;
 
 use std::collections::VecDeque;
 
@@ -21,16 +22,16 @@ use crate::base::limits::SHARDS;
 use crate::base::memory::{NoMemory, Slab};
 use crate::base::time::Instant;
 use crate::flow::FlowIndex;
-use crate::flow::entry::{Flow, FlowFlags};
 use crate::flow::flows::Flows;
 use crate::flow::layout::Hot;
 use crate::flow::shard::ShardSet;
-use crate::mirror::digest::{Agreement, Asking, Digests};
+use crate::mirror::digest::{Agreement, Asking};
+use crate::mirror::handle::Handle;
 use crate::mirror::in_flight::{Fate, Named, Sent};
-use crate::mirror::record::{self, FlowState, Record};
-use crate::mirror::record_v4;
-use crate::mirror::tombstone::{Departed, Tombstones};
+use crate::mirror::tombstone::{DEPARTED_MAX, Tombstones};
 use crate::mirror::walk::{Due, Walk};
+
+pub use self::writing::state;
 
 /// Changes that wait in order. Further ones are found by looking over the marks.
 pub const DIRTY_MAX: usize = 1 << 16;
@@ -49,8 +50,10 @@ const WALKED: u8 = 2;
 const KNOWN: u8 = 4;
 /// The peer has refused the newest state that it was sent.
 const REFUSED: u8 = 8;
+/// The peer has acknowledged a record that names the flow and its handle.
+const BOUND: u8 = 16;
 /// Where the number of the beginning stands.
-const BEGINNING_SHIFT: u32 = 4;
+const BEGINNING_SHIFT: u32 = 5;
 /// Beginnings are numbered from 1 to this.
 const BEGINNINGS: u8 = u8::MAX >> BEGINNING_SHIFT;
 
@@ -129,12 +132,18 @@ pub struct Sync {
     refused: u32,
     refused_at: u32,
     asking: Asking,
+    /// So many entries at the front of the queue may stand under another shard than their flow's.
+    displaced: usize,
+    /// Ends said since the last change.
+    ends_said: u8,
 }
 
 #[derive(Clone, Copy)]
 struct Ended {
     tombstone: u32,
     shard: ShardId,
+    /// By which the peer knew the flow.
+    handle: Option<Handle>,
     since: Instant,
 }
 
@@ -150,13 +159,15 @@ impl Sync {
             look_at: 0,
             missed_since: Instant::ZERO,
             older: Older::default(),
-            ended: VecDeque::new(),
+            ended: VecDeque::with_capacity(DEPARTED_MAX),
             walk: Walk::default(),
             known: 0,
             unsettled: vec![0; SHARDS],
             refused: 0,
             refused_at: 0,
             asking: Asking::default(),
+            displaced: 0,
+            ends_said: 0,
         })
     }
 
@@ -176,6 +187,7 @@ impl Sync {
         self.dirty.clear();
         self.missed = 0;
         self.older = Older::default();
+        (self.displaced, self.ends_said) = (0, 0);
         self.ended.clear();
         self.walk.begin(self.shards);
         self.known = 0;
@@ -197,7 +209,7 @@ impl Sync {
 
     /// Whether nothing of this shard waits, is on its way or is refused: the peer has every flow of it, and no other.
     pub fn is_settled(&self, shard: ShardId) -> bool {
-        self.walk.is_done() && self.missed == 0 && self.unsettled[usize::from(shard.0)] == 0
+        self.walk.is_done() && self.missed + self.displaced == 0 && self.unsettled[usize::from(shard.0)] == 0
     }
 
     /// Flows that the peer refused, in their newest state.
@@ -334,6 +346,7 @@ impl Sync {
         if first {
             self.dirty.push_front(dirty);
             self.older.among += usize::from(self.older.among > 0);
+            self.displaced += usize::from(self.displaced > 0);
         } else {
             self.dirty.push_back(dirty);
         }
@@ -365,23 +378,36 @@ impl Sync {
         }
     }
 
-    /// A flow of this shard left its place; its end waits at `tombstone`.
-    pub fn ended(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, tombstone: Option<u32>) {
+    /// A flow of this shard, which began with this version, left its place; its end waits at `tombstone`.
+    pub fn ended(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        flow: FlowIndex,
+        created: Version,
+        tombstone: Option<u32>,
+    ) {
         if self.has(flow.0, KNOWN) {
             self.known -= 1;
         }
-        self.unwalk(flow.0);
+        self.unwalk(flow.0, Some(self.walk.round()));
         self.accept(shard, flow.0);
-        self.mark(flow.0, 0, KNOWN);
+        if self.has(flow.0, QUEUED) {
+            // Its entry is found where it stands by nobody, and may come to be another flow's, of another shard.
+            self.displaced = self.dirty.len() + self.missed;
+        }
+        let handle = self.has(flow.0, BOUND).then(|| Handle::new(flow, shard, created));
+        self.mark(flow.0, 0, KNOWN | BOUND);
         if let Some(tombstone) = tombstone {
-            self.tell_end(now, shard, tombstone);
+            self.unsettled[usize::from(shard.0)] += 1;
+            self.ended.push_back(Ended { tombstone, shard, handle, since: now });
         }
     }
 
-    /// The end that waits at a tombstone is to be told.
+    /// The end that waits at a tombstone is to be told; its flow was never here.
     pub fn tell_end(&mut self, now: Instant, shard: ShardId, tombstone: u32) {
         self.unsettled[usize::from(shard.0)] += 1;
-        self.ended.push_back(Ended { tombstone, shard, since: now });
+        self.ended.push_back(Ended { tombstone, shard, handle: None, since: now });
     }
 
     /// The ends at these tombstones are told by another worker.
@@ -394,77 +420,6 @@ impl Sync {
         });
     }
 
-    /// Writes the next record that does not belong to a walk, into room for the longest: its length, and what to remember
-    /// of it.
-    pub fn write_next(
-        &mut self,
-        flows: &Flows,
-        tombstones: &Tombstones,
-        digests: &mut Digests,
-        out: &mut [u8],
-    ) -> Option<(usize, Sent)> {
-        while let Some(Ended { tombstone, shard, since }) = self.ended.pop_front() {
-            if let Some(len) = write_end(tombstones, tombstone, out) {
-                // It waited, and is on its way.
-                return Some((len, Sent { named: Named::Ended { shard, tombstone }, since }));
-            }
-            self.unsettled[usize::from(shard.0)] -= 1;
-        }
-        if self.missed > 0 {
-            self.look_for_missed(flows);
-        }
-        while let Some(dirty) = self.take_dirty() {
-            if let Some(later) = self.dirty.get(AHEAD) {
-                self.prefetch(FlowIndex(later.flow));
-                digests.prefetch(FlowIndex(later.flow));
-                flows.table.prefetch_tenant(FlowIndex(later.flow));
-            }
-            if let Some(next) = self.write_state(flows, digests, dirty.flow, dirty.since, out) {
-                return Some(next);
-            }
-        }
-        None
-    }
-
-    fn take_dirty(&mut self) -> Option<Dirty> {
-        let mut dirty = self.dirty.pop_front()?;
-        self.mark(dirty.flow, 0, QUEUED);
-        self.unsettled[usize::from(dirty.shard.0)] -= 1;
-        if self.older.among > 0 {
-            dirty.since = dirty.since.min(self.older.since);
-            // Of those that were missed, nobody knows in which order they are found.
-            self.older.among -= usize::from(self.missed == 0);
-        }
-        Some(dirty)
-    }
-
-    fn write_state(
-        &mut self,
-        flows: &Flows,
-        digests: &mut Digests,
-        flow: u32,
-        since: Instant,
-        out: &mut [u8],
-    ) -> Option<(usize, Sent)> {
-        let place = FlowIndex(flow);
-        let (hot, names) = flows.table.named(place)?;
-        let shard = hot.shard();
-        // The place may have gone to a flow of another stream's shard, which tells of it.
-        if !hot.flags().contains(FlowFlags::MIRRORED) || !self.shards.has(shard) {
-            return None;
-        }
-        let named = Named::Flow { shard, flow, version: names.changed.version };
-        let len = if record_v4::write_upsert(hot, &names, out) {
-            record_v4::UPSERT_LEN
-        } else {
-            let flow = flows.table.get(place)?;
-            record::write(&Record::Upsert { shard, flow: state(&flow) }, out)?
-        };
-        digests.note_named(&flows.table, place, hot, &names);
-        self.unsettled[usize::from(shard.0)] += 1;
-        Some((len, Sent { named, since }))
-    }
-
     /// Asks for the memory that [`Sync::settle`] will need.
     #[inline]
     pub fn prefetch_settled(&self, sent: &Sent, flows: &Flows, tombstones: &Tombstones) {
@@ -474,29 +429,33 @@ impl Sync {
                 flows.table.prefetch_tenant(FlowIndex(flow));
             }
             Named::Ended { tombstone, .. } => tombstones.prefetch(tombstone),
-            Named::WalkBegin | Named::WalkEnd | Named::Digest { .. } | Named::Floor { .. } => {}
+            Named::WalkBegin
+            | Named::WalkEnd
+            | Named::Digest { .. }
+            | Named::Floor { .. }
+            | Named::Nothing => {}
         }
     }
 
     /// A sent record was settled.
     pub fn settle(&mut self, sent: Sent, fate: Fate, flows: &Flows) -> Settled {
         match (sent.named, fate) {
-            (Named::Flow { shard, flow, version }, fate) => {
+            (Named::Flow { shard, flow, version, in_full }, fate) => {
                 self.unsettled[usize::from(shard.0)] -= 1;
                 if !current(flows, shard, flow, version) {
                     return Settled::Nothing;
                 }
-                self.flow_settled(shard, flow, fate, sent.since)
+                self.flow_settled(shard, flow, in_full, fate, sent.since)
             }
             (Named::Ended { shard, tombstone }, Fate::Applied) => {
                 self.unsettled[usize::from(shard.0)] -= 1;
                 Settled::Ended { tombstone }
             }
             (Named::Ended { shard, tombstone }, Fate::Lost | Fate::Refused) => {
-                self.ended.push_front(Ended { tombstone, shard, since: sent.since });
+                self.ended.push_front(Ended { tombstone, shard, handle: None, since: sent.since });
                 Settled::Nothing
             }
-            (Named::Floor { .. }, _) => Settled::Nothing,
+            (Named::Floor { .. } | Named::Nothing, _) => Settled::Nothing,
             (Named::WalkBegin, fate) => {
                 self.walk.begin_settled(fate);
                 Settled::Nothing
@@ -509,7 +468,14 @@ impl Sync {
         }
     }
 
-    pub(super) fn flow_settled(&mut self, shard: ShardId, flow: u32, fate: Fate, since: Instant) -> Settled {
+    pub(super) fn flow_settled(
+        &mut self,
+        shard: ShardId,
+        flow: u32,
+        in_full: Option<u8>,
+        fate: Fate,
+        since: Instant,
+    ) -> Settled {
         let settled = Settled::Known { shard, flow: FlowIndex(flow), since };
         match fate {
             Fate::Applied => {
@@ -517,16 +483,27 @@ impl Sync {
                 self.known += u64::from(first);
                 self.accept(shard, flow);
                 self.mark(flow, KNOWN, 0);
-                self.unwalk(flow);
+                if in_full.is_some() {
+                    self.mark(flow, BOUND, 0);
+                }
+                self.unwalk(flow, in_full);
                 if first { settled } else { Settled::Nothing }
+            }
+            // It is the handle that is not known.
+            Fate::Refused if in_full.is_none() => {
+                self.mark(flow, 0, BOUND);
+                self.changed(since, shard, FlowIndex(flow));
+                Settled::Nothing
             }
             Fate::Refused => {
                 if !self.has(flow, REFUSED) {
-                    self.mark(flow, REFUSED, 0);
                     self.unsettled[usize::from(shard.0)] += 1;
                     self.refused += 1;
                 }
-                self.unwalk(flow);
+                // It may have an older state, or nothing.
+                self.known -= u64::from(self.has(flow, KNOWN));
+                self.mark(flow, REFUSED, KNOWN | BOUND);
+                self.unwalk(flow, in_full);
                 Settled::Refused { shard, flow: FlowIndex(flow) }
             }
             Fate::Lost => {
@@ -548,29 +525,6 @@ impl Sync {
 /// rise over all flows of a shard, so a later tenant was created above it.
 fn current(flows: &Flows, shard: ShardId, flow: u32, version: Version) -> bool {
     flows.table.tenant(FlowIndex(flow)).is_some_and(|(of, created)| of == shard && created <= version)
-}
-
-/// Writes the end that waits at a tombstone, if it still does; its length.
-fn write_end(tombstones: &Tombstones, tombstone: u32, out: &mut [u8]) -> Option<usize> {
-    let Departed { shard, stamp, client, .. } = *tombstones.at(tombstone)?;
-    if record_v4::write_delete(shard, stamp, client, out) {
-        return Some(record_v4::DELETE_LEN);
-    }
-    record::write(&Record::Delete { shard, stamp, client: tombstones.client(tombstone)? }, out)
-}
-
-/// A flow's state as a peer needs it: as it is to go on with it.
-pub fn state(flow: &Flow) -> FlowState {
-    FlowState {
-        stamp: flow.changed,
-        client: flow.client,
-        server: flow.server,
-        virtual_server: flow.virtual_server,
-        pool: flow.pool,
-        server_id: flow.server_id,
-        tcp: flow.tcp.after_takeover(),
-        full_nat: flow.is_full_nat(),
-    }
 }
 
 #[cfg(test)]

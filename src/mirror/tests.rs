@@ -3,6 +3,7 @@
 //! hands, sessions are renewed; in the end both tables must be equal, and at any time
 //! the follower must have what the leader says that it knows.
 
+mod credit;
 mod damage;
 
 use std::collections::BTreeMap;
@@ -203,7 +204,9 @@ impl World {
                 let stamp = Stamp { term, version: flows.next_version(id) };
                 let [image, answers] = [&flow.client, &flow.server].map(|key| flows.table.imager().of(key));
                 let port = RestingPort { image: answers, place: RestingPlace::NONE };
-                let ended = Ended { shard: id, place: index, client: &flow.client, image, port, stamp };
+                let created = flow.created;
+                let ended =
+                    Ended { shard: id, place: index, client: &flow.client, image, port, created, stamp };
                 mirror.flow_ended(self.now, &ended, mirror.listeners(id, flow.flags));
             }
             (Some(index), _) => {

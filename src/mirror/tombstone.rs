@@ -16,14 +16,18 @@ use crate::flow::entry::Stamp;
 use crate::flow::image::Image;
 use crate::flow::key::Key;
 use crate::flow::resting::RestingPlace;
+use crate::mirror::header::ACK_SPAN;
+use crate::mirror::record::RECORDS_PER_FRAME_MAX;
+use crate::seal::replay::WINDOW;
 
 /// Ended flows that wait for acknowledgements, for each worker. At the limit
 /// the peer that lags is brought up to date anew instead.
 pub const DEPARTED_MAX: usize = 1 << 16;
 
 /// Graves for each stream. At the limit further ends are not acknowledged
-/// until the window has moved.
-pub const GRAVES_MAX: usize = 1 << 16;
+/// until the window has moved. With every frame of the window full of ends there is still room for as many as may be on
+/// their way.
+pub const GRAVES_MAX: usize = (WINDOW as usize + ACK_SPAN) * RECORDS_PER_FRAME_MAX;
 
 /// A flow that ended and whose end some peer has not acknowledged.
 #[derive(Clone, Copy, Debug)]

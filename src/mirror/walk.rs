@@ -64,6 +64,8 @@ pub struct Walk {
     wanted: ShardSet,
     /// Flows that were named and not acknowledged.
     outstanding: u32,
+    /// How often it began again.
+    round: u8,
 }
 
 impl Default for Walk {
@@ -75,6 +77,7 @@ impl Default for Walk {
             turn: 0,
             wanted: ShardSet::default(),
             outstanding: 0,
+            round: 0,
         }
     }
 }
@@ -116,6 +119,12 @@ impl Walk {
     /// Whether the peer knows every flow, and has acknowledged the end.
     pub fn is_done(&self) -> bool {
         self.state == State::Done
+    }
+
+    /// What is named now counts for this walk; what was named in another round, before the peer knew that it is walked again,
+    /// does not.
+    pub fn round(&self) -> u8 {
+        self.round
     }
 
     /// What it is about, if it is not done.
@@ -184,6 +193,7 @@ impl Walk {
     /// What became of its begin.
     pub fn begin_settled(&mut self, fate: Fate) {
         if self.state == State::BeginSent {
+            self.round = self.round.wrapping_add(1);
             self.state = match fate {
                 Fate::Applied => State::At(0),
                 Fate::Lost => State::BeginDue,

@@ -182,8 +182,9 @@ impl<B: Buffer> Worker<B> {
                 self.forget_keys_of_none(now, flow);
                 return false;
             }
-            self.mirror.flow_left(now, flow.shard, place);
             if let Some(older) = self.flows.table.remove(place) {
+                // It may be of another shard, if its traffic manager was chosen twice.
+                self.mirror.flow_left(now, older.shard, place);
                 self.flows.last_seen.release(place);
                 self.counts.remove(&older);
                 self.adjacencies.release(older.client_adjacency);

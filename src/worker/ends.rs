@@ -104,7 +104,7 @@ impl<B: Buffer> Worker<B> {
         let stamp = Stamp { term, version };
         self.mirror.flow_ended(
             now,
-            &Ended { shard, place, client: &flow.client, image, port, stamp },
+            &Ended { shard, place, client: &flow.client, image, port, created: flow.created, stamp },
             listeners,
         );
     }

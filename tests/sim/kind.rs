@@ -192,7 +192,8 @@ impl Kind {
             | Kind::ThreePartition
             | Kind::ThreeSafePartition
             | Kind::WitnessPartition
-            | Kind::WitnessRestarts => true,
+            | Kind::WitnessRestarts
+            | Kind::FlowsDamaged => true,
             Kind::Calm
             | Kind::ActiveCrashes
             | Kind::StandbyCrashes
@@ -207,8 +208,7 @@ impl Kind {
             | Kind::Panics
             | Kind::ThreeActiveCrashes
             | Kind::ThreeTwoCrash
-            | Kind::WitnessLost
-            | Kind::FlowsDamaged => false,
+            | Kind::WitnessLost => false,
         }
     }
 

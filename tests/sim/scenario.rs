@@ -69,7 +69,7 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
             lan.flip = rng.u32(0..5_000);
         }
     }
-    if kind == Kind::MirrorRough {
+    if kind == Kind::MirrorRough || kind == Kind::FlowsDamaged && rng.bool() {
         weather[MIRROR] = Weather {
             loss: rng.u32(0..60_000),
             duplicate: rng.u32(0..60_000),

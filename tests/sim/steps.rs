@@ -248,7 +248,7 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
     }
     steps.extend([Wait(150 * MS), Settled, Fair, Wait(50 * MS), Settled, Drained]);
     steps.extend([Probe(if light { 3 } else { 8 }), Drained]);
-    if kind == Kind::MirrorRough {
+    if matches!(kind, Kind::MirrorRough | Kind::FlowsDamaged) {
         steps.push(Wait(STRAGGLE_MAX)); // The last stragglers come in.
     }
     steps.extend([Alike, Empty]);

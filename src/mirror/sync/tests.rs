@@ -6,18 +6,22 @@ use super::*;
 use crate::base::ids::{BootId, GroupId, NodeId, Term, WorkerId};
 use crate::base::time::Duration;
 use crate::flow::aging::TimeoutClass;
+use crate::flow::entry::{Flow, FlowFlags, Stamp};
 use crate::flow::flows::FlowsSetup;
 use crate::flow::key::{Address, Key, TCP};
 use crate::flow::ports::PortSetup;
+use crate::flow::resting::RestingPlace;
 use crate::flow::table::Insert;
 use crate::flow::tcp_state::TcpState;
 use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
-use crate::mirror::record::RECORD_MAX;
+use crate::mirror::digest::Digests;
+use crate::mirror::record::{self, Parsed, RECORD_MAX, Record};
+use crate::mirror::tombstone::{Buried, Departed};
 use crate::mirror::{Mirror, MirrorSetup, Standing, Variant};
 use crate::seal::{MemberInfo, Session};
 
 fn lose(sync: &mut Sync, flow: u32, since: Instant) {
-    assert_eq!(sync.flow_settled(ShardId(0), flow, Fate::Lost, since), Settled::Nothing);
+    assert_eq!(sync.flow_settled(ShardId(0), flow, Some(0), Fate::Lost, since), Settled::Nothing);
 }
 
 #[test]
@@ -43,7 +47,7 @@ fn a_flow_whose_first_state_is_lost_while_a_later_one_is_queued_has_waited_since
 fn a_later_state_of_a_flow_that_the_peer_knows_waits_only_since_it_came() {
     let at = Instant::from_millis;
     let mut sync = Sync::new(16).expect("memory");
-    sync.flow_settled(ShardId(0), 3, Fate::Applied, at(1));
+    sync.flow_settled(ShardId(0), 3, Some(0), Fate::Applied, at(1));
     sync.changed(at(5), ShardId(0), FlowIndex(3));
     lose(&mut sync, 3, at(2));
     assert_eq!(sync.oldest_since(), Some(at(5)));
@@ -124,6 +128,124 @@ fn a_walk_names_the_busiest_flows_first_and_each_once() {
         }
     }
     assert!(again == 8 && sync.walk_done(), "{again}");
+}
+
+/// A flow changes, and that is written; what came of it is up to the caller.
+fn change(sync: &mut Sync, flows: &mut Flows, place: u32, out: &mut [u8]) -> Sent {
+    let version = flows.next_version(SHARD);
+    flows.table.update(FlowIndex(place), |flow| flow.changed.version = version);
+    sync.changed(Instant::ZERO, SHARD, FlowIndex(place));
+    next(sync, flows, out)
+}
+
+fn next(sync: &mut Sync, flows: &Flows, out: &mut [u8]) -> Sent {
+    let mut digests = Digests::new(8, Variant::Sound).expect("memory");
+    let tombstones = Tombstones::default();
+    sync.write_next(Term::NONE, flows, &tombstones, &mut digests, out).expect("a record").1
+}
+
+fn is_in_full(sent: &Sent) -> bool {
+    matches!(sent.named, Named::Flow { in_full: Some(_), .. })
+}
+
+/// One flow, of which the peer knows the handle.
+fn known(out: &mut [u8]) -> (Sync, Flows) {
+    let mut flows = flows(1, &[]);
+    let mut sync = Sync::new(8).expect("memory");
+    sync.shards.set(SHARD, true);
+    let first = change(&mut sync, &mut flows, 0, out);
+    let settled = sync.settle(first, Fate::Applied, &flows);
+    assert!(is_in_full(&first) && matches!(settled, Settled::Known { .. }));
+    (sync, flows)
+}
+
+#[test]
+fn a_flow_goes_by_its_handle_once_that_is_known_and_in_full_when_the_peer_refuses_it() {
+    let mut out = [0; RECORD_MAX];
+    let (mut sync, mut flows) = known(&mut out);
+    let sent = [(); 2].map(|()| change(&mut sync, &mut flows, 0, &mut out));
+    assert!(!sent.iter().any(is_in_full));
+    // Both are refused: that is the handle's fault, not the flow's.
+    for sent in sent {
+        assert_eq!(sync.settle(sent, Fate::Refused, &flows), Settled::Nothing);
+    }
+    assert_eq!((sync.refused(), sync.waiting(), sync.is_settled(SHARD)), (0, 1, false));
+    let again = next(&mut sync, &flows, &mut out);
+    assert!(is_in_full(&again));
+    assert!(matches!(sync.settle(again, Fate::Refused, &flows), Settled::Refused { .. }));
+    assert_eq!(sync.refused(), 1);
+    // Another beginning: nothing is known of what the peer has.
+    let (mut sync, mut flows) = known(&mut out);
+    sync.restart();
+    assert!(is_in_full(&change(&mut sync, &mut flows, 0, &mut out)));
+    // Of another term than the frame's.
+    let (mut sync, flows) = known(&mut out);
+    sync.changed(Instant::ZERO, SHARD, FlowIndex(0));
+    let term = Term { counter: 1, node: NodeId(1) };
+    let mut digests = Digests::new(8, Variant::Sound).expect("memory");
+    let said = sync.write_next(term, &flows, &Tombstones::default(), &mut digests, &mut out);
+    assert!(is_in_full(&said.expect("a record").1));
+}
+
+#[test]
+fn an_end_goes_by_the_handle_and_in_full_when_it_was_lost_or_refused() {
+    let mut out = [0; RECORD_MAX];
+    for fate in [Fate::Lost, Fate::Refused] {
+        let (mut sync, mut flows) = known(&mut out);
+        let flow = flows.table.remove(FlowIndex(0)).expect("the flow");
+        let [client, answers] = [flow.client, flow.server].map(|key| flows.table.imager().of(&key));
+        let stamp = Stamp { version: flows.next_version(SHARD), ..flow.changed };
+        let resting = RestingPlace::NONE;
+        let mut tombstones = Tombstones::default();
+        let departed = Departed { client, answers, stamp, resting, shard: SHARD, waiting: 1 };
+        let Buried::At(place) = tombstones.bury(departed, &flow.client) else { panic!("there is room") };
+        sync.ended(Instant::ZERO, SHARD, FlowIndex(0), flow.created, Some(place));
+        let mut digests = Digests::new(8, Variant::Sound).expect("memory");
+        let mut say = |sync: &mut Sync| {
+            let (len, sent) = sync.write_next(Term::NONE, &flows, &tombstones, &mut digests, &mut out)?;
+            Some((record::read(&out[..len]), sent))
+        };
+        let (said, sent) = say(&mut sync).expect("the end");
+        let handle = Handle::new(FlowIndex(0), SHARD, flow.created);
+        let end = Record::End { handle, version: stamp.version };
+        assert_eq!(said.map(|said| said.0), Ok(Parsed::Record(end)));
+        assert_eq!(sync.settle(sent, fate, &flows), Settled::Nothing);
+        let (said, sent) = say(&mut sync).expect("the end again");
+        let delete = Record::Delete { shard: SHARD, stamp, client: flow.client };
+        assert_eq!(said.map(|said| said.0), Ok(Parsed::Record(delete)));
+        assert_eq!(sync.settle(sent, Fate::Applied, &flows), Settled::Ended { tombstone: place });
+    }
+}
+
+/// Bug: a change by handle was acknowledged, so the walk ended without having named the flow, and the peer removed it.
+#[test]
+fn a_walk_over_flows_that_are_known_does_not_end_before_each_was_named_in_full() {
+    let mut out = [0; RECORD_MAX];
+    let (mut sync, mut flows) = known(&mut out);
+    let mut digests = Digests::new(8, Variant::Sound).expect("memory");
+    let mut walk = |sync: &mut Sync, flows: &Flows| {
+        let said = sync.write_walked(Instant::ZERO, flows, &mut digests, &mut [0; RECORD_MAX]);
+        said.map(|said| said.1)
+    };
+    let before = change(&mut sync, &mut flows, 0, &mut out);
+    sync.walk.again(SHARD);
+    let begin = walk(&mut sync, &flows).expect("a begin");
+    // In full, and before the peer knew that the walk begins again.
+    let round = Some(sync.walk.round());
+    sync.settle(begin, Fate::Applied, &flows);
+    let named = walk(&mut sync, &flows).expect("the flow");
+    assert!(!is_in_full(&before) && is_in_full(&named));
+    sync.settle(before, Fate::Applied, &flows);
+    sync.flow_settled(SHARD, 0, round, Fate::Applied, Instant::ZERO);
+    sync.flow_settled(SHARD, 0, None, Fate::Refused, Instant::ZERO);
+    assert!(is_in_full(&next(&mut sync, &flows, &mut out)));
+    assert_eq!(walk(&mut sync, &flows), None, "the walk's own record is on its way");
+    sync.settle(named, Fate::Lost, &flows);
+    let again = next(&mut sync, &flows, &mut out);
+    assert!(is_in_full(&again) && walk(&mut sync, &flows).is_none());
+    sync.settle(again, Fate::Applied, &flows);
+    assert_eq!(walk(&mut sync, &flows).map(|sent| sent.named), Some(Named::WalkEnd));
+    assert!(!is_in_full(&change(&mut sync, &mut flows, 0, &mut out)));
 }
 
 /// However much changes, a walk goes on; and of what changes, most goes first.

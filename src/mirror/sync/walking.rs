@@ -13,6 +13,12 @@ use crate::mirror::stream::Sender;
 use crate::mirror::sync::{KNOWN, PLACES_PER_CALL, REFUSED, Settled, Sync, WALKED};
 use crate::mirror::walk::Due;
 
+/// Flows that were refused and are said again with the questions of one [`ASK_INTERVAL`](crate::mirror::digest::ASK_INTERVAL): few,
+/// since they may be refused again, and what is new waits behind them.
+const REFUSED_PER_CALL: u32 = 256;
+/// Places looked at for them: a byte each.
+const REFUSED_PLACES_PER_CALL: u32 = 1 << 15;
+
 impl Sync {
     /// The walk: names every flow once, those first that had packets lately.
     pub fn write_walked(
@@ -29,11 +35,16 @@ impl Sync {
         }
         if let Due::Flows(from) = self.walk.due() {
             let end = flows.table.places_end().0.min(from.saturating_add(PLACES_PER_CALL));
-            let passed_over = if self.walk.is_again() { WALKED } else { KNOWN | WALKED };
+            let passed_over = if self.walk.is_again() { WALKED } else { KNOWN | WALKED | REFUSED };
             let (idle_max, idleness) = (self.walk.idle_max(), flows.last_seen.idleness(now));
             for place in from..end {
                 self.walk.looked(place + 1);
-                // This array is looked over much faster than the flows themselves.
+                // These arrays are looked over much faster than the flows themselves.
+                let is_others =
+                    || digests.shard_at(FlowIndex(place)).is_some_and(|shard| !self.walk.shards().has(shard));
+                if self.has(place, passed_over) || is_others() {
+                    continue;
+                }
                 let is_busy = |max: u32| idleness.ticks(FlowIndex(place)).is_some_and(|ticks| ticks <= max);
                 if !idle_max.is_none_or(is_busy) {
                     continue;
@@ -41,10 +52,7 @@ impl Sync {
                 let wanted = flows.table.hot(FlowIndex(place)).is_some_and(|hot| {
                     hot.flags().contains(FlowFlags::MIRRORED) && self.walk.shards().has(hot.shard())
                 });
-                if wanted
-                    && !self.has(place, passed_over)
-                    && let Some(next) = self.write_state(flows, digests, place, now, out)
-                {
+                if wanted && let Some(next) = self.write_state(None, flows, digests, (place, now), out) {
                     self.mark(place, WALKED, 0);
                     self.walk.named();
                     return Some(next);
@@ -64,8 +72,9 @@ impl Sync {
     }
 
     /// A flow that the walk may have named is known, or refused, or gone.
-    pub(super) fn unwalk(&mut self, flow: u32) {
-        if self.has(flow, WALKED) {
+    /// It was named in this round, or by its handle: only what names it for this walk counts.
+    pub(super) fn unwalk(&mut self, flow: u32, in_full: Option<u8>) {
+        if in_full == Some(self.walk.round()) && self.has(flow, WALKED) {
             self.mark(flow, 0, WALKED);
             self.walk.settled();
         }
@@ -73,9 +82,9 @@ impl Sync {
 
     /// Flows that the peer refused are said again, for what hindered it may be over: some places are looked at for them.
     fn say_refused(&mut self, now: Instant, flows: &Flows) {
-        let end = self.marks.len() as u32;
-        for _ in 0..PLACES_PER_CALL.min(end) {
-            if self.refused == 0 {
+        let (end, mut said) = (self.marks.len() as u32, 0);
+        for _ in 0..REFUSED_PLACES_PER_CALL.min(end) {
+            if self.refused == 0 || said == REFUSED_PER_CALL {
                 return;
             }
             let flow = self.refused_at;
@@ -84,6 +93,7 @@ impl Sync {
                 && let Some(shard) = flows.table.hot(FlowIndex(flow)).map(Hot::shard)
             {
                 self.changed(now, shard, FlowIndex(flow));
+                said += 1;
             }
         }
     }

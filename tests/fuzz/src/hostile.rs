@@ -7,6 +7,8 @@ use baton::base::time::{Duration, Instant};
 use baton::flow::shard::ShardSet;
 use baton::flow::{Stamp, TcpState};
 use baton::mirror::Variant;
+use baton::mirror::digest::Digest;
+use baton::mirror::handle::Handle;
 use baton::mirror::header::{Acknowledgement, HEADER_LEN, Header};
 use baton::mirror::record::{self, FlowState, Record, Refusal};
 use baton::seal::{Sealer, Session, StreamId, TAG_LEN};
@@ -148,7 +150,23 @@ fn record(input: &mut Input<'_>) -> Record {
     let version = Version(input.number(u64::MAX));
     let stamp = |term: u8| Stamp { term: Term { counter: u64::from(term % 4), node: node(PEER) }, version };
     let tcp = |byte: u8| TcpState::ALL[usize::from(byte) % TcpState::ALL.len()];
-    match input.byte() % 16 {
+    let kind = input.byte();
+    // By handles of flows that it has named, or has not.
+    let mut handle = || {
+        let shard = ShardId(u16::from(input.byte()) % SHARDS_USED);
+        Handle { place: input.byte().into(), shard, generation: u16::from(input.byte() % 8 == 7) }
+    };
+    let kind = match kind {
+        240..=243 => return Record::Update { handle: handle(), version, tcp: tcp(kind) },
+        244..=247 => return Record::End { handle: handle(), version },
+        248..=251 => return Record::WalkBegin { shards: shards(input) },
+        252..=255 => {
+            let digest = Digest { sum: input.number(u64::MAX), flows: input.byte().into() };
+            return Record::Digest { shard, digest };
+        }
+        _ => kind % 16,
+    };
+    match kind {
         0..8 => {
             let which = input.byte();
             // With keys that do not belong together now and then.
@@ -163,7 +181,8 @@ fn record(input: &mut Input<'_>) -> Record {
                 tcp: tcp(input.byte()),
                 full_nat: input.byte() & 1 == 1,
             };
-            Record::Upsert { shard, flow }
+            let handle = Handle { place: which.into(), shard, generation: 0 };
+            Record::Upsert { shard, flow, handle }
         }
         8 | 9 => Record::Delete { shard, stamp: stamp(input.byte()), client: client_key(input.byte()) },
         10 | 11 => Record::WalkEnd { shards: shards(input) },

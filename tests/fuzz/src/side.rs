@@ -172,7 +172,8 @@ impl Side {
                 let [image, answers] =
                     [&flow.client, &flow.server].map(|key| self.flows.table.imager().of(key));
                 let port = RestingPort { image: answers, place: RestingPlace::NONE };
-                let ended = Ended { shard: flow.shard, place, client: &flow.client, image, port, stamp };
+                let (shard, created) = (flow.shard, flow.created);
+                let ended = Ended { shard, place, client: &flow.client, image, port, created, stamp };
                 self.mirror.flow_ended(now, &ended, self.mirror.listeners(flow.shard, flow.flags));
             }
             Some(place) => {

@@ -1,0 +1,52 @@
+//! A peer that has room for few ends is sent few frames.
+
+use super::*;
+use crate::base::limits::SHARDS;
+use crate::mirror::tombstone::GRAVES_MAX;
+
+impl World {
+    /// The stream of the leader's that tells of shards of the follower's first worker.
+    fn told(&mut self) -> &mut Stream {
+        let streams = &mut self.sides[0][0].mirror.peers[0].streams;
+        streams.iter_mut().find(|stream| stream.peer_worker == WorkerId(0)).expect("a stream")
+    }
+
+    /// The follower's end of it, and the rest of that worker.
+    fn remember_ends(&mut self, count: usize) {
+        let Worker { mirror, flows } = &mut self.sides[1][0];
+        let Mirror { peers, digests, .. } = mirror;
+        let stream = peers[0].streams.iter_mut().find(|stream| stream.peer_worker == WorkerId(0));
+        let Stream { received, acknowledgement, .. } = stream.expect("a stream");
+        let term = Term { counter: 1, node: node(0) };
+        let place = Place { sequence: 0, newest: acknowledgement.next, term, is_current: true };
+        for port in 0..count {
+            let stamp = Stamp { term, version: crate::base::ids::Version(1) };
+            let client = Key { src_port: port as u16, dst_port: 9, ..Key::default() };
+            let ended = Record::Delete { shard: ShardId(0), stamp, client };
+            received.apply(&ended, place, flows, digests, &mut Anything { refuses: false });
+        }
+    }
+}
+
+#[test]
+fn with_no_room_for_ends_at_the_peer_one_frame_is_on_its_way_and_all_come_to_be_known() {
+    let mut world = World::new(1, Variant::Sound);
+    world.follow(1);
+    world.settle(0).expect("both alike");
+    assert!(usize::from(world.told().credit) > SHARDS / 2, "there is room for most of a window");
+    world.remember_ends(GRAVES_MAX);
+    world.lossy = false;
+    let (mut most, mut turns) = (0, 0);
+    // Its frames move the peer's window, and then there is room again.
+    while turns < 20_000 && (turns < 100 || world.told().credit == 0) {
+        world.change(0);
+        world.turn();
+        turns += 1;
+        if world.told().credit == 0 {
+            most = most.max(world.told().in_flight.waiting());
+        }
+    }
+    assert!(most <= 1, "{most} frames were on their way");
+    assert!((200..20_000).contains(&turns), "{turns} turns");
+    world.settle(0).expect("both alike");
+}
