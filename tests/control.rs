@@ -78,6 +78,7 @@ impl Backend for Fake {
                 role: Some(Role::Standby),
                 state: Some(State::Synchronizing),
                 in_sync: true,
+                hindrance: Some("it has answered nothing for 700 ms".to_owned()),
                 can_lead: Some(true),
                 maintenance: Some(true),
                 ailing: Some(1),
@@ -134,6 +135,7 @@ impl Backend for Fake {
             peers: vec![MirrorPeerReport {
                 node: NodeId(2),
                 state: MirrorState::Walking,
+                hindrance: Some("it is being told of the flows of 244 shards".to_owned()),
                 session: Some("4f".to_owned()),
                 streams: vec![StreamReport {
                     sent: 50,
@@ -320,6 +322,7 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "peer 2: walking, not in sync",
                 "12 of 256 shards",
                 "last because its table is full",
+                "  not synchronized: it is being told of the flows of 244 shards",
                 "all agreed 410 ms ago, 1 shards differ, 3 differences found",
                 "1 now, 9 released, 0 timed out",
             ],

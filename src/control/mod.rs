@@ -13,6 +13,7 @@ pub mod happened;
 pub mod http;
 pub mod maintenance;
 pub mod metrics;
+pub mod mirroring;
 pub mod print;
 pub mod rebalance;
 pub mod reload;

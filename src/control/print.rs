@@ -194,7 +194,13 @@ impl Display for StatusReport {
                 row([&"-"; 3]);
             }
         }
-        write!(f, "\n{peers}")
+        write!(f, "\n{peers}")?;
+        for p in &self.peers {
+            if let Some(hindrance) = &p.hindrance {
+                writeln!(f, "peer {} is not synchronized: {hindrance}", p.node)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -257,6 +263,9 @@ impl Display for MirrorReport {
             let session = peer.session.as_deref().unwrap_or("none");
             let in_sync = if peer.in_sync { "in sync" } else { "not in sync" };
             writeln!(f, "peer {}: {}, {in_sync}, session {session}", peer.node, peer.state.text())?;
+            if let Some(hindrance) = &peer.hindrance {
+                writeln!(f, "  not synchronized: {hindrance}")?;
+            }
             if let Some(walk) = &peer.walk {
                 writeln!(
                     f,

@@ -11,6 +11,10 @@ use crate::base::limits::FLOWS_SHOWN_MAX;
 use crate::config::checked::{LcoreRole, Protocol};
 use crate::config::mirrored::Edition;
 pub use crate::control::happened::{EventLine, EventReport, StandingLine};
+pub use crate::control::mirroring::{
+    Bucket, DigestReport, Histogram, HoldReport, MirrorPeerReport, MirrorReport, MirrorState, StreamReport,
+    WalkReport,
+};
 use crate::control::rss::RssReport;
 use crate::failover::State;
 use crate::failover::role::Role;
@@ -130,6 +134,8 @@ pub struct PeerReport {
     pub state: Option<State>,
     /// Whether it is in the in-sync set.
     pub in_sync: bool,
+    /// What hinders it from having every flow, as part of a sentence; `None`: nothing, or this appliance does not lead.
+    pub hindrance: Option<String>,
     /// Whether it says that it could take the lead; `None`: it was not heard.
     pub can_lead: Option<bool>,
     /// Whether it says to be out of service; `None`: it was not heard.
@@ -162,6 +168,7 @@ impl PeerReport {
             role: status.role,
             state: status.state,
             in_sync: status.in_sync,
+            hindrance: None,
             can_lead: status.can_lead,
             maintenance: status.maintenance,
             ailing: status.failed,
@@ -352,138 +359,6 @@ impl CounterReport {
             counters: counters.collect(),
         }
     }
-}
-
-/// How mirroring goes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MirrorReport {
-    /// For each other member.
-    pub peers: Vec<MirrorPeerReport>,
-    /// Packets held until their flow is acknowledged.
-    pub hold: HoldReport,
-}
-
-/// Mirroring with one peer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct MirrorPeerReport {
-    /// The peer.
-    pub node: NodeId,
-    /// Where mirroring with it stands.
-    pub state: MirrorState,
-    /// The session that the handshake made; `None`: there is none.
-    pub session: Option<String>,
-    /// Whether it is in the in-sync set.
-    pub in_sync: bool,
-    /// The streams to it.
-    pub streams: Vec<StreamReport>,
-    /// How far it is brought up to date.
-    pub walk: Option<WalkReport>,
-    /// Whether it has the same flows; `None`: this appliance does not lead, or has no session with it.
-    pub digests: Option<DigestReport>,
-}
-
-/// Where mirroring with a peer stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum MirrorState {
-    /// No session with it.
-    #[default]
-    Down,
-    /// It is being brought up to date, with every flow or again with those of shards that differed.
-    Walking,
-    /// It has every flow but for the newest changes.
-    Synchronized,
-    /// It sends, this appliance receives.
-    Receiving,
-}
-
-impl MirrorState {
-    /// As JSON and tables say it.
-    pub const fn text(self) -> &'static str {
-        match self {
-            MirrorState::Down => "down",
-            MirrorState::Walking => "walking",
-            MirrorState::Synchronized => "synchronized",
-            MirrorState::Receiving => "receiving",
-        }
-    }
-}
-
-/// One stream, from a worker here to a worker there.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StreamReport {
-    /// The worker here.
-    pub from: WorkerId,
-    /// The worker there.
-    pub to: WorkerId,
-    /// State records sent.
-    pub sent: u64,
-    /// Those that the peer acknowledged as applied.
-    pub acknowledged: u64,
-    /// Frames on their way.
-    pub in_flight: u64,
-    /// Records lost: their flows became dirty again.
-    pub lost: u64,
-    /// Smoothed round-trip time, in microseconds; `None`: not measured yet.
-    pub rtt_us: Option<u64>,
-    /// Flows whose newest state waits to be sent.
-    pub dirty: u64,
-    /// Flows that the peer refused in their newest state: they are told again now and then.
-    pub refused: u64,
-    /// Why it refused a flow, the last time; `None`: it never did under this session.
-    pub refusal: Option<String>,
-}
-
-/// How far a walk over the flow table is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct WalkReport {
-    /// Shards done.
-    pub shards_done: u32,
-    /// Shards in all.
-    pub shards: u32,
-    /// Records sent.
-    pub records: u64,
-}
-
-/// What a peer answered when it was asked for digests of its flows, under this session.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct DigestReport {
-    /// For how long all shards have been found equal, in milliseconds: since the newest round of questions that is over
-    /// began; `None`: none is.
-    pub agreed_ms: Option<u64>,
-    /// Shards that were found to differ, and are being told again.
-    pub differing: u64,
-    /// Times that a shard was found to differ.
-    pub found: u64,
-}
-
-/// Held packets (`commit = "hold"`).
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct HoldReport {
-    /// Held now.
-    pub held: u64,
-    /// Released by an acknowledgement.
-    pub released: u64,
-    /// Waited longer than `hold_timeout_ms`.
-    pub timeouts: u64,
-    /// How long the released ones waited.
-    pub latency: Histogram,
-}
-
-/// How often a time fell between two bounds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Histogram {
-    /// From shortest to longest; the last has no bound.
-    pub buckets: Vec<Bucket>,
-}
-
-/// One part of a [`Histogram`].
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Bucket {
-    /// Times at most as long, in microseconds; `None`: without bound.
-    pub up_to_us: Option<u64>,
-    /// How many.
-    pub count: u64,
 }
 
 /// The ports.

@@ -16,6 +16,7 @@ use crate::base::time::{Duration, Instant};
 use crate::config::checked::{Checked, Protocol};
 use crate::control::Backend;
 use crate::control::maintenance::Maintenance;
+use crate::control::mirroring::standing;
 use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::reload::{NotReloaded, ReloadReport};
 use crate::control::report::{
@@ -34,6 +35,7 @@ use crate::driver::master::{Question, mac_text};
 use crate::driver::provoked::Provoked;
 use crate::driver::rebalancing::{self, shard_flows};
 use crate::driver::reload::Reloader;
+use crate::failover::status::PeerStatus;
 use crate::failover::{FailoverStatus, Operator, Role, State};
 use crate::flow::key::TCP;
 use crate::flow::shard::owner_of;
@@ -272,6 +274,11 @@ impl Backend for Appliance {
             config.ports.get(usize::from(port.0)).map_or_else(String::new, |port| port.name.clone())
         };
         let own_edition = failover.map(|status| status.edition).unwrap_or_default();
+        let hindrance = |peer: &PeerStatus| {
+            let streams = workers.iter().flat_map(|status| &status.streams);
+            let streams = streams.filter(|stream| stream.peer == peer.node);
+            role.claims().then(|| standing(now, (peer.session, peer.walk_done), streams).1).flatten()
+        };
         let lease_left = failover.map_or(0, |status| status.lease_left_us);
         StatusReport {
             name: config.appliance.name.clone(),
@@ -298,7 +305,10 @@ impl Backend for Appliance {
             peers: failover
                 .iter()
                 .flat_map(|status| &status.peers)
-                .map(|peer| PeerReport::new(peer, own_edition, port_name))
+                .map(|peer| PeerReport {
+                    hindrance: hindrance(peer),
+                    ..PeerReport::new(peer, own_edition, port_name)
+                })
                 .collect(),
             flows: FlowTotals {
                 active: sum(|status| status.flows),
@@ -347,20 +357,21 @@ impl Backend for Appliance {
         let workers = self.workers();
         let failover = self.failover();
         let leads = failover.as_ref().is_some_and(|status| status.role.claims());
+        let now = self.clock.now();
         let peers = failover.iter().flat_map(|status| &status.peers).map(|peer| {
             let streams = || {
                 workers.iter().flat_map(|status| &status.streams).filter(|stream| stream.peer == peer.node)
             };
             let to_walk: usize = streams().map(|stream| stream.shards_to_walk).sum();
-            let state = match (peer.session, leads) {
-                (false, _) => MirrorState::Down,
-                (true, false) => MirrorState::Receiving,
-                (true, true) if peer.walk_done => MirrorState::Synchronized,
-                (true, true) => MirrorState::Walking,
+            let (state, hindrance) = match (peer.session, leads) {
+                (false, false) => (MirrorState::Down, None),
+                (true, false) => (MirrorState::Receiving, None),
+                (_, true) => standing(now, (peer.session, peer.walk_done), streams()),
             };
             let told = leads && peer.session;
             MirrorPeerReport {
-                digests: told.then(|| digest_report(self.clock.now(), streams())),
+                digests: told.then(|| digest_report(now, streams())),
+                hindrance,
                 node: peer.node,
                 state,
                 session: peer.boot.filter(|_| peer.session).map(|boot| format!("{:016x}", boot.0)),

@@ -445,7 +445,9 @@ impl Mirror {
             let Stream { in_flight, sync, statistics, .. } = stream;
             let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
             let acknowledged = &header.acknowledgement;
+            let mut is_answered = false;
             in_flight.acknowledge(now, acknowledged, |records, fate| {
+                is_answered |= fate == in_flight::Fate::Applied;
                 let count = stream::states(records);
                 statistics.records_applied += if fate == in_flight::Fate::Applied { count } else { 0 };
                 statistics.records_lost += if fate == in_flight::Fate::Lost { count } else { 0 };
@@ -455,6 +457,7 @@ impl Mirror {
                     conclude((i, node), sync.settle(*sent, fate, flows), tombstones, outcomes);
                 }
             });
+            stream.answered(now, is_answered);
         }
         self.take_records(now, i, place, &header, &body[..opened.payload_len], flows, effects, counters)
     }
@@ -507,6 +510,7 @@ impl Mirror {
                         }
                         conclude((peer, sender), settled, tombstones, outcomes);
                     });
+                    stream.answered(now, true);
                     continue;
                 }
                 Parsed::Record(_) if !led_by_sender => continue,

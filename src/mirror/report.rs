@@ -18,7 +18,7 @@ pub struct Progress {
     pub session: u64,
     /// It was named every flow, and has acknowledged.
     pub walk_done: bool,
-    /// Since when the oldest unacknowledged state waits.
+    /// Since when the oldest unacknowledged state waits, or the peer has answered nothing of what it was told or asked.
     pub oldest_since: Option<Instant>,
     /// States that wait to be sent.
     pub waiting: usize,
@@ -49,6 +49,8 @@ pub struct StreamStatus {
     pub round_trip: Option<Duration>,
     /// Since when the oldest unacknowledged state waits.
     pub oldest_since: Option<Instant>,
+    /// Since when the peer has answered nothing of what it was told or asked; `None`: nothing waits for an answer.
+    pub unanswered_since: Option<Instant>,
     /// How far digests agree.
     pub agreement: Agreement,
 }
@@ -91,11 +93,12 @@ impl Mirror {
         self.peers.iter().filter(|peer| peer.boot.is_some()).map(|peer| {
             let queued = peer.streams.iter().filter_map(|stream| stream.sync.oldest_since());
             let sent = peer.streams.iter().filter_map(|stream| stream.in_flight.oldest_since());
+            let unanswered = peer.streams.iter().filter_map(|stream| stream.unanswered_since);
             Progress {
                 peer: peer.node,
                 session: peer.session,
                 walk_done: peer.complete && peer.streams.iter().all(|stream| stream.sync.walk_done()),
-                oldest_since: queued.chain(sent).min(),
+                oldest_since: queued.chain(sent).chain(unanswered).min(),
                 waiting: peer.streams.iter().map(|stream| stream.sync.waiting()).sum(),
             }
         })
@@ -136,6 +139,7 @@ impl Mirror {
             known: stream.sync.known(),
             refused: stream.sync.refused(),
             round_trip: stream.in_flight.round_trip(),
+            unanswered_since: stream.unanswered_since,
             agreement: stream.sync.agreement(),
             oldest_since: stream.sync.oldest_since().into_iter().chain(stream.in_flight.oldest_since()).min(),
         })

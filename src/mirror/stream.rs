@@ -108,6 +108,9 @@ pub struct Stream {
     /// Frames that the peer takes at once, by the newest frame that came of it, which is the one below this.
     pub(super) credit: u16,
     pub(super) heard_below: u64,
+    /// Since when nothing was answered of what asks for an answer, changes or not: so a stream that comes to nothing is seen
+    /// although nothing changes, by its questions about digests.
+    pub(super) unanswered_since: Option<Instant>,
     /// What it counts.
     pub statistics: StreamStatistics,
     sent: Vec<Sent>,
@@ -152,6 +155,7 @@ impl Stream {
             floor_due: false,
             credit: CREDIT_MAX as u16,
             heard_below: 0,
+            unanswered_since: None,
             statistics: StreamStatistics::default(),
             sent: Vec::with_capacity(RECORDS_PER_FRAME_MAX),
         }
@@ -173,6 +177,14 @@ impl Stream {
         self.sync.restart();
         self.walk += 1;
         self.urgent = false;
+        self.unanswered_since = None;
+    }
+
+    /// The peer has acknowledged or refused something, or not.
+    pub(super) fn answered(&mut self, now: Instant, is_answered: bool) {
+        if is_answered {
+            self.unanswered_since = (self.in_flight.waiting() > 0).then_some(now);
+        }
     }
 
     /// The peer was refused some records of a frame; `false` when too many wait to be told.
@@ -300,6 +312,9 @@ impl Stream {
         self.acknowledgement_due = false;
         self.sealer.seal_in_place(head, &mut body[..at + TAG_LEN]).ok()?;
         self.in_flight.note(now, sequence, &self.sent);
+        if !self.sent.is_empty() {
+            self.unanswered_since.get_or_insert(now);
+        }
         self.statistics.frames_sent += 1;
         self.statistics.records_sent += states(&self.sent);
         Some(header::HEADER_LEN + at + TAG_LEN)

@@ -1,4 +1,4 @@
-//! A peer that has room for few ends is sent few frames.
+//! A peer that has room for few ends is sent few frames, and one that answers none is seen.
 
 use super::*;
 use crate::base::limits::SHARDS;
@@ -49,4 +49,25 @@ fn with_no_room_for_ends_at_the_peer_one_frame_is_on_its_way_and_all_come_to_be_
     assert!(most <= 1, "{most} frames were on their way");
     assert!((200..20_000).contains(&turns), "{turns} turns");
     world.settle(0).expect("both alike");
+}
+
+/// REQ B5: that a peer is synchronized has to be heard again and again.
+#[test]
+fn a_stream_that_is_not_answered_is_seen_although_nothing_changes() {
+    let mut world = World::new(2, Variant::Sound);
+    world.follow(1);
+    (0..20).for_each(|_| world.change(0));
+    world.settle(0).expect("both alike");
+    let silent_for = |world: &World| {
+        let progress = world.sides[0][0].mirror.progress().next().expect("a peer");
+        progress.oldest_since.map_or(Duration::ZERO, |since| world.now - since)
+    };
+    assert!(silent_for(&world) < Duration::from_millis(20));
+    for _ in 0..5000 {
+        world.turn();
+        world.link.clear();
+    }
+    assert!(silent_for(&world) > Duration::from_millis(800), "{:?}", silent_for(&world));
+    world.settle(0).expect("both alike");
+    assert!(silent_for(&world) < Duration::from_millis(20), "{:?}", silent_for(&world));
 }

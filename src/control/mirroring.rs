@@ -1,0 +1,239 @@
+//! What is said of mirroring: `baton mirror`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::base::ids::{NodeId, WorkerId};
+use crate::base::time::{Duration, Instant};
+use crate::mirror::StreamStatus;
+
+/// How mirroring goes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MirrorReport {
+    /// For each other member.
+    pub peers: Vec<MirrorPeerReport>,
+    /// Packets held until their flow is acknowledged.
+    pub hold: HoldReport,
+}
+
+/// Mirroring with one peer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MirrorPeerReport {
+    /// The peer.
+    pub node: NodeId,
+    /// Where mirroring with it stands.
+    pub state: MirrorState,
+    /// What hinders it from being synchronized, as part of a sentence; `None`: nothing, or this appliance does not lead.
+    pub hindrance: Option<String>,
+    /// The session that the handshake made; `None`: there is none.
+    pub session: Option<String>,
+    /// Whether it is in the in-sync set.
+    pub in_sync: bool,
+    /// The streams to it.
+    pub streams: Vec<StreamReport>,
+    /// How far it is brought up to date.
+    pub walk: Option<WalkReport>,
+    /// Whether it has the same flows; `None`: this appliance does not lead, or has no session with it.
+    pub digests: Option<DigestReport>,
+}
+
+/// Where mirroring with a peer stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MirrorState {
+    /// No session with it.
+    #[default]
+    Down,
+    /// It is being brought up to date, with every flow or again with those of shards that differed.
+    Walking,
+    /// It has every flow but for the newest changes, and says so again and again.
+    Synchronized,
+    /// It had, and has not said so for too long.
+    Expired,
+    /// It sends, this appliance receives.
+    Receiving,
+}
+
+impl MirrorState {
+    /// As JSON and tables say it.
+    pub const fn text(self) -> &'static str {
+        match self {
+            MirrorState::Down => "down",
+            MirrorState::Walking => "walking",
+            MirrorState::Synchronized => "synchronized",
+            MirrorState::Expired => "expired",
+            MirrorState::Receiving => "receiving",
+        }
+    }
+}
+
+/// One stream, from a worker here to a worker there.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamReport {
+    /// The worker here.
+    pub from: WorkerId,
+    /// The worker there.
+    pub to: WorkerId,
+    /// State records sent.
+    pub sent: u64,
+    /// Those that the peer acknowledged as applied.
+    pub acknowledged: u64,
+    /// Frames on their way.
+    pub in_flight: u64,
+    /// Records lost: their flows became dirty again.
+    pub lost: u64,
+    /// Smoothed round-trip time, in microseconds; `None`: not measured yet.
+    pub rtt_us: Option<u64>,
+    /// Flows whose newest state waits to be sent.
+    pub dirty: u64,
+    /// Flows that the peer refused in their newest state: they are told again now and then.
+    pub refused: u64,
+    /// Why it refused a flow, the last time; `None`: it never did under this session.
+    pub refusal: Option<String>,
+}
+
+/// How far a walk over the flow table is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WalkReport {
+    /// Shards done.
+    pub shards_done: u32,
+    /// Shards in all.
+    pub shards: u32,
+    /// Records sent.
+    pub records: u64,
+}
+
+/// What a peer answered when it was asked for digests of its flows, under this session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DigestReport {
+    /// For how long all shards have been found equal, in milliseconds: since the newest round of questions that is over
+    /// began; `None`: none is.
+    pub agreed_ms: Option<u64>,
+    /// Shards that were found to differ, and are being told again.
+    pub differing: u64,
+    /// Times that a shard was found to differ.
+    pub found: u64,
+}
+
+/// Held packets (`commit = "hold"`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// Held now.
+    pub held: u64,
+    /// Released by an acknowledgement.
+    pub released: u64,
+    /// Waited longer than `hold_timeout_ms`.
+    pub timeouts: u64,
+    /// How long the released ones waited.
+    pub latency: Histogram,
+}
+
+/// How often a time fell between two bounds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// From shortest to longest; the last has no bound.
+    pub buckets: Vec<Bucket>,
+}
+
+/// One part of a [`Histogram`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Times at most as long, in microseconds; `None`: without bound.
+    pub up_to_us: Option<u64>,
+    /// How many.
+    pub count: u64,
+}
+
+/// What a synchronized peer has known for longer: a standby is taken into the in-sync set only below this.
+const EXPIRES_AFTER: Duration = Duration::from_millis(100);
+
+/// Where mirroring to a peer of a leader stands, by whether there is a session and all of it was walked, and by its
+/// streams; and what hinders it from being synchronized.
+pub fn standing<'a>(
+    now: Instant,
+    (session, walk_done): (bool, bool),
+    streams: impl Iterator<Item = &'a StreamStatus> + Clone,
+) -> (MirrorState, Option<String>) {
+    if !session {
+        return (MirrorState::Down, Some("there is no session with it".to_owned()));
+    }
+    let differing: usize = streams.clone().map(|stream| stream.agreement.differing).sum();
+    let to_walk: usize = streams.clone().map(|stream| stream.shards_to_walk).sum();
+    let late = |since: Option<Instant>| since.map(|since| now - since).filter(|late| *late > EXPIRES_AFTER);
+    let unanswered = late(streams.clone().filter_map(|stream| stream.unanswered_since).min());
+    let oldest = late(streams.filter_map(|stream| stream.oldest_since).min());
+    if let Some(late) = unanswered {
+        let what = format!("it has answered nothing for {} ms", late.millis());
+        (if walk_done { MirrorState::Expired } else { MirrorState::Walking }, Some(what))
+    } else if differing > 0 {
+        let what = format!("it has other flows of {differing} shards than it was told, and is told again");
+        (MirrorState::Walking, Some(what))
+    } else if !walk_done {
+        let what = if to_walk > 0 {
+            format!("it is being told of the flows of {to_walk} shards")
+        } else {
+            "not all workers have told it of every flow".to_owned()
+        };
+        (MirrorState::Walking, Some(what))
+    } else if let Some(late) = oldest {
+        let what = format!("a change has waited for {} ms to be acknowledged", late.millis());
+        (MirrorState::Expired, Some(what))
+    } else {
+        (MirrorState::Synchronized, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::ids::WorkerId;
+    use crate::mirror::digest::Agreement;
+
+    fn stream() -> StreamStatus {
+        StreamStatus {
+            peer: NodeId(2),
+            worker: WorkerId(0),
+            statistics: Default::default(),
+            in_flight: 0,
+            waiting: 0,
+            shards: 256,
+            shards_to_walk: 0,
+            known: 7,
+            refused: 0,
+            round_trip: None,
+            oldest_since: None,
+            unanswered_since: None,
+            agreement: Agreement::default(),
+        }
+    }
+
+    fn told(peer: (bool, bool), stream: &StreamStatus) -> (MirrorState, String) {
+        let now = Instant::from_millis(5000);
+        let (state, hindrance) = standing(now, peer, [stream].into_iter());
+        (state, hindrance.unwrap_or_default())
+    }
+
+    /// REQ B5: synchronized expires if it is not renewed.
+    #[test]
+    fn a_peer_is_synchronized_while_it_answers_and_agrees_and_is_said_why_it_is_not() {
+        let (all, walking) = ((true, true), (true, false));
+        assert_eq!(told(all, &stream()), (MirrorState::Synchronized, String::new()));
+        let recently = Some(Instant::from_millis(4950));
+        let fresh = StreamStatus { oldest_since: recently, unanswered_since: recently, ..stream() };
+        assert_eq!(told(all, &fresh).0, MirrorState::Synchronized);
+        let long_ago = Some(Instant::from_millis(3800));
+        let mute = StreamStatus { unanswered_since: long_ago, ..stream() };
+        let said = (MirrorState::Expired, "it has answered nothing for 1200 ms".to_owned());
+        assert_eq!(told(all, &mute), said);
+        assert_eq!(told(walking, &mute).0, MirrorState::Walking);
+        let behind = StreamStatus { oldest_since: long_ago, ..stream() };
+        let said = (MirrorState::Expired, "a change has waited for 1200 ms to be acknowledged".to_owned());
+        assert_eq!(told(all, &behind), said);
+        let agreement = Agreement { differing: 3, ..Agreement::default() };
+        let differs = told(all, &StreamStatus { agreement, ..stream() });
+        let why = "it has other flows of 3 shards than it was told, and is told again".to_owned();
+        assert_eq!(differs, (MirrorState::Walking, why));
+        let to_walk = told(walking, &StreamStatus { shards_to_walk: 12, ..stream() });
+        assert_eq!(to_walk, (MirrorState::Walking, "it is being told of the flows of 12 shards".to_owned()));
+        assert_eq!(told((false, true), &stream()).0, MirrorState::Down);
+    }
+}
