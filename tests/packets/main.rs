@@ -15,6 +15,7 @@ mod named;
 mod pair;
 mod pieces;
 mod placed;
+mod recorded;
 mod reloaded;
 mod routed;
 mod selection;
