@@ -1,6 +1,7 @@
 //! Flows of either side are suddenly not what they were, by a fault of its machine: digests find it, and the peer is told again.
 
 use super::*;
+use crate::mirror::in_flight::Named;
 
 impl World {
     /// A flow of a side is not what it was, and nobody has said so; whether there is one.
@@ -158,4 +159,27 @@ fn a_flow_that_is_refused_while_its_shard_is_walked_again_is_there_or_not_said_t
 fn a_digest_that_leaves_out_a_field_is_seen_as_such() {
     let ignores = |seed| run_damaged(seed, Variant::DigestIgnoresState, 1, Damage::State).is_err();
     assert!((0..4).any(ignores));
+}
+
+/// Bug: a question on the old worker's stream came after the new one had told of the shard, and seemed to find a difference.
+#[test]
+fn a_shard_is_not_quiet_while_a_question_about_it_is_on_its_way() {
+    let mut world = World::new(3, Variant::Sound);
+    world.follow(1);
+    (0..20).for_each(|_| world.change(0));
+    world.settle(0).expect("both alike");
+    world.lossy = false;
+    let shards: ShardSet = (0..SHARDS_USED).map(ShardId).collect();
+    let (mut asked, mut quiet) = (0, 0);
+    for _ in 0..2000 {
+        world.turn();
+        let mirror = &mut world.sides[0][0].mirror;
+        let about = |named: &Named| matches!(named, Named::Digest { shard, .. } if shards.has(*shard));
+        let is_asking = mirror.peers[0].streams.iter().any(|stream| stream.in_flight.has(about));
+        let is_quiet = mirror.is_quiet(&shards);
+        assert!(!(is_asking && is_quiet));
+        asked += usize::from(is_asking);
+        quiet += usize::from(is_quiet);
+    }
+    assert!(asked > 0 && quiet > 1000, "{asked} turns with questions, {quiet} quiet ones");
 }
