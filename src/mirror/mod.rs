@@ -532,7 +532,8 @@ impl Mirror {
             stream.statistics.records_received += 1;
             if applied == Applied::Later {
                 // The frame is not acknowledged, so it is said again.
-                return Frame::Dropped(Counter::DropTellFull);
+                let was_full = !effects.may_remove();
+                return if was_full { Frame::Dropped(Counter::DropTellFull) } else { Frame::Taken };
             }
             if let Applied::Refused(why) = applied {
                 counters.bump(why.counter());

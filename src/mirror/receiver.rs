@@ -20,6 +20,9 @@ use crate::mirror::handle::{Handle, Handles};
 use crate::mirror::record::{FlowState, Record, Refusal};
 use crate::mirror::tombstone::Graves;
 
+/// Places looked at by one end of a walk, so that a full table keeps no worker from its heartbeats: up to 8 bytes each.
+const ENDED_PER_CALL: u32 = 1 << 21;
+
 /// What applying records does to the rest of the worker.
 pub trait Effects {
     /// Whether the record fits this appliance: its shard is the one of its
@@ -44,7 +47,7 @@ pub enum Applied {
     Stale,
     /// It could not be applied.
     Refused(Refusal),
-    /// A part of it was applied; the rest when it comes again.
+    /// A part of it was applied; the rest when it comes again: its frame is not acknowledged.
     Later,
 }
 
@@ -77,6 +80,10 @@ pub struct Received {
     touched: [u64; SHARDS],
     /// Above the last frame that said where a walk begins again, or ends.
     bracketed: u64,
+    /// The shards whose walk's end was applied in part, and the place from which to go on.
+    ending: (ShardSet, u32),
+    /// [`ENDED_PER_CALL`].
+    ended_per_call: u32,
     /// Broken on purpose: see [`crate::mirror::Variant::TombstoneDroppedEarly`].
     keeps_graves: bool,
 }
@@ -94,6 +101,8 @@ impl Received {
             walked: [0; SHARDS],
             touched: [0; SHARDS],
             bracketed: 0,
+            ending: (ShardSet::default(), 0),
+            ended_per_call: ENDED_PER_CALL,
             keeps_graves,
         })
     }
@@ -110,6 +119,7 @@ impl Received {
 
     /// Every place counts as not named.
     fn name_nothing(&mut self) {
+        self.ending.1 = 0;
         if self.mark == u8::MAX {
             self.marks.fill(0);
             self.mark = 0;
@@ -119,10 +129,11 @@ impl Received {
     }
 
     /// Every place of these shards counts as not named; those of others count as before.
-    fn name_nothing_of(&mut self, shards: &ShardSet, flows: &Flows) {
+    fn name_nothing_of(&mut self, shards: &ShardSet, digests: &Digests) {
+        self.ending.1 = 0;
         if self.mark == u8::MAX {
-            for index in (0..flows.table.places_end().0).map(FlowIndex) {
-                let named = flows.table.hot(index).is_some_and(|hot| self.is_named(index, hot.shard()));
+            for index in (0..self.marks.len() as u32).map(FlowIndex) {
+                let named = digests.shard_at(index).is_some_and(|shard| self.is_named(index, shard));
                 if let Some(mark) = self.marks.get_mut(index.slot()) {
                     *mark = u8::from(named);
                 }
@@ -239,7 +250,7 @@ impl Received {
             Record::WalkBegin { shards } => {
                 self.bracketed = place.sequence + 1;
                 shards.iter().for_each(|shard| self.touch(shard, place));
-                self.name_nothing_of(shards, flows);
+                self.name_nothing_of(shards, digests);
                 Applied::Done
             }
             Record::WalkEnd { shards } => {
@@ -472,7 +483,13 @@ impl Received {
         let mut numbers = shards.iter().filter_map(|shard| self.walked.get(usize::from(shard.0)).copied());
         let number = numbers.next();
         let number = number.filter(|number| numbers.all(|other| other == *number));
-        for index in (0..flows.table.places_end().0).map(FlowIndex) {
+        let (of, from) = self.ending;
+        let from = if of == *shards { from } else { 0 };
+        self.ending = (*shards, from);
+        let end = flows.table.places_end().0;
+        let until = end.min(from.saturating_add(self.ended_per_call));
+        for index in (from..until).map(FlowIndex) {
+            self.ending.1 = index.0;
             if number.is_some() && self.marks.get(index.slot()).copied() == number
                 || digests.shard_at(index).is_some_and(|shard| !shards.has(shard))
             {
@@ -486,7 +503,8 @@ impl Received {
                 self.remove(flows, index, digests, effects);
             }
         }
-        Applied::Done
+        self.ending.1 = if until < end { until } else { 0 };
+        if until < end { Applied::Later } else { Applied::Done }
     }
 
     /// Whether the last walk of its shard has named the flow at this place.

@@ -178,6 +178,32 @@ fn a_walks_end_that_may_not_remove_all_at_once_goes_on_when_it_comes_again() {
     assert_eq!(standby.held(), [(OWN, 1003)]);
 }
 
+#[test]
+fn a_walks_end_looks_at_some_places_at_a_time_and_begins_anew_with_another_walk() {
+    let mut standby = Standby::new();
+    (standby.received.ended_per_call, standby.noted.room) = (4, 100);
+    for port in 0..10 {
+        standby.own(OWN, &state(4000 + port, 1000 + port, 7));
+    }
+    let end = Record::WalkEnd { shards: all_shards() };
+    for left in [6, 2] {
+        assert_eq!(standby.apply(&end), Applied::Later);
+        assert_eq!(standby.held().len(), left);
+    }
+    // Places that it has been over are another's.
+    for port in 0..3 {
+        standby.own(OWN, &state(5000 + port, 2000 + port, 7));
+    }
+    assert!(standby.received.enter_walk(2));
+    assert_eq!(standby.apply(&end), Applied::Later);
+    assert_eq!(standby.apply(&end), Applied::Later);
+    assert_eq!(standby.apply(&end), Applied::Done);
+    assert_eq!(standby.held(), []);
+    standby.own(OWN, &state(4000, 1000, 7));
+    assert_eq!(standby.apply(&Record::WalkEnd { shards: one(NEXT) }), Applied::Later);
+    assert_eq!(standby.apply(&end), Applied::Later, "another bracket begins at the first place");
+}
+
 fn one(shard: ShardId) -> ShardSet {
     [shard].into_iter().collect()
 }
