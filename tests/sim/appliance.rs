@@ -399,8 +399,13 @@ impl Appliance {
         let mut sent = std::mem::take(&mut lcore.outbox);
         sent.retain(|departure| {
             let covered = departure.class == TxClass::Own || now < lease;
-            let counter = if covered { Counter::TxPackets } else { Counter::DropTxLease };
-            lcore.counters.bump(counter);
+            // An answer to a neighbour's question is no loss: whoever serves next announces itself.
+            let is_carried = departure.came_as.is_some();
+            match covered {
+                true => lcore.counters.bump(Counter::TxPackets),
+                false if is_carried => lcore.counters.bump(Counter::DropTxLease),
+                false => {}
+            }
             covered
         });
         sent
