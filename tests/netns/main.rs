@@ -6,6 +6,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod bind_nic;
+mod group_kills;
 mod harness_holds;
 mod links_suit_dpdk;
 mod pair_bird;

@@ -168,7 +168,7 @@ fn a_pair_that_yields_gives_way_to_a_router_of_more_priority_and_serves_again_wh
             let events = stage.pair[active].ask("events")?.to_string();
             ensure!(events.contains("gives way to another VRRP router, of priority 250"), "{events}");
             keepalived.stop(resigns)?;
-            let led = netns_harness::appliance::wait_for_pair(&stage.pair, LIMIT)?;
+            let led = netns_harness::appliance::wait_for_roles(&stage.pair, LIMIT)?;
             let stalls = watch.finish();
             let downloads = through_virtual_servers(&stage.web, FILE.0, "2000k", 4)?;
             let outcomes = Downloads::start(&stage.world, downloads, LIMIT)?.finish(LIMIT)?;

@@ -28,7 +28,7 @@ pub enum Role {
     Neither,
 }
 
-/// One appliance of a pair.
+/// One appliance of a pair, or of a group of three.
 #[derive(Debug)]
 pub struct Appliance {
     side: Side,
@@ -43,14 +43,24 @@ impl Appliance {
     /// Both appliances of a world, not started, their configurations written.
     pub fn pair(world: &World, binary: &Path, settings: &Settings) -> Result<[Appliance; 2]> {
         config::write(world, settings)?;
-        Ok(Side::BOTH.map(|side| Appliance {
+        Ok(Side::BOTH.map(|side| Appliance::new(world, binary, side)))
+    }
+
+    /// All three appliances of a world, not started, their configurations written.
+    pub fn three(world: &World, binary: &Path, settings: &Settings) -> Result<[Appliance; 3]> {
+        config::write(world, settings)?;
+        Ok(Side::THREE.map(|side| Appliance::new(world, binary, side)))
+    }
+
+    fn new(world: &World, binary: &Path, side: Side) -> Appliance {
+        Appliance {
             side,
             binary: binary.to_owned(),
             directory: world.directory().to_owned(),
             namespace: world.namespace(side.letter()),
             paths: config::paths(world, side),
             process: None,
-        }))
+        }
     }
 
     /// Which one it is.
@@ -80,6 +90,11 @@ impl Appliance {
         process.wait_ready(START_LIMIT, |_| Ok(self.status().is_ok()))?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Whether it was started, and neither ended nor was killed.
+    pub fn is_started(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Its process, while it runs.
@@ -196,22 +211,50 @@ pub fn role_in(status: &Value) -> Role {
 /// Whether, in what `baton mirror --json` printed, there are peers and each is synchronized and in the in-sync set.
 pub fn synchronized_in(mirror: &Value) -> bool {
     let peers = mirror.get("peers").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    !peers.is_empty() && peers.iter().all(|peer| peer["state"] == "synchronized" && peer["in_sync"] == true)
+    !peers.is_empty() && peers.iter().all(is_in_sync)
 }
 
-/// Waits until one leads and the other is its synchronized standby; returns the index of the one that leads.
-pub fn wait_for_pair(pair: &[Appliance; 2], limit: Duration) -> Result<usize> {
+/// Waits until one leads and all others are its synchronized standbys; returns the index of the one that leads.
+pub fn wait_for_roles(appliances: &[Appliance], limit: Duration) -> Result<usize> {
+    let all: Vec<usize> = (0..appliances.len()).collect();
+    wait_for_roles_of(appliances, &all, limit)
+}
+
+/// As [`wait_for_roles`], of those alone that were started and not killed.
+pub fn wait_for_roles_of_living(appliances: &[Appliance], limit: Duration) -> Result<usize> {
+    let living: Vec<usize> = (0..appliances.len()).filter(|index| appliances[*index].is_started()).collect();
+    wait_for_roles_of(appliances, &living, limit)
+}
+
+fn wait_for_roles_of(appliances: &[Appliance], some: &[usize], limit: Duration) -> Result<usize> {
     let mut active = None;
-    wait_until("one active and one standby appliance", limit, || {
-        let roles = [0, 1].map(|index: usize| pair[index].role().unwrap_or(Role::Neither));
-        active = match roles {
-            [Role::Active, Role::Standby] => Some(0),
-            [Role::Standby, Role::Active] => Some(1),
-            _ => None,
+    wait_until("one active appliance, and standbys", limit, || {
+        let with = |role| {
+            some.iter().copied().filter(move |index| appliances[*index].role().is_ok_and(|is| is == role))
         };
+        let mut leaders = with(Role::Active);
+        active = leaders.next().filter(|_| with(Role::Standby).count() == some.len() - 1);
         Ok(active.is_some())
     })?;
     let active = active.context("one leads")?;
-    pair[active].wait_synchronized(limit)?;
+    let standbys: Vec<u64> = some
+        .iter()
+        .filter(|index| **index != active)
+        .map(|index| appliances[*index].side().node().into())
+        .collect();
+    let what = format!("appliance {} to have its standbys in sync", appliances[active].side().letter());
+    wait_until(&what, limit, || {
+        Ok(appliances[active].ask("mirror").is_ok_and(|mirror| has_in_sync(&mirror, &standbys)))
+    })?;
     Ok(active)
+}
+
+/// Whether, in what `baton mirror --json` printed, each of these nodes is synchronized and in the in-sync set.
+pub fn has_in_sync(mirror: &Value, nodes: &[u64]) -> bool {
+    let peers = mirror["peers"].as_array().map_or(&[][..], Vec::as_slice);
+    nodes.iter().all(|node| peers.iter().any(|peer| peer["node"] == *node && is_in_sync(peer)))
+}
+
+fn is_in_sync(peer: &Value) -> bool {
+    peer["state"] == "synchronized" && peer["in_sync"] == true
 }

@@ -1,4 +1,4 @@
-//! The two configuration files of a pair, written for a world.
+//! The configuration files of the appliances, written for a world.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -54,7 +54,7 @@ impl Lcores {
     }
 }
 
-/// What tests vary of a pair's configuration.
+/// What tests vary of the appliances' configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `eal.hugepages`; [`Settings::default`] asks whether there are enough of them.
@@ -69,7 +69,7 @@ pub struct Settings {
     pub device: &'static str,
     /// Flows and source-NAT ports go within seconds of their end.
     pub short_timeouts: bool,
-    /// The lcores of each appliance.
+    /// The lcores of each appliance; a third one's are as the second's.
     pub lcores: [Lcores; 2],
     /// There is a witness, in a namespace of its own.
     pub witness: bool,
@@ -82,7 +82,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            hugepages: hugepages_free_mb() >= 2 * u64::from(MEMORY_MB),
+            hugepages: hugepages_suffice_for(2),
             commit: "hold",
             partition: "availability",
             health: false,
@@ -94,6 +94,11 @@ impl Default for Settings {
             more: String::new(),
         }
     }
+}
+
+/// Whether there are enough free hugepages for so many appliances.
+pub fn hugepages_suffice_for(appliances: usize) -> bool {
+    hugepages_free_mb() >= appliances as u64 * u64::from(MEMORY_MB)
 }
 
 /// Memory in free hugepages, in MiB.
@@ -121,7 +126,7 @@ pub fn paths(world: &World, side: Side) -> Paths {
     Paths { config: file("toml"), socket: file("sock") }
 }
 
-/// Writes both configurations and the key that the pair shares.
+/// Writes all configurations and the key that the appliances share.
 pub fn write(world: &World, settings: &Settings) -> Result<()> {
     let mut secret = [0; 32];
     let mut source = fs::File::open("/dev/urandom")?;
@@ -135,7 +140,7 @@ pub fn write(world: &World, settings: &Settings) -> Result<()> {
         fs::write(&key_file, key + "\n")?;
         fs::set_permissions(&key_file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     }
-    for side in Side::BOTH {
+    for &side in world.sides() {
         fs::create_dir_all(world.directory().join(format!("state-{}", side.letter())))?;
         let path = paths(world, side).config;
         fs::write(&path, text(world, settings, side)).with_context(|| path.display().to_string())?;
@@ -156,9 +161,9 @@ pub fn text(world: &World, settings: &Settings, side: Side) -> String {
 fn head(out: &mut String, world: &World, settings: &Settings, side: Side) {
     let (letter, host, gateway) = (side.letter(), side.host(), plan::GATEWAY_HOST);
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u16;
-    // The two appliances' workers on different CPUs, where there are two.
+    // The first two appliances' workers on different CPUs, where there are two.
     let (worker_cpu, master_cpu) = (side.node() % cpus, (side.node() + 1) % cpus);
-    let lcores = settings.lcores[usize::from(side.node() - 1)];
+    let lcores = settings.lcores[usize::from(side != Side::A)];
     let workers = lcores.text(worker_cpu.into(), cpus.into());
     let device = |number: u32, link: Link| {
         settings.device.replace("IFACE", &link.interface(side)).replace('N', &number.to_string())
@@ -275,6 +280,10 @@ const SHORT_TIMEOUTS: &str = "tcp_handshake_timeout_s = 2\ntcp_established_timeo
                               udp_timeout_s = 2\nport_quarantine_s = 1\n";
 
 fn tail(out: &mut String, world: &World, settings: &Settings, side: Side) {
+    let others = world.sides().iter().filter(|other| **other != side);
+    let peers: Vec<String> = others
+        .map(|other| format!(r#"{{ node = {}, address = "{}" }}"#, other.node(), plan::mirror4(*other)))
+        .collect();
     let _ = write!(
         out,
         r#"
@@ -283,7 +292,7 @@ max = 100_000
 {timeouts}
 [mirror]
 port = "mirror"
-peers = [ {{ node = {peer_node}, address = "{peer}" }} ]
+peers = [ {peers} ]
 key_file = "{directory}/mirror.key"
 
 [failover]
@@ -300,8 +309,7 @@ state_dir = "{directory}/state-{letter}"
 socket = "{socket}"
 "#,
         timeouts = if settings.short_timeouts { SHORT_TIMEOUTS } else { "" },
-        peer_node = side.other().node(),
-        peer = plan::mirror4(side.other()),
+        peers = peers.join(", "),
         directory = world.directory().display(),
         router = plan::VIRTUAL_ROUTER_ID,
         priority = 200 - side.node(),

@@ -1,4 +1,4 @@
-//! A small world of network namespaces around a pair of appliances: a client,
+//! A small world of network namespaces around a pair of appliances, or three of them: a client,
 //! servers, a switch, real programs on every side, and what is needed to judge
 //! what became of each connection.
 //!
@@ -31,14 +31,17 @@ pub mod command;
 pub mod config;
 pub mod connections;
 pub mod conversation;
+pub mod crowd;
 pub mod dns;
 pub mod downloads;
 pub mod figures;
 pub mod frozen;
+pub mod group;
 pub mod keepalived;
 pub mod plan;
 pub mod probe;
 pub mod process;
+pub mod relay;
 pub mod stage;
 pub mod stall;
 pub mod web;

@@ -2,24 +2,29 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// One of the two appliances.
+/// One of the appliances: of a pair the first two, of a group of three all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// Node 1.
     A,
     /// Node 2.
     B,
+    /// Node 3.
+    C,
 }
 
 impl Side {
-    /// Both.
+    /// Both of a pair.
     pub const BOTH: [Side; 2] = [Side::A, Side::B];
+    /// All of a group of three.
+    pub const THREE: [Side; 3] = [Side::A, Side::B, Side::C];
 
     /// Its namespace's short name and the first letter of its links.
     pub const fn letter(self) -> &'static str {
         match self {
             Side::A => "a",
             Side::B => "b",
+            Side::C => "c",
         }
     }
 
@@ -28,14 +33,7 @@ impl Side {
         match self {
             Side::A => 1,
             Side::B => 2,
-        }
-    }
-
-    /// The other one.
-    pub const fn other(self) -> Side {
-        match self {
-            Side::A => Side::B,
-            Side::B => Side::A,
+            Side::C => 3,
         }
     }
 
@@ -44,6 +42,7 @@ impl Side {
         match self {
             Side::A => 2,
             Side::B => 3,
+            Side::C => 4,
         }
     }
 }
@@ -55,7 +54,7 @@ pub enum Link {
     Client,
     /// To the servers.
     Server,
-    /// To the other appliance.
+    /// To the other appliances.
     Mirror,
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::appliance::{Appliance, Role, wait_for_pair};
+use crate::appliance::{Appliance, Role, wait_for_roles};
 use crate::config::{self, Settings};
 use crate::plan::{self, Family, Translation, virtual_address};
 use crate::probe::Echo;
@@ -17,7 +17,7 @@ use crate::witness::Witness;
 use crate::world::World;
 
 /// Servers in the world.
-const SERVERS: usize = 2;
+pub(crate) const SERVERS: usize = 2;
 /// How long roles may take to be settled.
 pub const ROLES_LIMIT: Duration = Duration::from_secs(30);
 /// The file that throttled downloads fetch, and its length in bytes.
@@ -49,12 +49,7 @@ impl Stage {
     pub fn set(binary: &Path, settings: &Settings) -> Result<Stage> {
         let world = World::new(SERVERS)?;
         let web = Web::start(&world, &[FILE, MIDDLE_FILE, LONG_FILE])?;
-        let mut echoes = Vec::new();
-        for (name, host) in world.server_names().iter().zip(world.server_hosts()) {
-            for address in [plan::server4(host).into(), plan::server6(host).into()] {
-                echoes.push(Echo::start(&world, name, SocketAddr::new(address, config::ECHO_PORT))?);
-            }
-        }
+        let echoes = echoes(&world)?;
         let pair = Appliance::pair(&world, binary, settings)?;
         let witness = settings.witness.then(|| Witness::set(&world, binary)).transpose()?;
         let mut stage = Stage { pair, web, echoes, witness, world };
@@ -67,7 +62,7 @@ impl Stage {
 
     /// Waits until one leads and the other is its synchronized standby; the index of the one that leads.
     pub fn active(&self) -> Result<usize> {
-        wait_for_pair(&self.pair, ROLES_LIMIT)
+        wait_for_roles(&self.pair, ROLES_LIMIT)
     }
 
     /// An error unless this one leads: a fault meant for the active must meet the active. On a machine with too much to
@@ -106,23 +101,39 @@ impl Stage {
 
     /// Writes down what both appliances say, keeps all logs and captures, and returns where.
     pub fn failed(&mut self, why: &str) -> Result<PathBuf> {
-        self.world.keep_logs();
-        eprintln!("\nwhat went wrong: {why}");
-        for appliance in &self.pair {
-            let letter = appliance.side().letter();
-            for question in QUESTIONS {
-                let answer = match appliance.ask(question) {
-                    Ok(answer) => answer,
-                    Err(error) => Value::String(format!("{error:#}")),
-                };
-                let file = self.world.directory().join(format!("{letter}-{question}.json"));
-                fs::write(&file, format!("{answer:#}\n"))
-                    .with_context(|| format!("cannot write {}", file.display()))?;
-                show(letter, question, &answer);
-            }
-        }
-        Ok(self.world.directory().to_owned())
+        keep_evidence(&mut self.world, &self.pair, why)
     }
+}
+
+/// An echo service on each server, for each family.
+pub fn echoes(world: &World) -> Result<Vec<Echo>> {
+    let mut echoes = Vec::new();
+    for (name, host) in world.server_names().iter().zip(world.server_hosts()) {
+        for address in [plan::server4(host).into(), plan::server6(host).into()] {
+            echoes.push(Echo::start(world, name, SocketAddr::new(address, config::ECHO_PORT))?);
+        }
+    }
+    Ok(echoes)
+}
+
+/// Writes down what appliances say, keeps all logs and captures, and returns where.
+pub fn keep_evidence(world: &mut World, appliances: &[Appliance], why: &str) -> Result<PathBuf> {
+    world.keep_logs();
+    eprintln!("\nwhat went wrong: {why}");
+    for appliance in appliances {
+        let letter = appliance.side().letter();
+        for question in QUESTIONS {
+            let answer = match appliance.ask(question) {
+                Ok(answer) => answer,
+                Err(error) => Value::String(format!("{error:#}")),
+            };
+            let file = world.directory().join(format!("{letter}-{question}.json"));
+            fs::write(&file, format!("{answer:#}\n"))
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            show(letter, question, &answer);
+        }
+    }
+    Ok(world.directory().to_owned())
 }
 
 /// The parts of an answer that say most at a glance.

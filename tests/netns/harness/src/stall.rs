@@ -140,8 +140,13 @@ impl Drop for StallWatch {
 
 /// Has this thread preferred to everything of an appliance's on its CPU.
 pub fn be_real_time() -> Result<(), String> {
+    be_real_time_at(REAL_TIME)
+}
+
+/// As [`be_real_time`], with a priority of its own (liveness threads have 50, the watch for stalls has 60).
+pub fn be_real_time_at(priority: u8) -> Result<(), String> {
     let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
-    let priority = ThreadPriority::from_posix(ScheduleParams { sched_priority: REAL_TIME.into() });
+    let priority = ThreadPriority::from_posix(ScheduleParams { sched_priority: priority.into() });
     set_thread_priority_and_policy(thread_native_id(), priority, policy)
         .map_err(|error| format!("no real-time thread: {error}"))
 }

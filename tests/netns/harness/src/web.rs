@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::net::TcpStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +25,7 @@ pub type Checksum = [u8; 32];
 pub struct Web {
     servers: Vec<Process>,
     files: HashMap<String, (u64, Checksum)>,
+    root: PathBuf,
 }
 
 impl Web {
@@ -38,7 +40,7 @@ impl Web {
             fs::write(root.join(name), &bytes)?;
             known.insert((*name).to_owned(), (*length as u64, Sha256::digest(&bytes).into()));
         }
-        let mut web = Web { servers: Vec::new(), files: known };
+        let mut web = Web { servers: Vec::new(), files: known, root };
         for (name, host) in world.server_names().iter().zip(world.server_hosts()) {
             web.servers.push(start_one(world, name, host)?);
         }
@@ -48,6 +50,12 @@ impl Web {
     /// A file's length in bytes and its checksum.
     pub fn file(&self, name: &str) -> Result<(u64, Checksum)> {
         self.files.get(name).copied().with_context(|| format!("no file {name} is served"))
+    }
+
+    /// A file's bytes.
+    pub fn content(&self, name: &str) -> Result<Vec<u8>> {
+        let file = self.root.join(name);
+        fs::read(&file).with_context(|| format!("cannot read {}", file.display()))
     }
 
     /// The servers' processes, in order.

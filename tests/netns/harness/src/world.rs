@@ -16,18 +16,34 @@ use crate::plan::{self, Link, Side};
 const PORT_DISABLED: &str = "0";
 const PORT_FORWARDING: &str = "3";
 
+/// What the appliances' mirror ports are plugged into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MirrorNetwork {
+    /// A bridge.
+    Bridge,
+    /// Nothing: a [`crate::relay::Relay`] is to pass frames between their other ends.
+    Relay,
+}
+
 /// One world. Dropping it removes it; after a panic its logs and captures are kept.
 #[derive(Debug)]
 pub struct World {
     prefix: String,
     directory: PathBuf,
     servers: usize,
+    sides: &'static [Side],
+    mirror: MirrorNetwork,
     keep_logs: bool,
 }
 
 impl World {
-    /// Builds a world with this many servers.
+    /// Builds a world with this many servers, for a pair of appliances.
     pub fn new(servers: usize) -> Result<World> {
+        World::of(servers, &Side::BOTH, MirrorNetwork::Bridge)
+    }
+
+    /// Builds a world with this many servers, for these appliances.
+    pub fn of(servers: usize, sides: &'static [Side], mirror: MirrorNetwork) -> Result<World> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         needs_root()?;
         cleanup::sweep();
@@ -36,7 +52,7 @@ impl World {
         let directory = std::env::temp_dir().join(prefix.trim_end_matches('-'));
         cleanup::register(&prefix, &directory)?;
         // From here on, a failure drops the world and so removes what was made.
-        let world = World { prefix, directory, servers, keep_logs: false };
+        let world = World { prefix, directory, servers, sides, mirror, keep_logs: false };
         fs::create_dir(&world.directory)
             .with_context(|| format!("cannot create {}", world.directory.display()))?;
         world.build().context("cannot build the namespaces")?;
@@ -66,6 +82,11 @@ impl World {
     /// The servers' host numbers, in the same order.
     pub fn server_hosts(&self) -> Vec<u8> {
         (0..self.servers).map(|index| plan::FIRST_SERVER_HOST + index as u8).collect()
+    }
+
+    /// The appliances it is for.
+    pub fn sides(&self) -> &'static [Side] {
+        self.sides
     }
 
     /// Keeps logs and captures when the world is removed.
@@ -131,7 +152,7 @@ impl World {
     /// all again.
     pub fn part(&self, parted: bool) -> Result<()> {
         let switch = self.namespace("switch");
-        for (side, link) in Side::BOTH.into_iter().flat_map(|side| Link::ALL.map(|link| (side, link))) {
+        for (side, link) in self.sides.iter().flat_map(|side| Link::ALL.map(|link| (*side, link))) {
             // Ports of a bridge that are isolated talk to those that are not.
             let isolated = if parted { "on" } else { "off" };
             run(
@@ -151,7 +172,7 @@ impl World {
         ip(&self.namespace("switch"), &format!("link add {bridge} {options}\nlink set {bridge} up\n"))?;
         for (name, host) in [("a", 1), ("b", 2), ("w", plan::WITNESS_HOST)] {
             let interface = format!("{name}-witness");
-            self.plug(name, &interface, &interface, bridge)?;
+            self.plug(name, &interface, &interface, Some(bridge))?;
             let address = plan::management4(host);
             ip(&self.namespace(name), &format!("addr add {address}/24 dev {interface}\n"))?;
         }
@@ -207,7 +228,8 @@ impl World {
 
     fn build(&self) -> Result<()> {
         let servers = self.server_names();
-        let mut names = vec!["switch", "client", "a", "b"];
+        let mut names = vec!["switch", "client"];
+        names.extend(self.sides.iter().map(|side| side.letter()));
         names.extend(servers.iter().map(String::as_str));
         for name in &names {
             run("ip", &["netns", "add", &self.namespace(name)])?;
@@ -215,7 +237,7 @@ impl World {
         for name in names {
             // The kernel must not speak IPv6 on links that belong to an appliance or to the switch;
             // hosts have their addresses at once, without duplicate address detection.
-            let quiet = matches!(name, "switch" | "a" | "b");
+            let quiet = name == "switch" || self.sides.iter().any(|side| side.letter() == name);
             inside(&self.namespace(name), || {
                 for which in ["all", "default"] {
                     let base = format!("/proc/sys/net/ipv6/conf/{which}");
@@ -236,10 +258,10 @@ impl World {
             switch += &format!("link set {bridge} up\n");
         }
         ip(&self.namespace("switch"), &switch)?;
-        self.plug("client", "eth0", "client", "lan-client")?;
+        self.plug("client", "eth0", "client", Some("lan-client"))?;
         self.address("client", plan::client4(plan::CLIENT_HOST), plan::client6(plan::CLIENT_HOST))?;
         for (name, host) in servers.iter().zip(self.server_hosts()) {
-            self.plug(name, "eth0", name, "lan-server")?;
+            self.plug(name, "eth0", name, Some("lan-server"))?;
             self.address(name, plan::server4(host), plan::server6(host))?;
             ip(
                 &self.namespace(name),
@@ -250,24 +272,27 @@ impl World {
                 ),
             )?;
         }
-        for side in Side::BOTH {
+        for side in self.sides {
             for link in Link::ALL {
-                let interface = link.interface(side);
-                self.plug(side.letter(), &interface, &interface, link.bridge())?;
+                let interface = link.interface(*side);
+                let relayed = link == Link::Mirror && self.mirror == MirrorNetwork::Relay;
+                let bridge = (!relayed).then(|| link.bridge());
+                self.plug(side.letter(), &interface, &interface, bridge)?;
                 ip(&self.namespace(side.letter()), &format!("link set {interface} arp off\n"))?;
             }
         }
         Ok(())
     }
 
-    /// A cable from an interface of a namespace to a port of a bridge of the switch.
-    fn plug(&self, name: &str, interface: &str, port: &str, bridge: &str) -> Result<()> {
+    /// A cable from an interface of a namespace to a port of the switch, which is a port of a bridge or of none.
+    fn plug(&self, name: &str, interface: &str, port: &str, bridge: Option<&str>) -> Result<()> {
         let (namespace, switch) = (self.namespace(name), self.namespace("switch"));
+        let master = bridge.map_or(String::new(), |bridge| format!("master {bridge} "));
         ip(
             &switch,
             &format!(
                 "link add {port} type veth peer name {interface} netns {namespace}\n\
-                 link set {port} master {bridge} up\n"
+                 link set {port} {master}up\n"
             ),
         )?;
         // A veth hands packets on before they are complete: checksums unfinished, segments merged. Packet

@@ -8,16 +8,18 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use netns_harness::campaign::{
-    Violations, dns, failover, hold, kills, outage, planned, roles, saturated, senders, with_evidence,
+    Violations, dns, failover, hold, kills, outage, planned, roles, saturated, senders, three, with_evidence,
 };
 use netns_harness::config::Settings;
 use netns_harness::figures::{self, Figure};
+use netns_harness::group::{self, Group};
+use netns_harness::relay::Rough;
 use netns_harness::stage::Stage;
 use netns_harness::stall::StallWatch;
 use netns_harness::{Context, Result, bail, dns as dns_servers};
 
-const USAGE: &str = "usage: campaign kill|standby|twice|failover|planned|outage|dns|senders|hold|roles|saturated \
-                     --baton PROGRAM [--rounds N] [--minutes M] [--downloads N] [--seed N] \
+const USAGE: &str = "usage: campaign kill|standby|twice|failover|planned|outage|dns|senders|hold|roles|saturated|three \
+                     --baton PROGRAM [--rounds N] [--minutes M] [--downloads N] [--connections N] [--seed N] \
                      [--busy PROGRAM]";
 
 struct Options {
@@ -26,6 +28,7 @@ struct Options {
     rounds: Option<usize>,
     minutes: Option<u64>,
     downloads: usize,
+    connections: usize,
     seed: u64,
     busy: Option<String>,
     begun: Instant,
@@ -77,6 +80,7 @@ fn options() -> Result<Options> {
         rounds: None,
         minutes: None,
         downloads: 200,
+        connections: 1000,
         seed: 1,
         busy: None,
         begun: Instant::now(),
@@ -88,6 +92,9 @@ fn options() -> Result<Options> {
             "--rounds" => options.rounds = Some(value()?.parse().context("--rounds needs a number")?),
             "--minutes" => options.minutes = Some(value()?.parse().context("--minutes needs a number")?),
             "--downloads" => options.downloads = value()?.parse().context("--downloads needs a number")?,
+            "--connections" => {
+                options.connections = value()?.parse().context("--connections needs a number")?;
+            }
             "--seed" => options.seed = value()?.parse().context("--seed needs a number")?,
             "--busy" => options.busy = Some(value()?),
             _ => bail!("unknown argument {arg:?}"),
@@ -110,6 +117,7 @@ fn run(options: &Options) -> Result<Vec<Figure>> {
         "failover" => failovers(options),
         "planned" => planned_changes(options),
         "saturated" => saturation(options),
+        "three" => three_appliances(options),
         other => bail!("there is no campaign {other:?}\n{USAGE}"),
     }
 }
@@ -495,6 +503,25 @@ fn saturation(options: &Options) -> Result<Vec<Figure>> {
     one("of these, answered", "datagrams", outcome.probe.answered as f64);
     one("connections that had a SYN-ACK", "connections", outcome.tally.opened as f64);
     one("of these, completed", "connections", outcome.tally.complete as f64);
+    if !outcome.violations.is_empty() {
+        figures::print(&options.name, &figures);
+    }
+    outcome.violations.judge()?;
+    Ok(figures)
+}
+
+fn three_appliances(options: &Options) -> Result<Vec<Figure>> {
+    let mut group = Group::set(&options.baton, &group::settings(), Rough::with_seed(options.seed))?;
+    options.say("a group of three runs, its mirror network loses one frame of twenty");
+    let (connections, rounds) = (options.connections, options.rounds(50));
+    let outcome = three::kills(&mut group, connections, rounds, options.seed, |number, kill, tally| {
+        options.say(&format!(
+            "kill {number}: {kill}; {} complete, {} of them through kills, {} lost",
+            tally.complete, tally.survived, tally.lost
+        ));
+    })?;
+    options.say(&format!("the mirror network: {}", outcome.relay));
+    let figures = outcome.figures();
     if !outcome.violations.is_empty() {
         figures::print(&options.name, &figures);
     }

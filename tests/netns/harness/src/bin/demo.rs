@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use netns_harness::appliance::{Appliance, Role, wait_for_pair};
+use netns_harness::appliance::{Appliance, Role, wait_for_roles};
 use netns_harness::command::wait_until;
 use netns_harness::config::{self, Settings};
 use netns_harness::downloads::{Downloads, Outcome, tally, through_virtual_servers};
@@ -98,7 +98,7 @@ fn show(options: &Options) -> Result<bool> {
         for appliance in &mut pair {
             appliance.start()?;
         }
-        let active = wait_for_pair(&pair, ROLES_LIMIT)?;
+        let active = wait_for_roles(&pair, ROLES_LIMIT)?;
         clock.say(&format!(
             "appliance {} leads, the standby is synchronized; {pages}",
             pair[active].side().letter()
@@ -206,7 +206,7 @@ fn stay(world: &World, pair: &mut [Appliance; 2]) -> Result<()> {
             appliance.start()?;
         }
     }
-    let active = wait_for_pair(pair, ROLES_LIMIT)?;
+    let active = wait_for_roles(pair, ROLES_LIMIT)?;
     println!("the killed appliance is back; {} leads. Look around:\n", pair[active].side().letter());
     for side in Side::BOTH {
         println!("  baton status --socket {}", config::paths(world, side).socket.display());

@@ -255,13 +255,14 @@ fn sent_by(captures: &[Captured], side: Side) -> Result<Vec<ServiceFrame>> {
 
 /// Judges what both sent while one fault lasted; for how long both did.
 fn judge(one: &Happened, [a, b]: [&[ServiceFrame]; 2], violations: &mut Violations) -> Duration {
-    let within = |side: Side| -> Vec<f64> {
-        let frames = if side == Side::A { a } else { b };
+    let within = |of_a: bool| -> Vec<f64> {
+        let frames = if of_a { a } else { b };
         frames.iter().map(|frame| frame.at).filter(|at| (one.began..one.over).contains(at)).collect()
     };
-    let (old, new) = (within(one.before), within(one.before.other()));
+    let (old, new) = (within(one.before == Side::A), within(one.before != Side::A));
     let fault = one.fault;
-    violations.require(!within(one.after).is_empty(), || format!("{fault:?}: who leads sent nothing"));
+    violations
+        .require(!within(one.after == Side::A).is_empty(), || format!("{fault:?}: who leads sent nothing"));
     let Some(first) = new.first().filter(|_| one.takeover) else {
         violations.require(new.is_empty(), || format!("{fault:?}: the standby sent {} frames", new.len()));
         violations.require(!one.takeover, || format!("{fault:?}: who took over sent nothing"));

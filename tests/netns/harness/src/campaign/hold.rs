@@ -129,7 +129,7 @@ pub fn protection(stage: &mut Stage, time: Duration) -> Result<Protection> {
 }
 
 /// Bins of the protection latency: upper bound in milliseconds, and how many.
-fn bins(mirror: &Value) -> Result<Vec<(f64, u64)>> {
+pub(crate) fn bins(mirror: &Value) -> Result<Vec<(f64, u64)>> {
     let buckets = mirror["hold"]["latency"]["buckets"].as_array().context("no protection latency")?;
     buckets
         .iter()
@@ -140,7 +140,8 @@ fn bins(mirror: &Value) -> Result<Vec<(f64, u64)>> {
         .collect()
 }
 
-fn bound_of(bins: &[(f64, u64)], number: u64) -> f64 {
+/// The upper bound of the bin in which the value of this rank falls.
+pub(crate) fn bound_of(bins: &[(f64, u64)], number: u64) -> f64 {
     let mut sum = 0;
     for (bound, count) in bins {
         sum += count;

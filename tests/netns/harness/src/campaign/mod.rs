@@ -14,6 +14,7 @@ pub mod planned;
 pub mod roles;
 pub mod saturated;
 pub mod senders;
+pub mod three;
 
 use std::time::Duration;
 
