@@ -415,6 +415,15 @@ pub enum Partition {
     Safety,
 }
 
+/// What becomes of a standby in sync that is heard, and does not acknowledge in time (REQ B7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lagging {
+    /// It leaves the in-sync set, and packets go on without it.
+    Remove,
+    /// It stays, and packets wait for it.
+    Wait,
+}
+
 /// What other VRRP routers of the group's virtual router are to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VrrpUse {
@@ -451,6 +460,8 @@ pub struct Failover {
     pub boot_wait: Duration,
     /// What happens in a full partition.
     pub partition: Partition,
+    /// What becomes of a standby in sync that does not acknowledge in time.
+    pub lagging: Lagging,
     /// Whether the higher priority takes the lead back.
     pub preempt: bool,
     /// Whether routers of a higher priority are given way to.

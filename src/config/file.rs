@@ -5,7 +5,8 @@ use toml::de::DeValue;
 
 use crate::base::limits::WORKERS_MAX;
 use crate::config::checked::{
-    Balance, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum, VrrpUse,
+    Balance, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
+    VrrpUse,
 };
 use crate::config::read::{
     Change, FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
@@ -167,6 +168,7 @@ tables! {
         takeover_after_ms: Int<3, 120_000> = 50,
         boot_wait_ms: Int<1, 600_000> = 2000,
         partition: Partition = "availability",
+        lagging: Lagging = "remove",
         preempt: bool = false,
         vrrp: VrrpUse = "output",
         witness: ListenAddress = optional,

@@ -7,7 +7,8 @@ use toml::de::DeValue;
 
 use crate::base::time::Duration;
 use crate::config::checked::{
-    Balance, Cidr, Commit, HealthCheck, Idle, LcoreRole, Method, Partition, Protocol, VrrpChecksum, VrrpUse,
+    Balance, Cidr, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
+    VrrpUse,
 };
 use crate::config::read::{Change, FromFile, Source, changed};
 use crate::config::report::{Place, Report};
@@ -317,6 +318,10 @@ choices! {
     Partition {
         "availability" => Partition::Availability,
         "safety" => Partition::Safety,
+    } not_built_yet [];
+    Lagging {
+        "remove" => Lagging::Remove,
+        "wait" => Lagging::Wait,
     } not_built_yet [];
     VrrpUse {
         "output" => VrrpUse::Output,

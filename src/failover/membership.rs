@@ -11,7 +11,7 @@ use super::output::{Output, WorkerRole, all};
 use super::role::Role;
 use crate::base::ids::{NodeId, Term, WorkerId};
 use crate::base::time::{Duration, Instant};
-use crate::config::checked::Partition;
+use crate::config::checked::{Lagging, Partition};
 
 /// A standby comes in only while its oldest unacknowledged change is younger.
 const ADMIT_UNACKED_MAX: Duration = Duration::from_millis(100);
@@ -19,7 +19,8 @@ const ADMIT_UNACKED_MAX: Duration = Duration::from_millis(100);
 const READMIT_AFTER: Duration = Duration::from_millis(500);
 /// A report counts for so long.
 const REPORT_LIFE: Duration = Duration::from_millis(100);
-/// A member goes out when its oldest unacknowledged change is older, even if no packet is held for it.
+/// A member goes out when its oldest unacknowledged change is older, even if no packet is held for it; unless it is to be
+/// waited for.
 const REMOVE_UNACKED_MAX: Duration = Duration::from_secs(1);
 
 impl Failover {
@@ -110,10 +111,9 @@ impl Failover {
             peer.gone
         } else if self.silent(now, peer) || strayed {
             Some(Removal::Silent)
-        } else if peer.overdue || peer.synced.iter().any(behind) {
-            Some(Removal::Overdue)
         } else {
-            None
+            let lags = peer.overdue || peer.synced.iter().any(behind);
+            (lags && self.config.lagging == Lagging::Remove).then_some(Removal::Overdue)
         }
     }
 

@@ -60,6 +60,7 @@
 //! - With a fencing command ([`fence`]) a standby goes by its leader's silence only when that one is fenced, or, with `availability`, when the
 //!   command failed. With `safety` it may then lead too. It is degraded, unless a witness knows whether the leader went on without it.
 //! - A standby that stood still for `takeover_after` no longer believes to be in sync: it may have been removed meanwhile.
+//! - A standby in sync that is heard and does not acknowledge is removed or waited for, as `failover.lagging` says (`membership.rs`).
 //! - A process in which a thread failed leaves at once: a standby in sync leads as soon as it hears that, or, when no
 //!   frame leaves any more (the first worker failed, or the liveness thread), after the silence.
 //! - A handover waits (bounded) until all workers stopped, so not even a burst is sent by two. So does whoever follows a

@@ -126,6 +126,7 @@ pub(crate) fn checked() -> Checked {
             takeover_after: Duration::from_millis(50),
             boot_wait: Duration::from_millis(500),
             partition: Partition::Availability,
+            lagging: Lagging::Remove,
             preempt: false,
             vrrp: VrrpUse::Output,
             vrrp_interval: Duration::from_millis(1000),

@@ -467,6 +467,8 @@ fn choices_that_there_are_not() {
     breaks("balance = \"maglev\"", "balance = \"random\"", "random", "pool[web].balance", words);
     let key = "failover.partition";
     breaks("lease_ms = 36", "partition = \"both\"", "both", key, "\"availability\" or \"safety\"");
+    let key = "failover.lagging";
+    breaks("lease_ms = 36", "lagging = \"degrade\"", "degrade", key, "\"remove\" or \"wait\"");
     let key = "failover.vrrp_checksum";
     breaks("lease_ms = 36", "vrrp_checksum = \"none\"", "none", key, "\"pseudo-header\" or \"message\"");
 }

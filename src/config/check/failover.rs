@@ -35,6 +35,7 @@ pub fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Failo
         takeover_after: failover.takeover_after_ms.get()?.millis(),
         boot_wait: failover.boot_wait_ms.get()?.millis(),
         partition: *failover.partition.get()?,
+        lagging: *failover.lagging.get()?,
         preempt: *failover.preempt.get()?,
         vrrp: *failover.vrrp.get()?,
         vrrp_interval: failover.vrrp_interval_ms.get()?.millis(),

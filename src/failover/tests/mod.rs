@@ -6,6 +6,7 @@ mod chaos;
 mod fencing;
 mod foreign;
 mod health;
+mod lagging;
 mod maintenance;
 mod operator;
 mod overlaps;

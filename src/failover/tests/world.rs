@@ -32,6 +32,7 @@ type Flows = BTreeSet<u64>;
 pub struct Setup {
     pub nodes: u16,
     pub partition: Partition,
+    pub lagging: checked::Lagging,
     pub variant: Variant,
     pub preempt: bool,
     pub loss_percent: u8,
@@ -47,6 +48,7 @@ impl Default for Setup {
         Setup {
             nodes: 2,
             partition: Partition::Availability,
+            lagging: checked::Lagging::Remove,
             variant: Variant::Sound,
             preempt: false,
             loss_percent: 0,
@@ -214,6 +216,7 @@ impl World {
             takeover_after: Duration::from_millis(50),
             boot_wait: Duration::from_millis(300),
             partition: self.setup.partition,
+            lagging: self.setup.lagging,
             preempt: self.setup.preempt,
             vrrp: self.setup.vrrp,
             vrrp_interval: Duration::from_millis(1000),
@@ -414,6 +417,11 @@ impl World {
     }
 
     /// A client comes to a node that serves.
+    /// Flows whose first packet waits at this node.
+    pub fn held(&self, at: usize) -> usize {
+        self.machine(at).workers.held.len()
+    }
+
     pub fn client_comes(&mut self, at: usize) {
         let flow = self.next_flow;
         self.next_flow += 1;
