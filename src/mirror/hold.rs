@@ -55,6 +55,11 @@ impl<P> Hold<P> {
         self.packets
     }
 
+    /// Packets that may wait.
+    pub fn packets_max(&self) -> usize {
+        self.packets_max
+    }
+
     /// Whether the first packet of another flow could wait.
     pub fn has_room(&self) -> bool {
         self.packets < self.packets_max

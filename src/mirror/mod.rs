@@ -19,6 +19,7 @@
 //! * [`moving`]: shards that go to another worker of this appliance, or come from one.
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
+//! * `kept`: how much of everything is kept, and how much may be.
 //!
 //! Not yet: log records, policy by flow.
 
@@ -28,6 +29,7 @@ pub mod handle;
 pub mod header;
 pub mod hold;
 pub mod in_flight;
+mod kept;
 pub mod moving;
 pub mod receiver;
 pub mod record;
@@ -57,6 +59,7 @@ use crate::mirror::stream::{Room, Sender, Stream};
 use crate::mirror::sync::Settled;
 use crate::mirror::tombstone::{RestingPort, Tombstones};
 
+pub use crate::mirror::kept::Kept;
 pub use crate::mirror::report::{Progress, StreamStatus};
 
 /// Walked records that may be saved up while there was no room for them.
@@ -79,6 +82,8 @@ pub enum Variant {
     StraysLetIn,
     /// Digests say nothing of how far a connection has come.
     DigestIgnoresState,
+    /// The source-NAT port of an ended flow is free at once, whether its end was acknowledged or not.
+    PortReusedBeforeAcknowledged,
 }
 
 /// What a mirror is made from.

@@ -178,6 +178,11 @@ impl Received {
         self.graves.len()
     }
 
+    /// Graves that count.
+    pub fn dug(&self) -> usize {
+        self.graves.dug()
+    }
+
     /// The flow at a place has left it, by no record.
     pub fn forget(&mut self, place: FlowIndex) {
         self.handles.forget(place);

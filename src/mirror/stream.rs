@@ -30,7 +30,7 @@ const LIVE_QUARTERS: usize = 3;
 const GATHER: Duration = Duration::from_micros(100);
 /// Refusals kept until they are sent; further refused frames are not answered,
 /// and so are taken for lost and come again.
-const REFUSALS_MAX: usize = 64;
+pub(super) const REFUSALS_MAX: usize = 64;
 
 /// What a stream counts, for `baton mirror`.
 #[derive(Clone, Copy, Debug, Default)]

@@ -274,6 +274,11 @@ impl Sync {
         self.dirty.len() + self.missed + self.ended.len()
     }
 
+    /// Entries in the queue of changes, and in that of ends.
+    pub(super) fn queued(&self) -> (usize, usize) {
+        (self.dirty.len(), self.ended.len())
+    }
+
     /// Since when the oldest of them waits.
     pub fn oldest_since(&self) -> Option<Instant> {
         let dirty = self.dirty.front().map(|dirty| dirty.since);

@@ -203,9 +203,14 @@ impl Graves {
         self.room() > 0
     }
 
+    /// Graves that were dug, and count: one flow may have several.
+    pub fn dug(&self) -> usize {
+        self.order.len()
+    }
+
     /// Graves that can be dug.
     pub fn room(&self) -> usize {
-        GRAVES_MAX.saturating_sub(self.order.len())
+        GRAVES_MAX.saturating_sub(self.dug())
     }
 
     /// Remembers that the flow of `client` in this shard ended at `stamp`; `newest` is the

@@ -11,6 +11,7 @@ use crate::flow::aging::{Age, Timeouts};
 use crate::flow::entry::FlowFlags;
 use crate::flow::resting::RestingPlace;
 use crate::flow::{FlowIndex, Stamp};
+use crate::mirror::Variant;
 use crate::mirror::changes::Ended;
 use crate::mirror::tombstone::RestingPort;
 use crate::worker::Worker;
@@ -88,7 +89,7 @@ impl<B: Buffer> Worker<B> {
         let listeners = self.mirror.listeners(shard, flow.flags);
         let [image, answers] = [&flow.client, &flow.server].map(|key| self.flows.table.imager().of(key));
         let mut port = RestingPort { image: answers, place: RestingPlace::NONE };
-        if flow.is_full_nat() {
+        if flow.is_full_nat() && self.mirror.variant() != Variant::PortReusedBeforeAcknowledged {
             self.moving.note_resting(shard, answers);
             if listeners == 0 {
                 self.flows.rest(now, shard, &flow.server);

@@ -32,6 +32,7 @@ mod ends;
 mod exchange;
 mod first;
 mod fragments;
+mod kept;
 pub mod message;
 pub mod moving;
 mod packet;

@@ -62,6 +62,11 @@ impl<B> Stragglers<B> {
         Stragglers { phase: Phase::None, waiting: VecDeque::with_capacity(waiting_max), waiting_max }
     }
 
+    /// How many packets wait, and how many may.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        (self.waiting.len(), self.waiting_max)
+    }
+
     /// When there is something to do.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
