@@ -19,6 +19,7 @@ use baton::flow::{Flow, Key, TcpState};
 use baton::master::rebalance::Outcome;
 use baton::master::route::report_of;
 use baton::master::{Master, MasterSetup};
+use baton::mirror::Kept;
 use baton::seal::{self, MemberInfo};
 use baton::traffic::routes::NextHop;
 use baton::wire::ethernet::MacAddress;
@@ -30,7 +31,7 @@ use crate::agenda::{Agenda, Happening, Nanos, US};
 use crate::clock::Clock;
 use crate::division::{Division, Scaling, Steering};
 use crate::flows::{self, Sight};
-use crate::lcore::{Delayed, Departure, Lcore, Outside, Program};
+use crate::lcore::{Delayed, Departure, Lcore, Outside, Program, Slow};
 use crate::variants::{DivisionVariant, Variants};
 use crate::witness::Mail;
 
@@ -64,6 +65,8 @@ pub struct Start {
     /// Threads look less often when there is nothing to do.
     pub light: bool,
     pub clock: Clock,
+    /// Packets that a worker may hold.
+    pub hold_packets_max: usize,
 }
 
 pub fn link_addresses(at: usize) -> Vec<[u8; 6]> {
@@ -143,7 +146,8 @@ impl Naps {
 
 impl Appliance {
     pub fn start(start: Start, agenda: &mut Agenda) -> Appliance {
-        let Start { at, life, snapshot, disk, variants, division, steering, light, clock } = start;
+        let Start { at, life, snapshot, disk, variants, division, steering, light, clock, hold_packets_max } =
+            start;
         let config = &snapshot.checked;
         let now = clock.read(agenda.now);
         let boot = BootId(agenda.rng.u64(1..));
@@ -179,7 +183,7 @@ impl Appliance {
                 seed: agenda.rng.u64(..),
                 boot_parity: (disk.boots > 0).then_some(disk.boots & 1 == 1),
                 now,
-                hold_packets_max: 1024,
+                hold_packets_max,
                 fragments_waiting_max: 512,
                 counters: Arc::clone(counters),
                 variant: variants.mirror,
@@ -317,7 +321,12 @@ impl Appliance {
         let (now, room) = (self.clock.read(agenda.now), self.room_to_tell(number));
         let outside = self.lcores[number].turn(now, agenda.now, now < self.lease, room);
         self.take_outside(number, outside, agenda);
-        let work = agenda.span(2 * US, 20 * US);
+        let mut work = agenda.span(2 * US, 20 * US);
+        if let Some(Slow { turn, .. }) = self.lcores[number].slow {
+            work = turn;
+            let lcore = &mut self.lcores[number];
+            lcore.stalled_until = lcore.stalled_until.max(agenda.now + turn);
+        }
         let next = self.lcores[number].next_turn(agenda.now, &self.clock, work, self.naps.lcore);
         self.wake(number, next, agenda);
     }
@@ -437,6 +446,12 @@ impl Appliance {
         held.chain(on_their_way.flat_map(|cargo| cargo.flows.iter().map(|moved| moved.flow)))
     }
 
+    /// The flow of a key, of either side, as some worker has it.
+    pub fn flow(&self, key: &Key) -> Option<Flow> {
+        let tables = self.lcores.iter().filter_map(|lcore| Some(&lcore.worker()?.flows().table));
+        tables.filter_map(|table| table.get(table.lookup(key)?.0)).next()
+    }
+
     /// A flow of some worker that is mirrored is in another state; the client's key.
     pub fn damage(&mut self, rng: &mut Rng) -> Option<Key> {
         let mut workers: Vec<_> = self.lcores.iter_mut().filter_map(Lcore::worker_mut).collect();
@@ -447,6 +462,12 @@ impl Appliance {
         let closed = if flow.tcp == TcpState::Closed { TcpState::Established } else { TcpState::Closed };
         table.update(*place, |flow| flow.tcp = closed);
         Some(flow.client)
+    }
+
+    /// What its workers keep, and how much of it they may keep.
+    pub fn kept(&self) -> impl Iterator<Item = (usize, Kept)> + '_ {
+        let workers = self.lcores.iter().filter_map(Lcore::worker).enumerate();
+        workers.flat_map(|(number, worker)| worker.kept().into_iter().map(move |kept| (number, kept)))
     }
 
     /// What each worker says of itself.

@@ -6,8 +6,8 @@ use baton::base::counters::Counter;
 use baton::base::ids::{NodeId, Term};
 use baton::failover::FailoverEvent;
 use baton::flow::Key;
-use baton::mirror::StreamStatus;
 use baton::mirror::header::Header;
+use baton::mirror::{Kept, StreamStatus};
 
 use crate::agenda::{MS, Nanos};
 use crate::appliance::Sessions;
@@ -15,6 +15,7 @@ use crate::client::Outcome;
 use crate::config::SERVICES;
 use crate::flows::Sight;
 use crate::kind::Kind;
+use crate::ports;
 use crate::world::World;
 
 /// More are not kept.
@@ -37,13 +38,27 @@ pub struct Checks {
     partition_over_at: Nanos,
     /// From when to when nobody could follow anybody.
     partitions: Vec<(Nanos, Nanos)>,
-    promotions: Vec<(Nanos, usize, bool)>,
+    promotions: Vec<Promotion>,
+    /// Somebody was in sync when the newest fault struck.
+    followed_at_fault: bool,
+    /// From when to when nobody was in sync with whoever served.
+    alone: Vec<(Nanos, Nanos)>,
     /// The newest sequence of each sealed stream of a life, and how often it began anew.
     sealed: BTreeMap<(usize, u64, u64, u32), (u64, u64)>,
     hold_timeouts: u64,
     digests_differ: u64,
     /// Promotions after one had served with all others in sync.
     pub takeovers: u64,
+    /// Records of flows that standbys refused for want of room.
+    pub refused: u64,
+}
+
+struct Promotion {
+    at: Nanos,
+    node: usize,
+    is_degraded: bool,
+    /// Somebody was in sync when the newest fault struck.
+    was_followed: bool,
 }
 
 impl Checks {
@@ -103,8 +118,19 @@ impl Checks {
         if let FailoverEvent::Promoted { degraded, .. } = event
             && self.settled
         {
-            self.promotions.push((now, at, *degraded));
+            let was_followed = self.followed_at_fault;
+            self.promotions.push(Promotion { at: now, node: at, is_degraded: *degraded, was_followed });
             self.takeovers += 1;
+        }
+    }
+
+    /// Somebody is in sync with whoever serves, or nobody.
+    pub fn followed(&mut self, now: Nanos, is_followed: bool) {
+        match self.alone.last_mut() {
+            Some((_, until)) if *until == Nanos::MAX && is_followed => *until = now,
+            Some((_, Nanos::MAX)) => {}
+            Some(_) | None if is_followed => {}
+            Some(_) | None => self.alone.push((now, Nanos::MAX)),
         }
     }
 
@@ -161,20 +187,40 @@ impl Checks {
     pub fn retire(&mut self, appliance: &crate::appliance::Appliance) {
         self.hold_timeouts += appliance.count(Counter::HoldTimeouts);
         self.digests_differ += appliance.count(Counter::MirrorDigestDiffers);
+        self.refused += appliance.count(Counter::MirrorRecordTableFull);
     }
 }
 
-/// Now and then: what the active takes for protected, every standby in sync knows.
+/// Now and then: what the active takes for protected, every standby in sync knows; and nothing is kept beyond its limit.
 pub fn look(world: &mut World) {
-    let Some((active, standbys)) = world.group() else { return };
+    bounded(world);
+    let group = world.group();
+    world.checks.followed(world.agenda.now, group.is_some());
+    let Some((active, standbys)) = group else { return };
     protected(world, active, &standbys);
+    ports::look(world, active, &standbys);
+}
+
+/// Nothing that workers keep is more than it may be.
+fn bounded(world: &mut World) {
+    let World { nodes, agenda, checks, .. } = world;
+    for (at, up) in nodes.iter().enumerate().filter_map(|(at, node)| Some((at, node.up.as_ref()?))) {
+        for (worker, Kept { what, count, limit }) in up.kept().filter(|(_, kept)| kept.count > kept.limit) {
+            let node = at + 1;
+            checks.violate(agenda.now, format!("node {node} worker {worker}: {count} {what}, of {limit}"));
+        }
+    }
 }
 
 /// A fault is about to strike: whoever is protected now, is promised to live on.
 pub fn before_fault(world: &mut World) {
     one_manager(world, false);
-    let Some((active, standbys)) = world.group() else { return };
+    bounded(world);
+    let group = world.group();
+    world.checks.followed_at_fault = group.is_some();
+    let Some((active, standbys)) = group else { return };
     let protected = protected(world, active, &standbys);
+    ports::look(world, active, &standbys);
     if !world.scenario.kind.is_single() {
         return;
     }
@@ -281,10 +327,11 @@ pub fn at_end(world: &mut World) {
     connections(world);
     latency(world);
     let (now, kind) = (world.agenda.now, world.scenario.kind);
-    for (at, node, degraded) in std::mem::take(&mut world.checks.promotions) {
+    for promotion in std::mem::take(&mut world.checks.promotions) {
+        let Promotion { at, node, is_degraded, was_followed } = promotion;
         if kind.keeps_leader() {
             world.checks.violate(at, format!("node {} took over without a reason", node + 1));
-        } else if kind.is_single() && degraded {
+        } else if kind.is_single() && is_degraded && (was_followed || !kind.may_be_behind()) {
             world.checks.violate(at, format!("node {} was promoted without being in sync", node + 1));
         }
     }
@@ -322,7 +369,12 @@ fn connections(world: &mut World) {
         // Nobody follows whoever serves in a partition: what it lets go is not protected.
         let parted =
             |at: Nanos| world.checks.partitions.iter().any(|(from, until)| (*from..*until).contains(&at));
-        let held = service.hold && connection.syn_acked_at.is_some_and(|at| !parted(at)) && kind.is_single();
+        let alone = |at: Nanos| world.checks.alone.iter().any(|(from, until)| (*from..=*until).contains(&at));
+        let is_held = |at: Nanos| match () {
+            () if kind.may_be_behind() => !alone(at),
+            () => !parted(at) && !kind.fills_tables(),
+        };
+        let held = service.hold && connection.syn_acked_at.is_some_and(is_held) && kind.is_single();
         let probe = world.checks.probes.contains(&plan.id);
         let why = match () {
             () if promised => "was protected when the fault struck",
@@ -364,12 +416,13 @@ pub fn left_behind(world: &mut World) -> Option<String> {
         let Some(appliance) = &mut node.up else { continue };
         for (worker, status) in appliance.worker_status(agenda).into_iter().enumerate() {
             let (held, departed) = (status.held, status.departed);
+            let refused: u32 = status.streams.iter().map(|stream| stream.refused).sum();
             let waits = status.oldest_unacknowledged.is_some();
-            if held > 0 || departed > 0 || waits {
+            if held > 0 || departed > 0 || waits || refused > 0 {
                 let number = at + 1;
                 return Some(format!(
                     "node {number} worker {worker}: {held} held packets, {departed} ends unacknowledged, \
-                     unacknowledged states: {waits}"
+                     {refused} flows refused, unacknowledged states: {waits}"
                 ));
             }
         }

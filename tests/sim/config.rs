@@ -150,8 +150,14 @@ fn distributor(options: &Options, division: Division) -> String {
     format!("[distributor]\nmax_keys = 8192\n{ratio}")
 }
 
-/// The configuration of one node of a group of so many.
-pub fn snapshot(node: u16, nodes: u16, options: &Options, division: Division) -> Arc<Snapshot> {
+/// The configuration of one node of a group of so many. `flows_max`: less than a file may say.
+pub fn snapshot(
+    node: u16,
+    nodes: u16,
+    options: &Options,
+    division: Division,
+    flows_max: Option<u32>,
+) -> Arc<Snapshot> {
     let peers = (1..=nodes).filter(|peer| *peer != node);
     let peers: Vec<String> =
         peers.map(|peer| format!("{{ node = {peer}, address = \"10.9.0.{peer}\" }}")).collect();
@@ -189,8 +195,9 @@ pub fn snapshot(node: u16, nodes: u16, options: &Options, division: Division) ->
             service.name, service.address
         );
     }
-    let checked = baton::config::load(Path::new("sim.toml"), &text).unwrap_or_else(|errors| {
+    let mut checked = baton::config::load(Path::new("sim.toml"), &text).unwrap_or_else(|errors| {
         panic!("{}", errors.iter().map(|error| format!("{error}\n")).collect::<String>())
     });
+    checked.flows.max = flows_max.unwrap_or(checked.flows.max);
     Arc::new(Snapshot { generation: 1, checked })
 }

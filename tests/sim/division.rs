@@ -50,9 +50,15 @@ impl Division {
         group
     }
 
-    /// Of one or two lcores, for runs that are to be short.
+    /// Of one or two lcores, for runs that are to be short; of three or four in one of eight.
     pub fn light(rng: &mut Rng) -> Division {
-        [Division::LONE[0], Division::LONE[0], Division::LONE[1], Division::SHARED[0]][rng.usize(..4)]
+        match rng.usize(..16) {
+            0..8 => Division::LONE[0],
+            8..11 => Division::LONE[1],
+            11..14 => Division::SHARED[0],
+            14 => Division::SHARED[1],
+            _ => Division::SHARED[5],
+        }
     }
 
     /// Lcores that hold flows; they come first.

@@ -3,7 +3,9 @@
 use baton::failover::Operator;
 
 use crate::agenda::{Happening, Nanos, Station, US};
-use crate::link::Lan;
+use crate::appliance::Disk;
+use crate::lcore::Slow;
+use crate::link::{Lan, Narrow};
 use crate::world::{ALL, World, name};
 
 impl World {
@@ -146,10 +148,34 @@ impl World {
         self.lans[lan].pull_cable(Station::Appliance { at, port: lan });
     }
 
-    /// Everything that was cut is whole again.
+    /// The lcores of an appliance take few frames at a time, and long for it.
+    pub fn slow_lcores(&mut self, at: usize, slow: Slow) {
+        self.say(|| format!("** the lcores of {} are {slow:?}", name(at)));
+        let lcores = self.nodes[at].up.iter_mut().flat_map(|up| &mut up.lcores);
+        lcores.for_each(|lcore| lcore.slow = Some(slow));
+    }
+
+    /// The way to a port of an appliance carries little.
+    pub fn narrow_link(&mut self, at: usize, lan: usize, narrow: Narrow) {
+        self.say(|| format!("** the way to {} in {lan} is {narrow:?}", name(at)));
+        self.lans[lan].narrow.insert(Station::Appliance { at, port: lan }, narrow);
+    }
+
+    /// Everything that was written on the disk is lost: it must be started again to find that out.
+    pub fn lose_disk(&mut self, at: usize) {
+        self.say(|| format!("** {} loses its disk", name(at)));
+        self.nodes[at].disk = Disk::default();
+    }
+
+    /// Everything that was cut is whole again, and what was slow as fast as before.
     pub fn mend(&mut self) {
         self.say(|| "** all is mended".to_owned());
-        self.lans.iter_mut().for_each(|lan| lan.cut.clear());
+        for lan in &mut self.lans {
+            lan.cut.clear();
+            lan.narrow.clear();
+        }
+        let lcores = self.nodes.iter_mut().flat_map(|node| &mut node.up).flat_map(|up| &mut up.lcores);
+        lcores.for_each(|lcore| lcore.slow = None);
         self.witness.mend();
     }
 

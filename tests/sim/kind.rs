@@ -64,10 +64,38 @@ pub enum Kind {
     WitnessRestarts,
     /// Flows of the standby are not what it was told, by a fault of its machine: their digests say so, and it is told again.
     FlowsDamaged,
+    /// As `MirrorRough`, with two standbys.
+    ThreeMirrorRough,
+    /// The mirror's link is bad and stays so, and the active crashes, at any time.
+    RoughThenCrash,
+    /// The same with two standbys.
+    ThreeRoughThenCrash,
+    /// While the active hands over, it crashes, or the other one: after any event.
+    CrashInHandover,
+    /// The same with two standbys.
+    ThreeCrashInHandover,
+    /// While the standby comes back and is told all, with its disk or without, it crashes again, or the active: after any event.
+    CrashInRejoin,
+    /// The same with two standbys, of which one stays: whoever crashes, it is in sync.
+    ThreeCrashInRejoin,
+    /// One starts again without its disk and, when it is in sync, the other one crashes.
+    DiskLost,
+    /// The standby takes few frames at a time, or the mirror's link to it carries little.
+    SlowStandby,
+    /// The same, and then the active crashes.
+    SlowThenCrash,
+    /// The same with two standbys, of which one is slow.
+    ThreeSlowThenCrash,
+    /// The tables are small, or that of one: flows are refused, and told again when there is room.
+    TableFull,
+    /// The same, and the active crashes.
+    TableFullThenCrash,
+    /// The same with two standbys.
+    ThreeTableFullThenCrash,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 40] = [
+    pub const ALL: [Kind; 54] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -108,17 +136,37 @@ impl Kind {
         Kind::WitnessLost,
         Kind::WitnessRestarts,
         Kind::FlowsDamaged,
+        Kind::ThreeMirrorRough,
+        Kind::RoughThenCrash,
+        Kind::ThreeRoughThenCrash,
+        Kind::CrashInHandover,
+        Kind::ThreeCrashInHandover,
+        Kind::CrashInRejoin,
+        Kind::ThreeCrashInRejoin,
+        Kind::DiskLost,
+        Kind::SlowStandby,
+        Kind::SlowThenCrash,
+        Kind::ThreeSlowThenCrash,
+        Kind::TableFull,
+        Kind::TableFullThenCrash,
+        Kind::ThreeTableFullThenCrash,
     ];
 
     /// How many appliances there are.
-    pub fn members(self) -> usize {
+    pub const fn members(self) -> usize {
         match self {
             Kind::ThreeActiveCrashes
             | Kind::ThreeTwoCrash
             | Kind::ThreeStandbyLags
             | Kind::ThreeLagsThenCrash
             | Kind::ThreePartition
-            | Kind::ThreeSafePartition => 3,
+            | Kind::ThreeSafePartition
+            | Kind::ThreeMirrorRough
+            | Kind::ThreeRoughThenCrash
+            | Kind::ThreeCrashInHandover
+            | Kind::ThreeCrashInRejoin
+            | Kind::ThreeSlowThenCrash
+            | Kind::ThreeTableFullThenCrash => 3,
             _ => 2,
         }
     }
@@ -163,6 +211,7 @@ impl Kind {
                 | Kind::ThreeSafePartition
                 | Kind::WitnessPartition
                 | Kind::WitnessRestarts
+                | Kind::CrashInRejoin
         )
     }
 
@@ -193,7 +242,20 @@ impl Kind {
             | Kind::ThreeSafePartition
             | Kind::WitnessPartition
             | Kind::WitnessRestarts
-            | Kind::FlowsDamaged => true,
+            | Kind::FlowsDamaged
+            | Kind::ThreeMirrorRough
+            | Kind::RoughThenCrash
+            | Kind::ThreeRoughThenCrash
+            | Kind::CrashInHandover
+            | Kind::ThreeCrashInHandover
+            | Kind::CrashInRejoin
+            | Kind::ThreeCrashInRejoin
+            | Kind::SlowStandby
+            | Kind::SlowThenCrash
+            | Kind::ThreeSlowThenCrash
+            | Kind::TableFull
+            | Kind::TableFullThenCrash
+            | Kind::ThreeTableFullThenCrash => true,
             Kind::Calm
             | Kind::ActiveCrashes
             | Kind::StandbyCrashes
@@ -208,7 +270,8 @@ impl Kind {
             | Kind::Panics
             | Kind::ThreeActiveCrashes
             | Kind::ThreeTwoCrash
-            | Kind::WitnessLost => false,
+            | Kind::WitnessLost
+            | Kind::DiskLost => false,
         }
     }
 
@@ -228,6 +291,36 @@ impl Kind {
                 | Kind::ThreeStandbyLags
                 | Kind::WitnessLost
                 | Kind::FlowsDamaged
+                | Kind::ThreeMirrorRough
+                | Kind::SlowStandby
+                | Kind::TableFull
+        )
+    }
+
+    /// The link between the mirror ports loses, doubles, delays and changes much.
+    pub fn has_rough_mirror(self) -> bool {
+        matches!(
+            self,
+            Kind::MirrorRough | Kind::ThreeMirrorRough | Kind::RoughThenCrash | Kind::ThreeRoughThenCrash
+        )
+    }
+
+    /// Tables are small: flows of which one is full are not protected.
+    pub fn fills_tables(self) -> bool {
+        matches!(self, Kind::TableFull | Kind::TableFullThenCrash | Kind::ThreeTableFullThenCrash)
+    }
+
+    /// When the active fails, nobody may be in sync with it: what was let go then was not protected.
+    pub fn may_be_behind(self) -> bool {
+        matches!(
+            self,
+            Kind::RoughThenCrash
+                | Kind::ThreeRoughThenCrash
+                | Kind::CrashInHandover
+                | Kind::ThreeCrashInHandover
+                | Kind::ThreeCrashInRejoin
+                | Kind::SlowThenCrash
+                | Kind::ThreeSlowThenCrash
         )
     }
 }

@@ -27,6 +27,15 @@ const RX_MAX: usize = 256;
 const HANDED_MAX: usize = 256;
 /// What one lcore has told another and it has not heard.
 const TOLD_MAX: usize = 256;
+/// How slow an lcore is.
+#[derive(Clone, Copy, Debug)]
+pub struct Slow {
+    /// It takes so many frames of a port in a turn.
+    pub frames: usize,
+    /// A turn takes so long.
+    pub turn: Nanos,
+}
+
 /// A frame on its way out.
 pub struct Departure {
     pub port: PortId,
@@ -164,6 +173,8 @@ pub struct Lcore {
     pub moved: bool,
     /// It stands still until then.
     pub stalled_until: Nanos,
+    /// It is slower than others.
+    pub slow: Option<Slow>,
 }
 
 impl Lcore {
@@ -187,6 +198,7 @@ impl Lcore {
             turn_at: 0,
             moved: false,
             stalled_until: 0,
+            slow: None,
         }
     }
 
@@ -247,7 +259,7 @@ impl Lcore {
     pub fn turn(&mut self, now: Instant, world_now: Nanos, serves: bool, room_to_tell: usize) -> Outside {
         let mut outside = Outside { room_to_tell, ..Outside::default() };
         self.moved = true;
-        let count = self.rx.len().min(BURST_MAX);
+        let count = self.rx.len().min(self.slow.map_or(BURST_MAX, |slow| slow.frames));
         let received = |(port, frame): (PortId, Vec<u8>)| {
             PlainBuffer::from_bytes(&frame).received(RxMeta { port, ..RxMeta::default() })
         };

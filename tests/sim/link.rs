@@ -33,6 +33,17 @@ pub struct Lan {
     /// When the newest frame reaches the switch, and each station: the rest stays behind it.
     to_switch: BTreeMap<Station, Nanos>,
     to_station: BTreeMap<Station, Nanos>,
+    /// Ways to stations that carry little.
+    pub narrow: BTreeMap<Station, Narrow>,
+}
+
+/// What a way carries.
+#[derive(Clone, Copy, Debug)]
+pub struct Narrow {
+    /// How long a byte takes.
+    pub byte: Nanos,
+    /// What would come later than this is dropped.
+    pub late_max: Nanos,
 }
 
 /// The latest that a frame comes.
@@ -93,8 +104,14 @@ impl Lan {
                 matches!(target, Station::Appliance { .. }) || frame.get(12..14) != Some(&LIVENESS);
             if target != from && in_group && !self.cut.contains(&(from, target)) {
                 let last = self.to_station.entry(target).or_default();
-                *last = (agenda.now + agenda.span(3 * US, 30 * US)).max(*last + 1);
-                let at = *last;
+                let mut at = (agenda.now + agenda.span(3 * US, 30 * US)).max(*last + 1);
+                if let Some(Narrow { byte, late_max }) = self.narrow.get(&target) {
+                    at += byte * frame.len() as Nanos;
+                    if at > agenda.now + late_max {
+                        continue;
+                    }
+                }
+                *last = at;
                 agenda.at(at, Happening::AtStation { to: target, frame: frame.to_vec() });
             }
         }

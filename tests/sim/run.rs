@@ -51,6 +51,8 @@ pub struct Report {
     pub moved: u64,
     /// How often somebody took over.
     pub takeovers: u64,
+    /// Records that standbys refused for want of room.
+    pub refused: u64,
     /// Nothing was lost on the clients' and servers' LANs.
     pub is_fair: bool,
     /// Packets that were relayed to a successor.
@@ -116,5 +118,6 @@ pub fn run(seed: u64, wanted: Wanted) -> Report {
         frames: world.frames,
         moved: world.moves.flows,
         takeovers: world.checks.takeovers,
+        refused: world.checks.refused,
     }
 }

@@ -31,11 +31,21 @@ pub struct Scenario {
     pub witness: Surroundings,
     /// A short run of few lcores and connections, with the same faults.
     pub light: bool,
+    /// The flows of small tables, and of whom: of one, or of all.
+    pub small: Option<(u32, Option<u16>)>,
+    /// Packets that a worker may hold.
+    pub hold_packets_max: usize,
     /// About how long after one request to move shards the next one follows; 0: there are none.
     pub moves: Nanos,
 }
 
 impl Scenario {
+    /// How many flows the table of a node may have, if it is a small one.
+    pub fn flows_max(&self, node: u16) -> Option<u32> {
+        let (max, whose) = self.small?;
+        whose.is_none_or(|whose| whose == node).then_some(max)
+    }
+
     /// Nothing is lost on the clients' and servers' LANs.
     pub fn is_fair(&self) -> bool {
         self.weather[..2].iter().all(|weather| weather.loss == 0 && weather.flip == 0)
@@ -53,6 +63,13 @@ impl fmt::Display for Scenario {
         let mut select: Vec<&str> = self.options.select.into();
         select.sort_unstable();
         select.dedup();
+        if let Some((max, whose)) = self.small {
+            let whose = whose.map_or("all".to_owned(), |node| format!("node {node}"));
+            write!(f, ", tables of {whose} for {max} flows")?;
+        }
+        if self.weather[MIRROR].loss > 0 {
+            write!(f, ", {} % lost between mirrors", self.weather[MIRROR].loss / 10_000)?;
+        }
         if select == ["source"] { Ok(()) } else { write!(f, ", by {}", select.join(", ")) }
     }
 }
@@ -69,17 +86,19 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
             lan.flip = rng.u32(0..5_000);
         }
     }
-    if kind == Kind::MirrorRough || kind == Kind::FlowsDamaged && rng.bool() {
+    if kind.has_rough_mirror() || kind == Kind::FlowsDamaged && rng.bool() {
+        // In every second run it is bad, in the others it is almost none.
+        let worst = if rng.bool() { 300_000 } else { 60_000 };
         weather[MIRROR] = Weather {
-            loss: rng.u32(0..60_000),
-            duplicate: rng.u32(0..60_000),
-            reorder: rng.u32(0..200_000),
+            loss: rng.u32(0..=worst),
+            duplicate: rng.u32(0..=worst),
+            reorder: rng.u32(0..=worst.max(200_000)),
             straggle: rng.u32(0..20_000),
-            flip: rng.u32(0..20_000),
+            flip: rng.u32(0..=worst / 3),
         };
     }
     let options = Options {
-        closing_timeout_s: rng.u32(1..3),
+        closing_timeout_s: if kind.fills_tables() { 1 } else { rng.u32(1..3) },
         udp_timeout_s: rng.u32(1..4),
         quarantine_s: rng.u32(0..3),
         walk_rate: [500, 5_000, 100_000][rng.usize(0..3)],
@@ -100,6 +119,8 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
         steering: [Steering::Alike, Steering::ByDirection, Steering::Spraying][rng.usize(..3)],
         light,
         moves: 0,
+        small: None,
+        hold_packets_max: 1024,
         rates: rates(seed, kind),
         witness: surroundings(seed),
     };
@@ -116,6 +137,17 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
             let ways = if service.full_nat { SELECT_EVENLY } else { SELECT.len() };
             *select = SELECT[rng.usize(..ways)];
         }
+    }
+    if kind.fills_tables() {
+        let (least, most) = if light { (10, 24) } else { (20, 120) };
+        let whose = if rng.bool() { Some(rng.u16(1..=kind.members() as u16)) } else { None };
+        scenario.small = Some((rng.u32(least..most), whose));
+        scenario.rate *= if light { 3 } else { 1 };
+        // A worker whose table fills up meanwhile cannot take in all of a shard (`flows_not_moved`).
+        scenario.moves = 0;
+    }
+    if kind.disturbs_mirror() && rng.u8(..4) == 0 {
+        scenario.hold_packets_max = rng.usize(8..32);
     }
     (scenario, Script::new(steps(kind, light, &mut rng)))
 }

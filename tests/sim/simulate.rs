@@ -18,6 +18,7 @@ mod packet;
 #[path = "../packets/pieces.rs"]
 #[expect(dead_code, reason = "hosts only put together what others took to pieces")]
 mod pieces;
+mod ports;
 mod run;
 mod scenario;
 mod script;
@@ -119,6 +120,7 @@ struct Totals {
     frames: u64,
     moved: u64,
     takeovers: u64,
+    refused: u64,
     failed: u64,
     /// Virtual time.
     lasted: f64,
@@ -133,6 +135,7 @@ impl Totals {
         self.frames += report.frames;
         self.moved += report.moved;
         self.takeovers += report.takeovers;
+        self.refused += report.refused;
         self.lasted += report.lasted as f64 / 1e9;
         self.failed += u64::from(!report.violations.is_empty());
     }
@@ -140,11 +143,11 @@ impl Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { seeds, connections, frames, moved, takeovers, failed, lasted, seconds } = self;
+        let Totals { seeds, connections, frames, moved, takeovers, refused, failed, lasted, seconds } = self;
         write!(
             f,
             "{seeds} seeds, {connections} connections, {frames} frames, {moved} flows moved, {takeovers} takeovers, \
-             {failed} seeds with violations, {lasted:.0} s in {seconds:.1} s"
+             {refused} records refused, {failed} seeds with violations, {lasted:.0} s in {seconds:.1} s"
         )
     }
 }

@@ -6,7 +6,8 @@ use baton::base::rng::Rng;
 
 use crate::agenda::{MS, Nanos, US};
 use crate::kind::Kind;
-use crate::link::{CLIENTS, MIRROR, SERVERS, STRAGGLE_MAX};
+use crate::lcore;
+use crate::link::{self, CLIENTS, MIRROR, SERVERS, STRAGGLE_MAX};
 use crate::script::{Fault, Step, Who};
 use crate::witness::Cut;
 use crate::world::ALL;
@@ -14,11 +15,18 @@ use crate::world::ALL;
 /// Nobody takes over from an appliance whose lcores stand still for no longer: it is far less than half of a lease.
 const SHORT_MAX: Nanos = 12 * MS;
 
+/// A handover, and the walk to one that came back, are over after so many happenings.
+const EVENTS_MAX: u64 = 3000;
+
+/// So long after the last connection's end its flow is in the tables of runs.
+const FULL_FOR: Nanos = 2500 * MS;
+
 /// The steps of a run, from the first start to the last check; `light`: the quiet between faults is short.
 pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
     use Fault::*;
     use Step::{
-        Alike, Do, Drained, Empty, Fair, HandedOver, Probe, Serving, Settled, Traffic, UpSettled, Wait,
+        Alike, Do, Drained, Empty, Events, Fair, Following, HandedOver, Probe, Serving, Settled, Traffic,
+        UpSettled, Wait,
     };
     let mut steps = Vec::new();
     let first = rng.usize(0..kind.members());
@@ -49,7 +57,64 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
     let stalled = rng.usize(1..4);
     let data = if rng.bool() { CLIENTS } else { SERVERS };
     match kind {
-        Kind::Calm | Kind::MirrorRough => steps.push(soon),
+        Kind::Calm | Kind::MirrorRough | Kind::ThreeMirrorRough => steps.push(soon),
+        Kind::RoughThenCrash | Kind::ThreeRoughThenCrash => {
+            steps.extend([
+                Wait(rng.u64(0..200 * MS)),
+                Do(Crash(Who::Active)),
+                outage,
+                Do(Start(Who::Victim)),
+            ]);
+        }
+        Kind::CrashInHandover | Kind::ThreeCrashInHandover => {
+            let who = if rng.bool() { Who::Victim } else { Who::Other };
+            steps.push(Do(Operator(Who::Active, baton::failover::Operator::Switchover)));
+            steps.extend([Events(rng.u64(0..EVENTS_MAX)), Do(Crash(who)), outage, Do(Start(who))]);
+        }
+        Kind::CrashInRejoin | Kind::ThreeCrashInRejoin => {
+            steps.extend([Do(Crash(Who::Standby)), outage]);
+            if rng.u8(..4) == 0 {
+                steps.push(Do(LoseDisk(Who::Victim)));
+            }
+            steps.extend([Do(Start(Who::Victim)), Following, Events(rng.u64(0..EVENTS_MAX))]);
+            let who = if rng.u8(..3) == 0 { Who::Victim } else { Who::Active };
+            steps.extend([Do(Crash(who)), Wait(rng.u64(0..200) * MS), Do(Start(Who::Victim))]);
+        }
+        Kind::DiskLost => {
+            let who = if rng.bool() { Who::Active } else { Who::Standby };
+            steps.extend([Do(Crash(who)), Do(LoseDisk(Who::Victim)), outage.clone(), Do(Start(Who::Victim))]);
+            let then = if rng.bool() { Who::Active } else { Who::Standby };
+            steps.extend([
+                Settled,
+                Wait(rng.u64(0..200) * MS),
+                Do(Crash(then)),
+                outage,
+                Do(Start(Who::Victim)),
+            ]);
+        }
+        Kind::SlowStandby | Kind::SlowThenCrash | Kind::ThreeSlowThenCrash => {
+            steps.push(Do(match rng.bool() {
+                true => Narrow(
+                    Who::Standby,
+                    MIRROR,
+                    link::Narrow { byte: rng.u64(2..50) * US, late_max: rng.u64(1..300) * MS },
+                ),
+                false => Slow(
+                    Who::Standby,
+                    lcore::Slow { frames: rng.usize(1..16), turn: rng.u64(100..2000) * US },
+                ),
+            }));
+            steps.push(outage.clone());
+            if kind != Kind::SlowStandby {
+                steps.extend([Wait(rng.u64(0..200 * MS)), Do(Crash(Who::Active)), outage, Do(Mend)]);
+                steps.push(Do(Start(Who::Victim)));
+            }
+            steps.push(Do(Mend));
+        }
+        Kind::TableFull => steps.extend([soon, Wait(FULL_FOR)]),
+        Kind::TableFullThenCrash | Kind::ThreeTableFullThenCrash => {
+            steps.extend([Do(Crash(Who::Active)), outage, Do(Start(Who::Victim)), Wait(FULL_FOR)]);
+        }
         Kind::ActiveCrashes | Kind::BothCrash => {
             steps.push(Do(Crash(Who::Active)));
             if kind == Kind::BothCrash {
@@ -248,7 +313,7 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
     }
     steps.extend([Wait(150 * MS), Settled, Fair, Wait(50 * MS), Settled, Drained]);
     steps.extend([Probe(if light { 3 } else { 8 }), Drained]);
-    if matches!(kind, Kind::MirrorRough | Kind::FlowsDamaged) {
+    if kind.has_rough_mirror() || kind == Kind::FlowsDamaged {
         steps.push(Wait(STRAGGLE_MAX)); // The last stragglers come in.
     }
     steps.extend([Alike, Empty]);

@@ -24,7 +24,7 @@ pub enum DivisionVariant {
 }
 
 /// Names of the broken variants.
-pub const VARIANTS: [&str; 11] = [
+pub const VARIANTS: [&str; 12] = [
     "acknowledged-before-applied",
     "tombstone-dropped-early",
     "equal-term-accepted",
@@ -36,6 +36,7 @@ pub const VARIANTS: [&str; 11] = [
     "digest-ignores-state",
     "witness-grants-at-once",
     "witness-grants-to-all",
+    "port-reused-before-acknowledged",
 ];
 
 /// The variant of a name; `sound` is one.
@@ -51,6 +52,9 @@ pub fn variant(name: &str) -> Option<Variants> {
         "taken-before-home" => variants.mirror = mirror::Variant::TakenBeforeHome,
         "strays-let-in" => variants.mirror = mirror::Variant::StraysLetIn,
         "digest-ignores-state" => variants.mirror = mirror::Variant::DigestIgnoresState,
+        "port-reused-before-acknowledged" => {
+            variants.mirror = mirror::Variant::PortReusedBeforeAcknowledged;
+        }
         "send-after-lease" => variants.failover = failover::Variant::SendAfterLease,
         "witness-grants-at-once" => variants.witness = WitnessVariant::GrantsAtOnce,
         "witness-grants-to-all" => variants.witness = WitnessVariant::GrantsToAll,

@@ -24,6 +24,7 @@ use crate::hosts::{Host, Program};
 use crate::lcore::Departure;
 use crate::link::{CLIENTS, Lan, MIRROR, SERVERS};
 use crate::moves::{self, Moves};
+use crate::ports;
 use crate::scenario::Scenario;
 use crate::script::Script;
 use crate::variants::Variants;
@@ -73,6 +74,8 @@ pub struct World {
     pub arrivals_until: Nanos,
     /// Frames that left the appliances.
     pub frames: u64,
+    /// How much has happened.
+    pub events: u64,
     pub moves: Moves,
     pub witness: Site,
     traces: bool,
@@ -84,7 +87,13 @@ impl World {
         let hosts = (0..CLIENT_HOSTS).map(client).chain((0..SERVER_HOSTS).map(|n| Host::server(n as u8)));
         let count = scenario.divisions.len();
         let nodes = scenario.divisions.iter().zip(1..).map(|(division, node)| Node {
-            snapshot: config::snapshot(node, count as u16, &scenario.options, *division),
+            snapshot: config::snapshot(
+                node,
+                count as u16,
+                &scenario.options,
+                *division,
+                scenario.flows_max(node),
+            ),
             disk: Disk::default(),
             up: None,
             life: 0,
@@ -118,6 +127,7 @@ impl World {
             scenario,
             script,
             frames: 0,
+            events: 0,
             moves: Moves::default(),
             witness: Site::new(variants.witness, surroundings, &mut Rng::with_seed(!seed)),
             traces,
@@ -144,6 +154,10 @@ impl World {
         while !self.script.is_over() {
             let Some(what) = self.agenda.next(end) else { return };
             self.happen(what);
+            self.events += 1;
+            if self.script.waited_for(self.events) {
+                crate::script::go_on(self);
+            }
         }
     }
 
@@ -220,16 +234,17 @@ impl World {
         for Departure { port, frame, class, came_as } in sent {
             let (node, now) = (&mut self.nodes[at], self.agenda.now);
             match came_as {
-                Some(Ok(sight)) if !node.order.leaves(&sight) => {
-                    if !may_overtake(&node.snapshot.checked, &sight.key) {
+                Some(Ok(sight)) => {
+                    if !node.order.leaves(&sight) && !may_overtake(&node.snapshot.checked, &sight.key) {
                         self.checks.overtaken(now, at, &sight);
                     }
+                    ports::begun(self, at, &sight);
                 }
                 Some(Err(complaint)) => self.checks.complain(now, at, &complaint),
-                Some(Ok(_)) | None => {}
+                None => {}
             }
             if class == TxClass::Service && !burst {
-                let (led, kind) = (node.led, self.scenario.kind);
+                let (led, kind) = (self.nodes[at].led, self.scenario.kind);
                 if !kind.may_go_back() {
                     self.checks.service_frame(now, at, led);
                 }
@@ -331,6 +346,8 @@ impl World {
             _ => {}
         }
         self.checks.happened(self.agenda.now, at, &event);
+        let followed = self.group().is_some();
+        self.checks.followed(self.agenda.now, followed);
     }
 
     /// Starts an appliance; it knows what is on its disk.
@@ -350,6 +367,7 @@ impl World {
             steering: self.scenario.steering,
             light: self.scenario.light,
             clock: Clock::new(self.scenario.rates[at], &mut self.clocks),
+            hold_packets_max: self.scenario.hold_packets_max,
         };
         node.order = Order::default();
         node.disk.boots += 1;
