@@ -143,8 +143,14 @@ impl Backend for Fake {
                     in_flight: 2,
                     refused: 7,
                     refusal: Some("its table is full".to_owned()),
+                    credit: 256,
+                    latency: Some(LatencyReport { count: 40, p50_us: 21.5, p99_us: 90.3, max_us: 412.0 }),
+                    sent_per_second: RateReport { records: 1200, bytes: 99_000 },
+                    last_error: Some(ErrorReport { ago_ms: 70, what: "a frame was lost".to_owned() }),
                     ..Default::default()
                 }],
+                unprotected: Some(31),
+                oldest_unprotected_ms: Some(4),
                 walk: Some(WalkReport { shards_done: 12, shards: 256, records: 900 }),
                 digests: Some(DigestReport { agreed_ms: Some(410), differing: 1, found: 3 }),
                 ..Default::default()
@@ -154,7 +160,9 @@ impl Backend for Fake {
                 released: 9,
                 timeouts: 0,
                 latency: Histogram { buckets: vec![bucket(Some(100), 8), bucket(None, 1)] },
+                waited: Some(LatencyReport { count: 9, p50_us: 60.0, p99_us: 130.0, max_us: 131.2 }),
             },
+            protection: Some(LatencyReport { count: 48, p50_us: 70.5, p99_us: 120.0, max_us: 131.2 }),
         }
     }
 
@@ -325,6 +333,13 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "  not synchronized: it is being told of the flows of 244 shards",
                 "all agreed 410 ms ago, 1 shards differ, 3 differences found",
                 "1 now, 9 released, 0 timed out",
+                "unprotected: 31 flows, the oldest change for 4 ms",
+                "from 0 to 0: last error 70 ms ago: a frame was lost",
+                "in flight  credit  lost",
+                "2     256     0",
+                "21.5  90.3  412.0             1200  99000                    0      0",
+                "flows became known to a peer: 48; half within 70.5 us, 99 % within 120.0 us, all within 131.2 us",
+                "flows whose first packet was held: 9; half within 60.0 us",
             ],
         ),
         (
@@ -536,6 +551,14 @@ fn metrics_are_served_on_tcp_and_nothing_else_is() {
         "baton_peer_same_services{node=\"2\"} 0",
         "baton_port_rss{port=\"client\"} 1",
         "baton_port_rss{port=\"server\"} 0",
+        "baton_peer_state{node=\"2\",state=\"walking\"} 1",
+        "baton_peer_flows_unprotected{node=\"2\"} 31",
+        "baton_peer_unprotected_oldest_milliseconds{node=\"2\"} 4",
+        "baton_peer_credit{node=\"2\"} 256",
+        "baton_peer_frames_in_flight{node=\"2\"} 2",
+        "baton_peer_sent_bytes_per_second{node=\"2\"} 99000",
+        "baton_peer_records_sent_total{node=\"2\"} 50",
+        "baton_peer_acknowledgement_microseconds{node=\"2\",quantile=\"0.99\"} 90.3",
         "baton_hold_microseconds_bucket{le=\"100\"} 8",
         "baton_hold_microseconds_bucket{le=\"+Inf\"} 9",
     ] {

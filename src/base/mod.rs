@@ -11,4 +11,5 @@ pub mod io;
 pub mod limits;
 pub mod memory;
 pub mod rng;
+pub mod spans;
 pub mod time;

@@ -4,7 +4,8 @@
 use std::fmt::{Display, Write};
 
 use crate::control::report::{
-    CounterReport, MirrorReport, PortReport, StatusReport, WorkerReport, role_text,
+    CounterReport, LatencyReport, MirrorPeerReport, MirrorReport, PortReport, StatusReport, WorkerReport,
+    role_text,
 };
 use crate::control::rss::SpreadBy;
 use crate::failover::State;
@@ -88,6 +89,7 @@ pub fn text(
         }
     }
     digests(&mut page, mirror);
+    streams(&mut page, mirror);
     hold_latency(&mut page, mirror);
     port_rss(&mut page, ports);
     for counter in &counters.counters {
@@ -156,6 +158,69 @@ fn digests(page: &mut Page, mirror: &MirrorReport) {
         page.sample("peer_differences_total", &format!("node=\"{node}\""), digests.found);
     }
 }
+
+/// Of what each peer is told and acknowledges, all workers together; latencies of the slowest stream.
+fn streams(page: &mut Page, mirror: &MirrorReport) {
+    page.gauge("peer_state", "1 for where mirroring with the peer stands.");
+    for peer in &mirror.peers {
+        let labels = format!("node=\"{}\",state=\"{}\"", peer.node, peer.state.text());
+        page.sample("peer_state", &labels, 1);
+    }
+    type Gauge = fn(&MirrorPeerReport) -> Option<u64>;
+    let gauges: [(&str, &str, Gauge); 6] = [
+        ("peer_flows_unprotected", "Mirrored flows that the peer does not know.", |peer| peer.unprotected),
+        (
+            "peer_unprotected_oldest_milliseconds",
+            "For how long the oldest change that the peer has not acknowledged has waited.",
+            |peer| peer.unprotected.map(|_| peer.oldest_unprotected_ms.unwrap_or(0)),
+        ),
+        ("peer_credit", "Frames that the peer takes at once, of the stream that takes fewest.", |peer| {
+            peer.streams.iter().map(|stream| stream.credit.into()).min()
+        }),
+        ("peer_frames_in_flight", "Frames that the peer has not acknowledged.", |peer| {
+            Some(peer.streams.iter().map(|stream| stream.in_flight).sum())
+        }),
+        ("peer_sent_bytes_per_second", "Mirror frames to the peer, without headers from UDP down.", |peer| {
+            Some(peer.streams.iter().map(|stream| stream.sent_per_second.bytes).sum())
+        }),
+        ("peer_received_bytes_per_second", "Mirror frames from the peer, likewise.", |peer| {
+            Some(peer.streams.iter().map(|stream| stream.received_per_second.bytes).sum())
+        }),
+    ];
+    for (name, help, value) in gauges {
+        page.gauge(name, help);
+        for peer in &mirror.peers {
+            if let Some(value) = value(peer) {
+                page.sample(name, &format!("node=\"{}\"", peer.node), value);
+            }
+        }
+    }
+    page.head("peer_records_sent_total", "State records sent to the peer, under this session.", "counter");
+    for peer in &mirror.peers {
+        let sent: u64 = peer.streams.iter().map(|stream| stream.sent).sum();
+        page.sample("peer_records_sent_total", &format!("node=\"{}\"", peer.node), sent);
+    }
+    let name = "peer_acknowledgement_microseconds";
+    page.gauge(
+        name,
+        "Within which such a share of the frames to the peer was acknowledged, on the slowest stream.",
+    );
+    for peer in &mirror.peers {
+        let latencies = || peer.streams.iter().filter_map(|stream| stream.latency);
+        for (quantile, of) in QUANTILES {
+            if let Some(slowest) = latencies().map(|latency| of(&latency)).reduce(f64::max) {
+                let labels = format!("node=\"{}\",quantile=\"{quantile}\"", peer.node);
+                page.sample(name, &labels, slowest);
+            }
+        }
+    }
+}
+
+type Percentile = fn(&LatencyReport) -> f64;
+
+/// Shares that are told of, and where they stand.
+const QUANTILES: [(&str, Percentile); 3] =
+    [("0.5", |latency| latency.p50_us), ("0.99", |latency| latency.p99_us), ("1", |latency| latency.max_us)];
 
 /// Prometheus' histograms are cumulative.
 fn hold_latency(page: &mut Page, mirror: &MirrorReport) {

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{NodeId, WorkerId};
+use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::mirror::StreamStatus;
+use crate::mirror::statistics::PerSecond;
 
 /// How mirroring goes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -13,6 +15,9 @@ pub struct MirrorReport {
     pub peers: Vec<MirrorPeerReport>,
     /// Packets held until their flow is acknowledged.
     pub hold: HoldReport,
+    /// How long flows were unprotected: from their first change, or since a walk named them, until a peer said that it knows
+    /// them; `None`: no flow became known.
+    pub protection: Option<LatencyReport>,
 }
 
 /// Mirroring with one peer.
@@ -28,6 +33,10 @@ pub struct MirrorPeerReport {
     pub session: Option<String>,
     /// Whether it is in the in-sync set.
     pub in_sync: bool,
+    /// Flows that are to be mirrored and that it does not know; `None`: this appliance does not lead.
+    pub unprotected: Option<u64>,
+    /// For how long the oldest change that it has not acknowledged has waited, in milliseconds; `None`: none waits.
+    pub oldest_unprotected_ms: Option<u64>,
     /// The streams to it.
     pub streams: Vec<StreamReport>,
     /// How far it is brought up to date.
@@ -81,14 +90,101 @@ pub struct StreamReport {
     pub in_flight: u64,
     /// Records lost: their flows became dirty again.
     pub lost: u64,
+    /// Frames that the peer takes at once.
+    pub credit: u16,
     /// Smoothed round-trip time, in microseconds; `None`: not measured yet.
     pub rtt_us: Option<u64>,
+    /// How long frames waited to be acknowledged, under this session; `None`: none was.
+    pub latency: Option<LatencyReport>,
+    /// What was sent, over the last second.
+    pub sent_per_second: RateReport,
+    /// What was received, over the last second.
+    pub received_per_second: RateReport,
     /// Flows whose newest state waits to be sent.
     pub dirty: u64,
     /// Flows that the peer refused in their newest state: they are told again now and then.
     pub refused: u64,
     /// Why it refused a flow, the last time; `None`: it never did under this session.
     pub refusal: Option<String>,
+    /// What went wrong the last time; `None`: nothing did under this session.
+    pub last_error: Option<ErrorReport>,
+}
+
+impl StreamReport {
+    /// A stream of this worker.
+    pub fn of(now: Instant, from: WorkerId, stream: &StreamStatus) -> StreamReport {
+        let statistics = &stream.statistics;
+        StreamReport {
+            from,
+            to: stream.worker,
+            sent: statistics.records_sent,
+            acknowledged: statistics.records_applied,
+            in_flight: stream.in_flight as u64,
+            lost: statistics.records_lost,
+            credit: stream.credit,
+            rtt_us: stream.round_trip.map(Duration::micros),
+            latency: LatencyReport::of(&stream.latency),
+            sent_per_second: statistics.sent_per_second(now).into(),
+            received_per_second: statistics.received_per_second(now).into(),
+            dirty: stream.waiting as u64,
+            refused: stream.refused.into(),
+            refusal: statistics.refusal.map(|refusal| refusal.to_string()),
+            last_error: statistics
+                .trouble
+                .map(|(at, trouble)| ErrorReport { ago_ms: (now - at).millis(), what: trouble.to_string() }),
+        }
+    }
+}
+
+/// What went wrong on a stream.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ErrorReport {
+    /// How long ago, in milliseconds.
+    pub ago_ms: u64,
+    /// What.
+    pub what: String,
+}
+
+/// So much each second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RateReport {
+    /// State records.
+    pub records: u64,
+    /// Bytes of mirror frames, from the mirror's header to the seal: UDP's header and those below are not counted.
+    pub bytes: u64,
+}
+
+impl From<PerSecond> for RateReport {
+    fn from(rate: PerSecond) -> RateReport {
+        RateReport { records: rate.records, bytes: rate.bytes }
+    }
+}
+
+/// How long something took, in microseconds. Percentiles are at most an eighth too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LatencyReport {
+    /// How often.
+    pub count: u64,
+    /// Half of them took no longer.
+    pub p50_us: f64,
+    /// Of a hundred 99 took no longer.
+    pub p99_us: f64,
+    /// None took longer.
+    pub max_us: f64,
+}
+
+impl LatencyReport {
+    /// Of these spans; `None` if there are none.
+    pub fn of(spans: &Spans) -> Option<LatencyReport> {
+        // Tenths of a microsecond are what a clock and a histogram can tell.
+        let micros = |span: Duration| (span.nanos() as f64 / 100.0).round() / 10.0;
+        Some(LatencyReport {
+            count: spans.count(),
+            p50_us: micros(spans.within(500)?),
+            p99_us: micros(spans.within(990)?),
+            max_us: micros(spans.longest()),
+        })
+    }
 }
 
 /// How far a walk over the flow table is.
@@ -114,6 +210,19 @@ pub struct DigestReport {
     pub found: u64,
 }
 
+impl DigestReport {
+    /// What the streams to a peer were answered. Those of no shard ask nothing.
+    pub fn of<'a>(now: Instant, streams: impl Iterator<Item = &'a StreamStatus> + Clone) -> DigestReport {
+        let asking = || streams.clone().filter(|stream| stream.shards > 0);
+        let agreed = asking().map(|stream| stream.agreement.since).min().flatten();
+        DigestReport {
+            agreed_ms: agreed.map(|since| (now - since).millis()),
+            differing: asking().map(|stream| stream.agreement.differing as u64).sum(),
+            found: streams.map(|stream| stream.statistics.digests_differing).sum(),
+        }
+    }
+}
+
 /// Held packets (`commit = "hold"`).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HoldReport {
@@ -123,8 +232,10 @@ pub struct HoldReport {
     pub released: u64,
     /// Waited longer than `hold_timeout_ms`.
     pub timeouts: u64,
-    /// How long the released ones waited.
+    /// How long the first packets of flows waited, in coarse bins.
     pub latency: Histogram,
+    /// The same, as percentiles; `None`: none waited.
+    pub waited: Option<LatencyReport>,
 }
 
 /// How often a time fell between two bounds.
@@ -132,6 +243,21 @@ pub struct HoldReport {
 pub struct Histogram {
     /// From shortest to longest; the last has no bound.
     pub buckets: Vec<Bucket>,
+}
+
+/// Bins of a histogram as it is shown: up to 8 s, and longer.
+const LATENCY_BINS: usize = 24;
+
+impl Histogram {
+    /// Bin `i` counts what took up to 2^(i+1) µs and no less than the bin before; the last one has no bound.
+    pub fn of(spans: &Spans) -> Histogram {
+        let counts = spans.by_doubling_micros(LATENCY_BINS).into_iter().enumerate();
+        let buckets = counts.map(|(bin, count)| Bucket {
+            up_to_us: (bin + 1 < LATENCY_BINS).then_some(1 << (bin + 1)),
+            count,
+        });
+        Histogram { buckets: buckets.collect() }
+    }
 }
 
 /// One part of a [`Histogram`].
@@ -199,7 +325,9 @@ mod tests {
             shards_to_walk: 0,
             known: 7,
             refused: 0,
+            credit: 256,
             round_trip: None,
+            latency: Spans::default(),
             oldest_since: None,
             unanswered_since: None,
             agreement: Agreement::default(),

@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::control::report::{
-    CounterReport, DigestReport, Done, EventReport, FlowReport, HoldReport, MirrorReport, PoolReport,
-    PortReport, ServerLine, StatusReport, role_text,
+    CounterReport, DigestReport, Done, EventReport, FlowReport, HoldReport, LatencyReport, MirrorPeerReport,
+    MirrorReport, PoolReport, PortReport, ServerLine, StatusReport, role_text,
 };
 use crate::failover::State;
 
@@ -280,48 +280,105 @@ impl Display for MirrorReport {
                 };
                 writeln!(f, "  digests: {agreed}, {differing} shards differ, {found} differences found")?;
             }
-            let mut table = Table::new(&[
-                "from",
-                "to",
-                "sent",
-                "acknowledged",
-                "in flight",
-                "lost",
-                "rtt us",
-                "dirty",
-                "refused",
-            ]);
-            for s in &peer.streams {
-                let rtt = or_dash(s.rtt_us);
-                table.row(&[
-                    &s.from,
-                    &s.to,
-                    &s.sent,
-                    &s.acknowledged,
-                    &s.in_flight,
-                    &s.lost,
-                    &rtt,
-                    &s.dirty,
-                    &s.refused,
-                ]);
+            if let Some(unprotected) = peer.unprotected {
+                let oldest = peer.oldest_unprotected_ms;
+                let oldest = oldest.map_or(String::new(), |ms| format!(", the oldest change for {ms} ms"));
+                writeln!(f, "  unprotected: {unprotected} flows{oldest}")?;
             }
-            writeln!(f, "{table}")?;
-            for s in &peer.streams {
-                if let Some(why) = &s.refusal {
-                    writeln!(f, "  from {} to {}: a flow was refused, last because {why}", s.from, s.to)?;
-                }
-            }
+            streams(f, peer)?;
         }
         if self.peers.is_empty() {
             writeln!(f, "no peers: nothing is mirrored\n")?;
         }
-        let HoldReport { held, released, timeouts, latency } = &self.hold;
+        if let Some(latency) = &self.protection {
+            writeln!(f, "flows became known to a peer: {latency}")?;
+        }
+        let HoldReport { held, released, timeouts, latency, waited } = &self.hold;
         writeln!(f, "held packets: {held} now, {released} released, {timeouts} timed out")?;
-        let mut table = Table::new(&["waited at most us", "packets"]);
+        if let Some(waited) = waited {
+            writeln!(f, "flows whose first packet was held: {waited}")?;
+        }
+        let mut table = Table::new(&["waited at most us", "flows"]);
         for bucket in &latency.buckets {
             table.row(&[&or_dash(bucket.up_to_us), &bucket.count]);
         }
         if latency.buckets.is_empty() { Ok(()) } else { write!(f, "{table}") }
+    }
+}
+
+/// The streams to and from a peer: how far they are, how fast, and what went wrong on them.
+fn streams(f: &mut fmt::Formatter<'_>, peer: &MirrorPeerReport) -> fmt::Result {
+    let mut progress = Table::new(&[
+        "from",
+        "to",
+        "sent",
+        "acknowledged",
+        "in flight",
+        "credit",
+        "lost",
+        "rtt us",
+        "dirty",
+        "refused",
+    ]);
+    let mut pace = Table::new(&[
+        "from",
+        "to",
+        "acknowledged in us: 50 %",
+        "99 %",
+        "all",
+        "sent/s: records",
+        "bytes",
+        "received/s: records",
+        "bytes",
+    ]);
+    for s in &peer.streams {
+        let rtt = or_dash(s.rtt_us);
+        progress.row(&[
+            &s.from,
+            &s.to,
+            &s.sent,
+            &s.acknowledged,
+            &s.in_flight,
+            &s.credit,
+            &s.lost,
+            &rtt,
+            &s.dirty,
+            &s.refused,
+        ]);
+        let took = |of: fn(&LatencyReport) -> f64| tenths_or_dash(s.latency.as_ref().map(of));
+        let (half, most, all) = (took(|l| l.p50_us), took(|l| l.p99_us), took(|l| l.max_us));
+        let (sent, received) = (&s.sent_per_second, &s.received_per_second);
+        pace.row(&[
+            &s.from,
+            &s.to,
+            &half,
+            &most,
+            &all,
+            &sent.records,
+            &sent.bytes,
+            &received.records,
+            &received.bytes,
+        ]);
+    }
+    writeln!(f, "{progress}\n{pace}")?;
+    for s in &peer.streams {
+        if let Some(why) = &s.refusal {
+            writeln!(f, "  from {} to {}: a flow was refused, last because {why}", s.from, s.to)?;
+        }
+        if let Some(error) = &s.last_error {
+            writeln!(f, "  from {} to {}: last error {} ms ago: {}", s.from, s.to, error.ago_ms, error.what)?;
+        }
+    }
+    Ok(())
+}
+
+impl Display for LatencyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let LatencyReport { count, p50_us, p99_us, max_us } = self;
+        write!(
+            f,
+            "{count}; half within {p50_us:.1} us, 99 % within {p99_us:.1} us, all within {max_us:.1} us"
+        )
     }
 }
 

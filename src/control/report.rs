@@ -12,8 +12,8 @@ use crate::config::checked::{LcoreRole, Protocol};
 use crate::config::mirrored::Edition;
 pub use crate::control::happened::{EventLine, EventReport, StandingLine};
 pub use crate::control::mirroring::{
-    Bucket, DigestReport, Histogram, HoldReport, MirrorPeerReport, MirrorReport, MirrorState, StreamReport,
-    WalkReport,
+    Bucket, DigestReport, ErrorReport, Histogram, HoldReport, LatencyReport, MirrorPeerReport, MirrorReport,
+    MirrorState, RateReport, StreamReport, WalkReport,
 };
 use crate::control::rss::RssReport;
 use crate::failover::State;

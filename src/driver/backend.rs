@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, ShardId, Term, WorkerId};
 use crate::base::limits::SHARDS;
+use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::{Checked, Protocol};
 use crate::control::Backend;
@@ -20,8 +21,8 @@ use crate::control::mirroring::standing;
 use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::reload::{NotReloaded, ReloadReport};
 use crate::control::report::{
-    Bucket, BufferTotals, CounterReport, DigestReport, EventReport, FlowFilter, FlowLine, FlowReport,
-    FlowTotals, Histogram, HoldReport, MirrorPeerReport, MirrorReport, MirrorState, PeerReport, PoolLine,
+    BufferTotals, CounterReport, DigestReport, EventReport, FlowFilter, FlowLine, FlowReport, FlowTotals,
+    Histogram, HoldReport, LatencyReport, MirrorPeerReport, MirrorReport, MirrorState, PeerReport, PoolLine,
     PoolReport, PortLine, PortReport, ServerLine, StatusReport, StreamReport, VirtualServerLine, WalkReport,
     WorkerReport,
 };
@@ -42,7 +43,6 @@ use crate::flow::shard::owner_of;
 use crate::flow::toeplitz::Toeplitz;
 use crate::flow::{Flow, TcpState};
 use crate::master::rebalance::skew;
-use crate::mirror::StreamStatus;
 use crate::worker::message::WorkerStatus;
 
 /// How long an answer of other threads may take.
@@ -161,35 +161,13 @@ impl Appliance {
         }
     }
 
-    fn stream_reports(&self, workers: &[WorkerStatus], node: NodeId) -> Vec<StreamReport> {
+    fn stream_reports(&self, now: Instant, workers: &[WorkerStatus], node: NodeId) -> Vec<StreamReport> {
         let all = workers.iter().enumerate().flat_map(|(from, status)| {
             status.streams.iter().map(move |stream| (WorkerId(from as u16), stream))
         });
         all.filter(|(_, stream)| stream.peer == node)
-            .map(|(from, stream)| StreamReport {
-                from,
-                to: stream.worker,
-                sent: stream.statistics.records_sent,
-                acknowledged: stream.statistics.records_applied,
-                in_flight: stream.in_flight as u64,
-                lost: stream.statistics.records_lost,
-                rtt_us: stream.round_trip.map(Duration::micros),
-                dirty: stream.waiting as u64,
-                refused: stream.refused.into(),
-                refusal: stream.statistics.refusal.map(|refusal| refusal.to_string()),
-            })
+            .map(|(from, stream)| StreamReport::of(now, from, stream))
             .collect()
-    }
-}
-
-/// What the streams to a peer were answered. Those of no shard ask nothing.
-fn digest_report<'a>(now: Instant, streams: impl Iterator<Item = &'a StreamStatus> + Clone) -> DigestReport {
-    let asking = || streams.clone().filter(|stream| stream.shards > 0);
-    let agreed = asking().map(|stream| stream.agreement.since).min().flatten();
-    DigestReport {
-        agreed_ms: agreed.map(|since| (now - since).millis()),
-        differing: asking().map(|stream| stream.agreement.differing as u64).sum(),
-        found: streams.map(|stream| stream.statistics.digests_differing).sum(),
     }
 }
 
@@ -207,14 +185,11 @@ const fn state_text(state: TcpState) -> &'static str {
     }
 }
 
-/// Bin `i` counts 2^i to 2^(i+1) µs; the last one has no bound.
-fn histogram(workers: &[WorkerStatus]) -> Histogram {
-    let bins = workers.iter().map(|status| status.protection_latency.len()).max().unwrap_or(0);
-    let buckets = (0..bins).map(|bin| Bucket {
-        up_to_us: (bin + 1 < bins).then_some(1 << (bin + 1)),
-        count: workers.iter().filter_map(|status| status.protection_latency.get(bin)).sum(),
-    });
-    Histogram { buckets: buckets.collect() }
+/// Of all workers together.
+fn spans_of(workers: &[WorkerStatus], spans: impl Fn(&WorkerStatus) -> &Spans) -> Spans {
+    let mut all = Spans::default();
+    workers.iter().for_each(|status| all.merge(spans(status)));
+    all
 }
 
 fn sum_of(workers: &[WorkerStatus], list: impl Fn(&WorkerStatus) -> &[(u32, u64)], id: u32) -> u64 {
@@ -369,14 +344,19 @@ impl Backend for Appliance {
                 (_, true) => standing(now, (peer.session, peer.walk_done), streams()),
             };
             let told = leads && peer.session;
+            let mirrored: u64 = workers.iter().map(|status| status.mirrored).sum();
+            let known: u64 = streams().map(|stream| stream.known).sum();
+            let oldest = streams().filter_map(|stream| stream.oldest_since).min().filter(|_| told);
             MirrorPeerReport {
-                digests: told.then(|| digest_report(now, streams())),
+                unprotected: leads.then(|| mirrored.saturating_sub(known)),
+                oldest_unprotected_ms: oldest.map(|since| (now - since).millis()),
+                digests: told.then(|| DigestReport::of(now, streams())),
                 hindrance,
                 node: peer.node,
                 state,
                 session: peer.boot.filter(|_| peer.session).map(|boot| format!("{:016x}", boot.0)),
                 in_sync: peer.in_sync,
-                streams: self.stream_reports(&workers, peer.node),
+                streams: self.stream_reports(now, &workers, peer.node),
                 walk: leads.then(|| WalkReport {
                     shards_done: SHARDS.saturating_sub(to_walk) as u32,
                     shards: SHARDS as u32,
@@ -385,13 +365,16 @@ impl Backend for Appliance {
             }
         });
         let held: usize = workers.iter().map(|status| status.held).sum();
+        let held_for = spans_of(&workers, |status| &status.held_for);
         MirrorReport {
             peers: peers.collect(),
+            protection: LatencyReport::of(&spans_of(&workers, |status| &status.protection_latency)),
             hold: HoldReport {
                 held: held as u64,
                 released: self.counted(Counter::Held).saturating_sub(held as u64),
                 timeouts: self.counted(Counter::HoldTimeouts),
-                latency: histogram(&workers),
+                latency: Histogram::of(&held_for),
+                waited: LatencyReport::of(&held_for),
             },
         }
     }

@@ -5,6 +5,7 @@
 //! the retransmission time-out passed; then its flows are made dirty again.
 
 use crate::base::ids::{ShardId, Version};
+use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::mirror::header::{ACK_SPAN, Acknowledgement};
 use crate::mirror::record::RECORDS_PER_FRAME_MAX;
@@ -108,6 +109,8 @@ pub struct InFlight {
     next: u64,
     smoothed: Option<Duration>,
     deviation: Duration,
+    /// Of every frame that was acknowledged.
+    latency: Spans,
     backoff: u32,
     /// One above the newest frame that is waited for no longer, and may come all the same.
     lost_below: u64,
@@ -129,6 +132,7 @@ impl Default for InFlight {
             next: 0,
             smoothed: None,
             deviation: Duration::ZERO,
+            latency: Spans::default(),
             backoff: 0,
             lost_below: 0,
             floor: 0,
@@ -140,8 +144,9 @@ impl InFlight {
     /// Waits for nothing any more: what is on its way may come or not.
     pub fn begin_anew(&mut self) {
         let (lost_below, floor) = (self.lost_below.max(self.next), self.floor);
+        let latency = self.latency;
         self.clear();
-        (self.lost_below, self.floor) = (lost_below, floor);
+        (self.lost_below, self.floor, self.latency) = (lost_below, floor, latency);
     }
 
     /// Forgets all, for another session; keeps the room.
@@ -155,6 +160,7 @@ impl InFlight {
             next: 0,
             smoothed: None,
             deviation: Duration::ZERO,
+            latency: Spans::default(),
             backoff: 0,
             lost_below: 0,
             floor: 0,
@@ -208,6 +214,11 @@ impl InFlight {
     /// The smoothed round-trip time; `None` before the first.
     pub fn round_trip(&self) -> Option<Duration> {
         self.smoothed
+    }
+
+    /// How long frames waited to be acknowledged, under this session.
+    pub fn latency(&self) -> &Spans {
+        &self.latency
     }
 
     /// Takes note of a frame sent now. The caller asked [`InFlight::has_room`].
@@ -348,6 +359,7 @@ impl InFlight {
 
     /// RFC 6298 section 2, with nanoseconds.
     fn measure(&mut self, round_trip: Duration) {
+        self.latency.add(round_trip);
         self.backoff = 0;
         match self.smoothed {
             None => {

@@ -15,6 +15,7 @@
 //! * [`in_flight`]: what is on its way, and its loss.
 //! * [`receiver`]: applying what a peer sends.
 //! * [`tombstone`]: the ends of flows on both sides.
+//! * [`statistics`]: what a stream counts.
 //! * [`changes`]: what the worker says of its flows.
 //! * [`moving`]: shards that go to another worker of this appliance, or come from one.
 //! * `sessions`: streams that open and close with a peer's session.
@@ -36,6 +37,7 @@ pub mod record;
 mod record_v4;
 mod report;
 mod sessions;
+pub mod statistics;
 pub mod stream;
 pub mod sync;
 #[cfg(test)]
@@ -55,6 +57,7 @@ use crate::mirror::digest::Digests;
 use crate::mirror::header::Header;
 use crate::mirror::receiver::{Applied, Effects, Place};
 use crate::mirror::record::{Parsed, Record, Refusal};
+use crate::mirror::statistics::Trouble;
 use crate::mirror::stream::{Room, Sender, Stream};
 use crate::mirror::sync::Settled;
 use crate::mirror::tombstone::{RestingPort, Tombstones};
@@ -328,7 +331,7 @@ impl Mirror {
                 let Stream { in_flight, sync, statistics, .. } = stream;
                 let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                 in_flight.time_out(now, |sent, fate| {
-                    statistics.records_lost += u64::from(sent.named.is_state());
+                    statistics.loses(now, u64::from(sent.named.is_state()));
                     conclude((i, peer.node), sync.settle(sent, fate, flows), tombstones, outcomes);
                 });
             }
@@ -433,9 +436,10 @@ impl Mirror {
         };
         let stream = &mut streams[place];
         let Ok(opened) = stream.opener.open_in_place(head, body) else {
+            stream.statistics.fails(now, Trouble::Unopened);
             return Frame::Dropped(Counter::MirrorRefused);
         };
-        stream.statistics.frames_received += 1;
+        stream.statistics.receives(now, header::HEADER_LEN + body.len());
         stream.received.pass(stream.opener.window_floor());
         if header.sequence + 1 >= stream.heard_below {
             (stream.heard_below, stream.credit) = (header.sequence + 1, header.credit);
@@ -455,7 +459,9 @@ impl Mirror {
                 is_answered |= fate == in_flight::Fate::Applied;
                 let count = stream::states(records);
                 statistics.records_applied += if fate == in_flight::Fate::Applied { count } else { 0 };
-                statistics.records_lost += if fate == in_flight::Fate::Lost { count } else { 0 };
+                if fate == in_flight::Fate::Lost {
+                    statistics.loses(now, count);
+                }
                 // So that all of the frame waits for memory together.
                 records.iter().for_each(|sent| sync.prefetch_settled(sent, flows, tombstones));
                 for sent in records {
@@ -496,6 +502,7 @@ impl Mirror {
             let Ok((parsed, len)) = record::read(&body[at..]) else {
                 // What follows was not applied: the frame is not acknowledged.
                 counters.bump(Counter::MirrorMalformed);
+                stream.statistics.fails(now, Trouble::Malformed);
                 return Frame::Taken;
             };
             at += len;
@@ -510,6 +517,7 @@ impl Mirror {
                             Settled::Refused { .. } => {
                                 statistics.records_refused += 1;
                                 statistics.refusal = Some(reason);
+                                statistics.fails(now, Trouble::Refused(reason));
                             }
                             Settled::Known { .. } | Settled::Ended { .. } | Settled::Nothing => {}
                         }
@@ -542,6 +550,7 @@ impl Mirror {
             }
             if let Applied::Refused(why) = applied {
                 counters.bump(why.counter());
+                stream.statistics.fails(now, Trouble::RefusedHere(why));
                 if refused == 0 || reason == Refusal::UnknownHandle {
                     reason = why;
                 }
@@ -550,6 +559,7 @@ impl Mirror {
             index += 1;
         }
         if header.elicits && !led_by_sender {
+            stream.statistics.fails(now, Trouble::WrongTerm);
             return Frame::WrongTerm;
         }
         let told = refused == 0

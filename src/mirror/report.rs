@@ -1,12 +1,14 @@
 //! How far each peer is behind.
 
 use crate::base::ids::{NodeId, ShardId, WorkerId};
+use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
 use crate::mirror::Mirror;
 use crate::mirror::digest::Agreement;
 use crate::mirror::in_flight::Named;
-use crate::mirror::stream::{Stream, StreamStatistics};
+use crate::mirror::statistics::StreamStatistics;
+use crate::mirror::stream::Stream;
 use crate::mirror::sync::Sync;
 
 /// How far one peer is behind.
@@ -45,8 +47,12 @@ pub struct StreamStatus {
     pub known: u64,
     /// Flows that the peer refused, in their newest state.
     pub refused: u32,
+    /// Frames that the peer takes at once.
+    pub credit: u16,
     /// The smoothed round-trip time.
     pub round_trip: Option<Duration>,
+    /// How long frames waited to be acknowledged, under this session.
+    pub latency: Spans,
     /// Since when the oldest unacknowledged state waits.
     pub oldest_since: Option<Instant>,
     /// Since when the peer has answered nothing of what it was told or asked; `None`: nothing waits for an answer.
@@ -138,7 +144,9 @@ impl Mirror {
             shards_to_walk: stream.sync.shards_to_walk(),
             known: stream.sync.known(),
             refused: stream.sync.refused(),
+            credit: stream.credit,
             round_trip: stream.in_flight.round_trip(),
+            latency: *stream.in_flight.latency(),
             unanswered_since: stream.unanswered_since,
             agreement: stream.sync.agreement(),
             oldest_since: stream.sync.oldest_since().into_iter().chain(stream.in_flight.oldest_since()).min(),

@@ -13,7 +13,8 @@ use crate::mirror::digest::Digests;
 use crate::mirror::header::{self, Acknowledgement, Header};
 use crate::mirror::in_flight::{InFlight, Named, Sent};
 use crate::mirror::receiver::Received;
-use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record, Refusal};
+use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record};
+use crate::mirror::statistics::StreamStatistics;
 use crate::mirror::sync::Sync;
 use crate::mirror::tombstone::Tombstones;
 use crate::seal::frame::{Opener, Sealer, TAG_LEN};
@@ -31,29 +32,6 @@ const GATHER: Duration = Duration::from_micros(100);
 /// Refusals kept until they are sent; further refused frames are not answered,
 /// and so are taken for lost and come again.
 pub(super) const REFUSALS_MAX: usize = 64;
-
-/// What a stream counts, for `baton mirror`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StreamStatistics {
-    /// Frames sent.
-    pub frames_sent: u64,
-    /// State records sent.
-    pub records_sent: u64,
-    /// Records that the peer applied.
-    pub records_applied: u64,
-    /// Records taken for lost.
-    pub records_lost: u64,
-    /// Records that the peer refused.
-    pub records_refused: u64,
-    /// Why, the last time.
-    pub refusal: Option<Refusal>,
-    /// Times that the peer's digest of a shard differed.
-    pub digests_differing: u64,
-    /// Frames received and opened.
-    pub frames_received: u64,
-    /// State records received.
-    pub records_received: u64,
-}
 
 /// Who sends, as it stands in every frame, and what it has to say.
 #[derive(Clone, Copy)]
@@ -315,9 +293,9 @@ impl Stream {
         if !self.sent.is_empty() {
             self.unanswered_since.get_or_insert(now);
         }
-        self.statistics.frames_sent += 1;
-        self.statistics.records_sent += states(&self.sent);
-        Some(header::HEADER_LEN + at + TAG_LEN)
+        let len = header::HEADER_LEN + at + TAG_LEN;
+        self.statistics.sends(now, len, states(&self.sent));
+        Some(len)
     }
 }
 

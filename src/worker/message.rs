@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::ids::{NodeId, ShardId, Term};
+use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::flow::{Flow, FlowIndex};
 use crate::mirror::StreamStatus;
@@ -185,8 +186,10 @@ pub struct WorkerStatus {
     pub departed: usize,
     /// Source-NAT ports at rest.
     pub ports_resting: usize,
-    /// How long flows waited to be known, log-scale: bin i counts 2^i to 2^(i+1) µs.
-    pub protection_latency: Vec<u64>,
+    /// How long flows waited to be known to a peer, since their first change or since a walk named them.
+    pub protection_latency: Spans,
+    /// How long the first packets of flows were held.
+    pub held_for: Spans,
     /// Flows of each virtual server, by id.
     pub by_virtual_server: Vec<(u32, u64)>,
     /// Flows of each real server, by id.

@@ -59,6 +59,7 @@ use crate::base::io::{Io, TxClass};
 use crate::base::limits::{BURST_MAX, RESTING_MORE_THAN_FLOWS};
 use crate::base::memory::NoMemory;
 use crate::base::rng::Rng;
+use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::distributor::doors::Doors;
 use crate::distributor::fragment::Reassembly;
@@ -103,9 +104,6 @@ const EVENTS_MAX: usize = 4096;
 
 /// Between two [`Event::Sync`].
 const SYNC_INTERVAL: Duration = Duration::from_millis(10);
-
-/// Bins of the protection latency's histogram.
-const LATENCY_BINS: usize = 24;
 
 /// A rewritten packet that waits for its flow to be known to the in-sync set.
 struct HeldPacket<B> {
@@ -176,7 +174,10 @@ pub struct Worker<B: Buffer> {
     flushed: bool,
     sync_at: Instant,
     events: VecDeque<Event>,
-    protection_latency: [u64; LATENCY_BINS],
+    /// How long flows waited to be known to a peer.
+    protection_latency: Spans,
+    /// How long the first packets of flows were held.
+    held_for: Spans,
     counters: Arc<Counters>,
     rng: Rng,
 }
@@ -273,7 +274,8 @@ impl<B: Buffer> Worker<B> {
             flushed: false,
             sync_at: setup.now,
             events: VecDeque::with_capacity(EVENTS_MAX),
-            protection_latency: [0; LATENCY_BINS],
+            protection_latency: Spans::default(),
+            held_for: Spans::default(),
             counters: setup.counters,
             rng: Rng::with_seed(setup.seed),
         };

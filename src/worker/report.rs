@@ -47,7 +47,8 @@ impl<B: Buffer> Worker<B> {
         let mut status = WorkerStatus {
             held: self.hold.packets(),
             departed: self.mirror.departed(),
-            protection_latency: self.protection_latency.to_vec(),
+            protection_latency: self.protection_latency,
+            held_for: self.held_for,
             streams: self.mirror.streams(),
             ..WorkerStatus::default()
         };

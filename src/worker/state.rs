@@ -21,10 +21,10 @@ use crate::mirror::record::{FlowState, Refusal};
 use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::counts::Counts;
 use crate::traffic::routes::NextHop;
+use crate::worker::Worker;
 use crate::worker::message::Event;
 use crate::worker::placing::keys_elsewhere;
 use crate::worker::tables::Tables;
-use crate::worker::{LATENCY_BINS, Worker};
 
 /// Between two looks at packets held too long.
 const OVERDUE_INTERVAL: Duration = Duration::from_millis(10);
@@ -53,8 +53,7 @@ impl<B: Buffer> Worker<B> {
         for outcome in outcomes.drain(..) {
             match outcome {
                 Outcome::Known { shard, flow, since } => {
-                    let bin = (now - since).micros().max(1).ilog2() as usize;
-                    self.protection_latency[bin.min(LATENCY_BINS - 1)] += 1;
+                    self.protection_latency.add(now - since);
                     self.release_answered(now, shard, flow, io);
                 }
                 // The flow goes on unprotected, once all others know it; the peer says why in its counters.
@@ -106,7 +105,9 @@ impl<B: Buffer> Worker<B> {
         }
         self.flows.table.set_flag(flow, FlowFlags::HELD, false);
         let mut released = std::mem::take(&mut self.released);
-        self.hold.release(now, shard, flow, |packet| released.push(packet));
+        if let Some(waited) = self.hold.release(now, shard, flow, |packet| released.push(packet)) {
+            self.held_for.add(waited);
+        }
         for held in released.drain(..) {
             self.emit(now, held.packet, held.adjacency, io);
         }
