@@ -6,8 +6,10 @@
 //! so that this thread never takes a buffer from a pool, where it could have to wait for
 //! a thread that it has interrupted.
 
+use core::sync::atomic::{AtomicU32, Ordering};
+
 use dpdk::Running;
-use dpdk::ring::{Consumer, Producer, ring};
+use dpdk::ring::{Consumer, Producer};
 
 use crate::base::ids::{NodeId, PortId, WorkerId};
 use crate::base::io::TxClass;
@@ -149,6 +151,18 @@ pub struct Ends {
     pub master: MasterEnds,
 }
 
+/// Sets of rings made so far: names of rings are the whole process's, which may hold several appliances to measure them.
+static SETS: AtomicU32 = AtomicU32::new(0);
+
+fn ring<T: Send>(
+    running: &Running,
+    set: u32,
+    name: &str,
+    capacity: u32,
+) -> Result<(Producer<T>, Consumer<T>), dpdk::Error> {
+    dpdk::ring::ring(running, &format!("{name}-{set}"), capacity)
+}
+
 /// Makes the rings of an appliance with this many ports, workers, and lcores that only distribute.
 ///
 /// `remembers`: lcores tell each other of connection keys.
@@ -159,8 +173,9 @@ pub fn make(
     distributors: u16,
     remembers: bool,
 ) -> Result<Ends, dpdk::Error> {
-    let (to_first, frames) = ring(running, "frames", FRAMES)?;
-    let (news, news_out) = ring(running, "news", MESSAGES)?;
+    let set = SETS.fetch_add(1, Ordering::Relaxed);
+    let (to_first, frames) = ring(running, set, "frames", FRAMES)?;
+    let (news, news_out) = ring(running, set, "news", MESSAGES)?;
     let mut liveness =
         LivenessEnds { heard: Vec::new(), frames: to_first, commands: Vec::new(), reports: Vec::new(), news };
     let mut master = MasterEnds {
@@ -174,10 +189,10 @@ pub fn make(
     let mut frames = Some(frames);
     let mut ends = Vec::new();
     let mut passing = |lcore: u16| {
-        let (to_master, punted) = ring(running, &format!("punt-{lcore}"), PACKETS)?;
+        let (to_master, punted) = ring(running, set, &format!("punt-{lcore}"), PACKETS)?;
         let mut to_liveness = Vec::new();
         for port in 0..ports {
-            let (came, heard) = ring(running, &format!("heard-{lcore}-{port}"), FRAMES_OF_PORT)?;
+            let (came, heard) = ring(running, set, &format!("heard-{lcore}-{port}"), FRAMES_OF_PORT)?;
             to_liveness.push(came);
             liveness.heard.push(heard);
         }
@@ -188,10 +203,10 @@ pub fn make(
     let mut spreading =
         (workers..workers + distributors).map(&mut passing).collect::<Result<Vec<_>, dpdk::Error>>()?;
     for (worker, passing) in (0..workers).map(WorkerId).zip(passing_workers) {
-        let (by_liveness, of_liveness) = ring(running, &format!("liveness-command-{worker}"), MESSAGES)?;
-        let (by_master, of_master) = ring(running, &format!("master-command-{worker}"), MESSAGES)?;
-        let (reports, reported) = ring(running, &format!("report-{worker}"), MESSAGES)?;
-        let (events, said) = ring(running, &format!("event-{worker}"), MESSAGES)?;
+        let (by_liveness, of_liveness) = ring(running, set, &format!("liveness-command-{worker}"), MESSAGES)?;
+        let (by_master, of_master) = ring(running, set, &format!("master-command-{worker}"), MESSAGES)?;
+        let (reports, reported) = ring(running, set, &format!("report-{worker}"), MESSAGES)?;
+        let (events, said) = ring(running, set, &format!("event-{worker}"), MESSAGES)?;
         liveness.commands.push(by_liveness);
         liveness.reports.push(reported);
         master.commands.push(by_master);
@@ -212,27 +227,27 @@ pub fn make(
                 ends[from].passing.hand_over.push(None);
                 continue;
             }
-            let (producer, consumer) = ring(running, &format!("hand-over-{from}-{to}"), PACKETS)?;
+            let (producer, consumer) = ring(running, set, &format!("hand-over-{from}-{to}"), PACKETS)?;
             ends[from].passing.hand_over.push(Some(producer));
             ends[to].handed.push(consumer);
         }
     }
     for (passing, from) in spreading.iter_mut().zip(workers..) {
         for (worker, to) in ends.iter_mut().zip(0..workers) {
-            let (producer, consumer) = ring(running, &format!("distribute-{from}-{to}"), PACKETS)?;
+            let (producer, consumer) = ring(running, set, &format!("distribute-{from}-{to}"), PACKETS)?;
             passing.hand_over.push(Some(producer));
             worker.distributed.push(consumer);
         }
     }
     if remembers {
         let of_workers = ends.iter_mut().map(|ends| &mut ends.passing);
-        join(running, &mut of_workers.chain(&mut spreading).collect::<Vec<_>>())?;
+        join(running, set, &mut of_workers.chain(&mut spreading).collect::<Vec<_>>())?;
     }
     let mut distributors = Vec::new();
     for (passing, number) in spreading.into_iter().zip(workers..) {
-        let (by_master, orders) = ring(running, &format!("orders-{number}"), ORDERS)?;
+        let (by_master, orders) = ring(running, set, &format!("orders-{number}"), ORDERS)?;
         // What is given back before the master looks again, and what it had not taken yet.
-        let (spent, given_back) = ring(running, &format!("spent-{number}"), 4 * ORDERS)?;
+        let (spent, given_back) = ring(running, set, &format!("spent-{number}"), 4 * ORDERS)?;
         master.orders.push(by_master);
         master.spent.push(given_back);
         distributors.push(DistributorEnds { passing, orders, spent });
@@ -241,10 +256,10 @@ pub fn make(
 }
 
 /// Gives each lcore a ring to each other one, for what they tell each other.
-fn join(running: &Running, lcores: &mut [&mut PassingEnds]) -> Result<(), dpdk::Error> {
+fn join(running: &Running, set: u32, lcores: &mut [&mut PassingEnds]) -> Result<(), dpdk::Error> {
     for from in 0..lcores.len() {
         for to in (0..lcores.len()).filter(|to| *to != from) {
-            let (producer, consumer) = ring(running, &format!("tell-{from}-{to}"), TOLD)?;
+            let (producer, consumer) = ring(running, set, &format!("tell-{from}-{to}"), TOLD)?;
             lcores[from].tell.push(producer);
             lcores[to].heard.push(consumer);
         }

@@ -84,6 +84,11 @@ impl Hot {
         }
     }
 
+    /// Sets both adjacencies: towards the client, and towards the real server.
+    pub fn set_adjacencies(&mut self, client: u32, server: u32) {
+        self.adjacency = adjacencies_of(client, server);
+    }
+
     /// As [`Hot::adjacency`], with an index that no neighbour has for one that is not known.
     #[inline(always)]
     pub const fn adjacency_slot(&self, direction: Direction) -> u32 {
@@ -310,9 +315,14 @@ pub(super) fn split(flow: &Flow, images: [Image; 2]) -> (Hot, Cold, Option<Wide>
     (hot, Cold::of(flow), (!v4).then(|| Wide::of(flow)))
 }
 
+/// By direction: where packets from the client go, and from the server.
+fn adjacencies_of(client: u32, server: u32) -> [u16; 2] {
+    [server, client].map(|index| u16::try_from(index).unwrap_or(UNKNOWN))
+}
+
 /// The next hops of packets of each direction.
 fn adjacencies(flow: &Flow) -> [u16; 2] {
-    [flow.server_adjacency, flow.client_adjacency].map(|index| u16::try_from(index).unwrap_or(UNKNOWN))
+    adjacencies_of(flow.client_adjacency, flow.server_adjacency)
 }
 
 /// The time to live is the upper byte of its word (RFC 791 section 3.1): one less, whatever it was.

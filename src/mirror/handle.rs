@@ -109,6 +109,24 @@ impl Handles {
         }
     }
 
+    /// Asks for what is known of the handle of a place at the sender.
+    #[inline]
+    pub fn prefetch(&self, place: u32) {
+        if let Some(slot) = self.slot(place) {
+            self.to.prefetch_write(slot);
+            self.at.prefetch_write(slot);
+        }
+    }
+
+    /// Where the handle of a place at the sender probably leads, and asks for what says so.
+    #[inline]
+    pub fn probably(&self, place: u32) -> Option<FlowIndex> {
+        let to = self.to[self.slot(place)?];
+        let here = (to & BOUND != 0).then_some(FlowIndex(to as u32))?;
+        self.from.prefetch(here.slot());
+        Some(here)
+    }
+
     /// The flow that is meant in the frame of this sequence. Its sender has heard before that the handle is known.
     pub fn find(&self, handle: Handle, sequence: u64, table: &Table) -> Option<FlowIndex> {
         let slot = self.slot(handle.place)?;

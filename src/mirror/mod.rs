@@ -13,7 +13,7 @@
 //! * [`handle`]: short names of flows that a peer knows.
 //! * [`digest`]: whether a peer has the same flows.
 //! * [`in_flight`]: what is on its way, and its loss.
-//! * [`receiver`]: applying what a peer sends.
+//! * [`receiver`]: applying what a peer sends; `ahead`: memory that it will touch.
 //! * [`tombstone`]: the ends of flows on both sides.
 //! * [`statistics`]: what a stream counts.
 //! * [`changes`]: what the worker says of its flows.
@@ -24,6 +24,7 @@
 //!
 //! Not yet: log records, policy by flow.
 
+mod ahead;
 pub mod changes;
 pub mod digest;
 pub mod handle;
@@ -497,6 +498,9 @@ impl Mirror {
         let is_current = stream.received.enter_walk(header.walk);
         let newest = stream.acknowledgement.next.max(header.sequence + 1) - 1;
         let stands = Place { sequence: header.sequence, newest, term: header.term, is_current };
+        if led_by_sender {
+            ahead::ask(body, &stream.received, flows, &self.digests);
+        }
         let (mut at, mut index, mut refused, mut reason) = (0, 0, 0u64, Refusal::Inconsistent);
         while at < body.len() {
             let Ok((parsed, len)) = record::read(&body[at..]) else {

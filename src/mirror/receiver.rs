@@ -183,6 +183,18 @@ impl Received {
         self.graves.dug()
     }
 
+    /// Asks for what is known of the handle of a place at the sender.
+    #[inline]
+    pub fn prefetch(&self, handle: u32) {
+        self.handles.prefetch(handle);
+    }
+
+    /// The flow that the handle of a place at the sender probably leads to.
+    #[inline]
+    pub fn place_of(&self, handle: u32) -> Option<FlowIndex> {
+        self.handles.probably(handle)
+    }
+
     /// The flow at a place has left it, by no record.
     pub fn forget(&mut self, place: FlowIndex) {
         self.handles.forget(place);

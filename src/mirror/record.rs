@@ -43,7 +43,7 @@ use crate::mirror::handle::{Handle, PLACES_MAX};
 pub(super) const UPSERT: u8 = 0x81;
 pub(super) const DELETE: u8 = 0x82;
 pub(super) const UPDATE: u8 = 0x88;
-const END: u8 = 0x89;
+pub(super) const END: u8 = 0x89;
 const WALK_END: u8 = 0x83;
 const FLOOR: u8 = 0x85;
 const WALK_BEGIN: u8 = 0x87;
@@ -319,6 +319,13 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
     out[0] = kind;
     out[1..3].copy_from_slice(&value_len.to_be_bytes());
     Some(end)
+}
+
+/// The bytes of the record at the front of `bytes`, and what is behind it; `None`: there is none.
+#[inline]
+pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [_, high, low, ..] = bytes else { return None };
+    bytes.split_at_checked(HEADER_LEN + usize::from(u16::from_be_bytes([*high, *low])))
 }
 
 /// Reads the record at the front of `bytes`, and how many bytes it took.

@@ -6,8 +6,8 @@ use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::image::Image;
 use crate::flow::layout::{Hot, Names};
 use crate::flow::{Direction, TcpState};
-use crate::mirror::handle::Handle;
-use crate::mirror::record::{DELETE, FULL_NAT, HEADER_LEN, PLACE_BITS, UPDATE, UPSERT};
+use crate::mirror::handle::{Handle, PLACES_MAX};
+use crate::mirror::record::{DELETE, END, FULL_NAT, HEADER_LEN, PLACE_BITS, UPDATE, UPSERT};
 
 /// Bytes of an upsert.
 pub const UPSERT_LEN: usize = HEADER_LEN + 34 + 2 * ENDPOINTS_LEN + HANDLE_REST_LEN;
@@ -69,6 +69,43 @@ pub fn write_update(hot: &Hot, names: &Names, handle: Handle, out: &mut [u8]) ->
     true
 }
 
+/// The images of both keys of an upsert of an IPv4 flow, and the place that its handle names; `None`: it is none. The record is
+/// not verified.
+#[inline]
+pub fn read_images(record: &[u8]) -> Option<([Image; 2], u32)> {
+    let record: &[u8; UPSERT_LEN] = record.try_into().ok()?;
+    // No address is IPv6.
+    if record[0] != UPSERT || record[PROTOCOL + 2] != 0 {
+        return None;
+    }
+    let word = u64::from(record[PROTOCOL]) << 8 | 4;
+    let vlan = u64::from(u16::from_be_bytes([record[PROTOCOL + 4], record[PROTOCOL + 5]]));
+    let image = |at: usize, vlan: u64| {
+        let (src, dst) = (bytes_at(record, at), bytes_at(record, at + 6));
+        let ports = u64::from(u16::from_le_bytes(bytes_at(record, at + 4))) << 32
+            | u64::from(u16::from_le_bytes(bytes_at(record, at + 10))) << 48;
+        Image(
+            word | vlan << 16 | u64::from(u32::from_le_bytes(src)) << 32,
+            ports | u64::from(u32::from_le_bytes(dst)),
+        )
+    };
+    // Answers carry no tag.
+    let images = [image(PROTOCOL + 18, vlan), image(PROTOCOL + 18 + ENDPOINTS_LEN, 0)];
+    Some((images, u32::from_be_bytes(bytes_at(record, UPSERT_LEN - HANDLE_REST_LEN))))
+}
+
+/// The place that the handle of an update or an end names, of whatever family; `None`: it is neither. The record is not verified.
+#[inline]
+pub fn read_handle(record: &[u8]) -> Option<u32> {
+    let is_one = matches!(record, [UPDATE | END, ..]) && record.len() >= HEADER_LEN + HANDLE_LEN;
+    is_one.then(|| u32::from_be_bytes(bytes_at(record, HEADER_LEN)) & (PLACES_MAX - 1))
+}
+
+#[inline(always)]
+fn bytes_at<const LEN: usize>(record: &[u8], at: usize) -> [u8; LEN] {
+    record.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; LEN])
+}
+
 /// Writes the end of a flow, named by its client key's image; whether that is of IPv4, and there was room.
 #[inline]
 pub fn write_delete(shard: ShardId, stamp: Stamp, client: Image, out: &mut [u8]) -> bool {
@@ -113,7 +150,6 @@ mod tests {
     use crate::flow::key::{Address, Key, TCP, UDP};
     use crate::flow::layout::STAMP_MAX;
     use crate::flow::table::{Insert, Table};
-    use crate::mirror::handle::PLACES_MAX;
     use crate::mirror::record::{self, RECORD_MAX, Record};
     use crate::mirror::sync::state;
 
@@ -146,11 +182,29 @@ mod tests {
     }
 
     #[test]
-    fn a_change_or_an_end_by_handle_takes_sixteen_bytes() {
+    fn a_change_or_an_end_by_handle_takes_sixteen_bytes_and_its_handle_is_found_in_them() {
         let handle = Handle { place: PLACES_MAX - 1, shard: ShardId(255), generation: 2 };
         let (version, tcp) = (Version(STAMP_MAX), TcpState::Closed);
-        let update = slow(&Record::Update { handle, version, tcp }).len();
-        assert_eq!((update, slow(&Record::End { handle, version }).len()), (16, 16));
+        let (update, end) =
+            (slow(&Record::Update { handle, version, tcp }), slow(&Record::End { handle, version }));
+        assert_eq!((update.len(), end.len()), (16, 16));
+        assert_eq!([&update, &end].map(|record| read_handle(record)), [Some(handle.place); 2]);
+        assert_eq!((read_handle(&update[..9]), read_images(&update)), (None, None));
+    }
+
+    #[test]
+    fn the_images_of_both_keys_are_found_in_an_upsert_of_an_ipv4_flow() {
+        let mut rng = Rng::with_seed(6);
+        let table = Table::new(8, 3).expect("memory");
+        for round in 0..500 {
+            let v6 = round % 4 == 0;
+            let flow = flow(&mut rng, v6);
+            let handle = Handle { place: rng.u32(..PLACES_MAX), shard: flow.shard, generation: rng.u16(..) };
+            let bytes = slow(&Record::Upsert { shard: flow.shard, flow: state(&flow), handle });
+            let images = [&flow.client, &flow.server].map(|key| table.imager().of(key));
+            assert_eq!(read_images(&bytes), (!v6).then_some((images, handle.place)), "{flow:?}");
+            assert_eq!((read_images(&bytes[..60]), read_handle(&bytes)), (None, None));
+        }
     }
 
     #[test]

@@ -23,10 +23,10 @@ use crate::seal::session::StreamId;
 /// Frames that a receiver takes at once, if it has room for all ends that they may name: as many as one acknowledgement
 /// covers.
 const CREDIT_MAX: usize = header::ACK_SPAN;
-/// Frames on their way while a walk names more: the others are left to what is new.
-const WALK_FRAMES_MAX: usize = header::ACK_SPAN / 2;
 /// What is new fills so much of a frame before a walk that is due, in quarters: however much is new, a walk goes on.
 const LIVE_QUARTERS: usize = 3;
+/// So many flows that begin fill a frame, with IPv4 and an MTU of 1,500: then it leaves.
+const FULL: usize = 19;
 /// A record waits this long for company.
 const GATHER: Duration = Duration::from_micros(100);
 /// Refusals kept until they are sent; further refused frames are not answered,
@@ -193,7 +193,7 @@ impl Stream {
         }
         let waiting = self.sync.waiting();
         self.floor_due
-            || (waiting > 0 && (self.urgent || waiting >= 16))
+            || (waiting > 0 && (self.urgent || waiting >= FULL))
             || self.sync.oldest_since().is_some_and(|since| now - since >= GATHER)
             || (may_walk && self.may_walk())
             || self.sync.asks_at().is_some_and(|due| now >= due)
@@ -201,7 +201,7 @@ impl Stream {
 
     /// Whether a walk has something to say and leaves room for what is new.
     fn may_walk(&self) -> bool {
-        let frames = WALK_FRAMES_MAX.min(usize::from(self.credit) / 2).max(1);
+        let frames = self.in_flight.walk_room().min(usize::from(self.credit) / 2).max(1);
         self.in_flight.waiting() < frames && self.sync.has_walk_to_send()
     }
 

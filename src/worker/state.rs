@@ -172,10 +172,9 @@ impl<B, F: FnMut(NextHop)> Applier<'_, B, F> {
         self.adjacencies.acquire(client);
         let server = self.neighbour(flow.server.src.ip());
         self.adjacencies.acquire(server);
-        flows.table.update(index, |flow| {
-            flow.client_adjacency = client;
-            flow.server_adjacency = server;
-        });
+        if let Some(hot) = flows.table.hot_mut(index) {
+            hot.set_adjacencies(client, server);
+        }
         self.counts.add(flow);
     }
 
@@ -195,6 +194,10 @@ impl<B, F: FnMut(NextHop)> Applier<'_, B, F> {
 
     /// Before this appliance takes over, its distributors know what is not where its hash leads.
     fn remember(&mut self, flows: &mut Flows, index: FlowIndex, flow: &Flow) {
+        // Where nothing is remembered, `check` takes no flow whose keys are elsewhere.
+        if !self.placer.is_in_use() {
+            return;
+        }
         let keys = self.keys_elsewhere(flow);
         if keys.is_empty() {
             return;
