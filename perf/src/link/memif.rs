@@ -19,6 +19,9 @@ pub const PACKETS: &str = "Mpackets/s";
 /// What the appliance is measured against.
 pub const REFERENCE: &str = "testpmd macswap";
 
+/// What a mirrored appliance is measured against.
+const NOT_MIRRORED: &str = "the same, not mirrored";
+
 /// Which ways packets go: clients to servers, or that and back.
 pub const DIRECTIONS: [(bool, &str); 2] = [(false, "one direction"), (true, "both directions")];
 
@@ -88,7 +91,7 @@ impl Run {
         let mut measured = Contender::appliance(&mut rig, &self.settings, &self.traffic, self.mirrored)?;
         // The standby takes its part of the generator's CPU, so testpmd would be held up by that.
         let (mut reference, name) = if self.mirrored {
-            (Contender::appliance(&mut rig, &self.settings, &self.traffic, false)?, "the same, not mirrored")
+            (Contender::appliance(&mut rig, &self.settings, &self.traffic, false)?, NOT_MIRRORED)
         } else {
             (Contender::testpmd(&mut rig, Mode::MacSwap, &self.traffic)?, REFERENCE)
         };
@@ -153,14 +156,24 @@ const LOADS: [f64; 3] = [0.5, 0.9, 0.99];
 /// Which delays are told: so many packets take no longer.
 pub const PERCENTILES: [(f64, &str); 4] = [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9")];
 
-/// Delays at shares of the most that each forwards.
-fn latency(name: &str, context: &Context, settings: &Settings, traffic: &Traffic) -> Result<Vec<Figure>> {
+/// Delays at shares of the most that each forwards. With a standby the reference is the same appliance without one, else `testpmd`.
+fn latency(
+    name: &str,
+    context: &Context,
+    settings: &Settings,
+    traffic: &Traffic,
+    mirrored: bool,
+) -> Result<Vec<Figure>> {
     let mut rig = Rig::memif(2)?;
     let (ticks, hz) = (ticks(&rig, context), rig.hz as f64);
-    let mut reference = Contender::testpmd(&mut rig, Mode::MacSwap, traffic)?;
-    let mut measured = Contender::appliance(&mut rig, settings, traffic, false)?;
+    let mut measured = Contender::appliance(&mut rig, settings, traffic, mirrored)?;
+    let (mut reference, beside) = if mirrored {
+        (Contender::appliance(&mut rig, settings, traffic, false)?, NOT_MIRRORED)
+    } else {
+        (Contender::testpmd(&mut rig, Mode::MacSwap, traffic)?, REFERENCE)
+    };
     let rates = alternate(context, &mut measured, &mut reference, false, ticks)?;
-    let Some(rates) = rates.figures(name, "the most, one direction", PACKETS, REFERENCE).pop() else {
+    let Some(rates) = rates.figures(name, "the most, one direction", PACKETS, beside).pop() else {
         return Ok(Vec::new());
     };
     let most = [
@@ -189,13 +202,13 @@ fn latency(name: &str, context: &Context, settings: &Settings, traffic: &Traffic
         let load = load * 100.0;
         for ((_, percentile), series) in PERCENTILES.iter().zip(&series) {
             let metric = format!("{load:.0} % of the load: {percentile} % of the packets within");
-            figures.extend(series.figures(name, &metric, "\u{b5}s", REFERENCE).into_iter().map(|figure| {
+            figures.extend(series.figures(name, &metric, "\u{b5}s", beside).into_iter().map(|figure| {
                 let chart = format!("{name}: delay at {load:.0} % of the load");
                 figure.at(&chart, "baton", Place::Name(format!("{percentile} %")))
             }));
         }
         for (what, series) in [("not arrived", lost), ("left out, the generator being away", left_out)] {
-            figures.extend(series.figures(name, &format!("{load:.0} % of the load: {what}"), "%", REFERENCE));
+            figures.extend(series.figures(name, &format!("{load:.0} % of the load: {what}"), "%", beside));
         }
     }
     Ok(figures)
@@ -265,8 +278,17 @@ pub fn cases() -> Vec<Case> {
         let name = format!("memif-latency-{label}");
         let what = format!("delays through full-nat over memif, {flows} flows");
         let case_name = name.clone();
-        cases.push(Case::new(name, what, move |context| latency(&case_name, context, &settings, &traffic)));
+        cases.push(Case::new(name, what, move |context| {
+            latency(&case_name, context, &settings, &traffic, false)
+        }));
     }
+    let traffic = Traffic::of(1000);
+    let settings = Settings::new(Default::default(), room_for(&traffic));
+    cases.push(Case::new(
+        "mirror-latency",
+        "delays of settled flows' packets through full-nat over memif, mirrored to a live standby and not mirrored",
+        move |context| latency("mirror-latency", context, &settings, &traffic, true),
+    ));
     for kind in ["full-nat", "nat"] {
         let mut settings = Settings::new(Default::default(), 8_000_000);
         (settings.forwarding, settings.protocol) = (kind, "tcp");

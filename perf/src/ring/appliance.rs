@@ -62,8 +62,22 @@ pub const RING_MAX: usize = 1023;
 
 /// Starts DPDK's environment as baton does for this plan.
 pub fn start(plan: &Plan) -> Result<Eal> {
-    let checked = config::config(plan, 1, 1000)?;
-    let arguments = eal::arguments("baton-perf", &checked.eal, &checked.lcores, &checked.ports);
+    start_all(&[plan])
+}
+
+/// As [`start`], for several appliances with ring devices of their own.
+pub fn start_all(plans: &[&Plan]) -> Result<Eal> {
+    let (mut ports, mut memory) = (Vec::new(), 0);
+    let mut last = None;
+    for plan in plans {
+        let checked = config::config(plan, 1, 1000)?;
+        ports.extend(checked.ports.iter().cloned());
+        memory += checked.eal.memory_mb;
+        last = Some(checked);
+    }
+    let checked = last.context("no appliance")?;
+    let memory = baton::config::checked::Eal { memory_mb: memory, ..checked.eal };
+    let arguments = eal::arguments("baton-perf", &memory, &checked.lcores, &ports);
     Eal::init(arguments).map_err(|error| anyhow!("{error} (are hugepages reserved? perf/run does it)"))
 }
 
@@ -163,8 +177,10 @@ impl Devices {
     /// Opens the three ports of a configuration; the generator has so many buffers.
     pub fn open(eal: &Eal, checked: &Checked, buffers: u32) -> Result<Devices> {
         let config = ports::pool_config(&checked.eal, &checked.ports);
-        let pool = Mempool::new(eal, "packets", &config)?;
-        let frames = Mempool::new(eal, "frames", &mempool::Config { buffers, ..config })?;
+        // There may be others in the process.
+        let first = checked.ports.first().map_or("", |port| port.device.as_str());
+        let pool = Mempool::new(eal, &format!("packets-{first}"), &config)?;
+        let frames = Mempool::new(eal, &format!("frames-{first}"), &mempool::Config { buffers, ..config })?;
         clear(&frames)?;
         let (mut opened, mut held) = (Vec::new(), Vec::new());
         let (mut swap_ports, mut swap_wires) = (Vec::new(), Vec::new());
@@ -457,6 +473,12 @@ impl Appliance {
         while self.liveness.heard[0].pop_one().is_some() {}
     }
 
+    /// What was reported of the peer so far was of another session.
+    pub fn forget_walk(&mut self) {
+        self.listen();
+        self.walk_done = false;
+    }
+
     /// Whether the peer was named every flow, as last reported.
     pub fn walk_is_done(&self) -> bool {
         self.walk_done
@@ -490,6 +512,11 @@ impl Appliance {
     /// Agrees on keys with its peer.
     pub fn join(&mut self, session: Arc<Session>) -> Result<()> {
         self.of_liveness(Command::PeerSession { node: NodeId(2), session })
+    }
+
+    /// The peer is gone.
+    pub fn lose_peer(&mut self) -> Result<()> {
+        self.of_liveness(Command::PeerLost { node: NodeId(2) })
     }
 
     /// The peer's acknowledgement counts from now on.

@@ -16,6 +16,7 @@ use crate::ring::appliance::{Appliance, Devices, RING_MAX, send_all};
 use crate::ring::config::{self, MIRROR};
 use crate::ring::flows::{Flows, Side};
 use crate::ring::frames::flags;
+use crate::ring::live::LivePeer;
 use crate::ring::member::{self, Member};
 use crate::ring::plan::{Mirroring, Plan};
 
@@ -23,8 +24,11 @@ use crate::ring::plan::{Mirroring, Plan};
 /// waits for 100 µs.
 const FRAME_DUE: std::time::Duration = std::time::Duration::from_micros(110);
 
-/// Turns in which a few packets come out, even if their flows have to be acknowledged first.
-const TURNS_MAX: usize = 100_000;
+/// In this time a few packets come out, even if their flows have to be acknowledged first, by a peer that may be kept from its
+/// CPU.
+const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+/// Turns between two looks at the time.
+const TURNS: usize = 16;
 
 /// Sides by the number of their port.
 pub(super) const SIDES: [Side; 2] = [Side::Client, Side::Server];
@@ -34,6 +38,9 @@ pub struct Bench {
     pub(super) plan: Plan,
     pub(super) appliance: Appliance,
     pub(super) peer: Option<Member>,
+    /// The peer, while it goes on by itself.
+    pub(super) live: Option<LivePeer>,
+    flows_max: u32,
     pub(super) flows: Flows,
     pub(super) rng: SmallRng,
     pub(super) zipf: Option<Zipf<f64>>,
@@ -46,6 +53,16 @@ impl Bench {
     /// An appliance that leads, its peer in sync; with room for so many flows beside the
     /// settled ones. No flow has begun.
     pub fn new(eal: &Eal, plan: &Plan, spare: u32) -> Result<Bench> {
+        let mut bench = Bench::alone(eal, plan, spare)?;
+        if plan.mirroring != Mirroring::Off {
+            bench.peer = Some(bench.new_peer()?);
+            bench.join()?;
+        }
+        Ok(bench)
+    }
+
+    /// An appliance that leads, and has heard of no peer yet.
+    pub fn alone(eal: &Eal, plan: &Plan, spare: u32) -> Result<Bench> {
         ensure!(
             plan.in_flight <= RING_MAX && plan.in_flight > plan.warm * BURST_MAX,
             "{} packets in flight: at most {RING_MAX}, and more than are not timed",
@@ -59,25 +76,24 @@ impl Bench {
         let buffers = (4 * plan.in_flight).next_power_of_two() - 1;
         let mut devices = Devices::open(eal, &checked, buffers as u32)?;
         let appliance = Appliance::start(eal, &mut devices, checked, clock, plan.distributor)?;
-        let peer = match plan.mirroring {
-            Mirroring::Off => None,
-            Mirroring::Async | Mirroring::Hold => {
-                let checked = config::config(plan, 2, flows_max)?;
-                Some(Member::start(&devices.pool, checked, clock, 2, Role::Standby)?)
-            }
-        };
-        let mut bench = Bench {
+        Ok(Bench {
             plan: plan.clone(),
+            flows_max,
             appliance,
-            peer,
+            peer: None,
+            live: None,
             flows: Flows::new(plan),
             rng: SmallRng::seed_from_u64(11),
             zipf: Zipf::new(f64::from(plan.flows.max(1)), 1.0).ok(),
             missing: Vec::new(),
             devices,
-        };
-        bench.join()?;
-        Ok(bench)
+        })
+    }
+
+    /// A peer that knows nothing yet.
+    pub(super) fn new_peer(&self) -> Result<Member> {
+        let checked = config::config(&self.plan, 2, self.flows_max)?;
+        Member::start(&self.devices.pool, checked, self.appliance.clock, 2, Role::Standby)
     }
 
     /// Appliance and peer agree on keys, and the peer is brought up to date.
@@ -141,13 +157,14 @@ impl Bench {
         let made: Result<Vec<Mbuf>> =
             frames.into_iter().map(|frame| self.devices.make(64, |out| frame.write(out))).collect();
         send_all(&mut self.appliance.wires[port].tx, made?)?;
-        let (mut came, mut turns) = (0, 0);
+        let (mut came, begin) = (0, std::time::Instant::now());
         while came < count {
-            self.appliance.turn();
-            came += self.take(1 - port, |_, _| ())?;
-            self.exchange()?;
-            turns += 1;
-            if turns == TURNS_MAX {
+            for _ in 0..TURNS {
+                self.appliance.turn();
+                came += self.take(1 - port, |_, _| ())?;
+                self.exchange()?;
+            }
+            if begin.elapsed() > WAIT_MAX {
                 bail!("{came} of {count} packets came out: {}", self.troubles());
             }
         }
@@ -181,13 +198,12 @@ impl Bench {
             self.exchange()?;
             self.take(1, |_, _| ())?;
             self.appliance.listen();
-            let pending = match &self.peer {
-                Some(_) => {
-                    let status = self.appliance.status()?;
-                    status.streams.iter().any(|stream| stream.waiting + stream.in_flight > 0)
-                        || status.protected < status.mirrored
-                }
-                None => false,
+            let pending = if self.peer.is_some() || self.live.is_some() {
+                let status = self.appliance.status()?;
+                status.streams.iter().any(|stream| stream.waiting + stream.in_flight > 0)
+                    || status.protected < status.mirrored
+            } else {
+                false
             };
             if !pending && self.flows.awaited() == 0 {
                 break;

@@ -83,16 +83,16 @@ worker = [ {{ cpu = {cpu} }} ]
 idle = "poll"
 [[port]]
 name = "client"
-device = "net_ring0"
+device = "net_ring{client}"
 addresses = ["10.1.0.{host}/24"]
 [[port]]
 name = "server"
-device = "net_ring1"
+device = "net_ring{server}"
 addresses = ["10.2.0.{host}/16"]
 shared_addresses = ["10.2.0.1/16"]
 [[port]]
 name = "mirror"
-device = "net_ring2"
+device = "net_ring{mirror}"
 addresses = ["10.9.0.{node}/24"]
 [[route]]
 destination = "0.0.0.0/0"
@@ -109,6 +109,9 @@ socket = "s.sock"
 "#,
         process = std::process::id(),
         host = node + 1,
+        client = plan.rings,
+        server = plan.rings + 1,
+        mirror = plan.rings + 2,
     );
     let servers: Vec<String> = (0..SERVERS)
         .map(|number| format!("{{ address = \"{}:{}\" }}", server(number).address, server(number).port))
@@ -142,6 +145,9 @@ socket = "s.sock"
             member(3 - node),
             peer = 3 - node
         );
+        if let Some(rate) = plan.walk_rate {
+            let _ = writeln!(text, "walk_rate = {rate}");
+        }
     }
     match baton::config::load(Path::new("perf.toml"), &text) {
         Ok(checked) => Ok(checked),

@@ -130,11 +130,11 @@ fn exchange(leader: &mut Member, peer: Option<&mut Member>) -> Result<usize> {
         leader.take_out().into_iter().partition(|(port, _)| *port == MIRROR);
     let to_servers = others.iter().filter(|(port, _)| *port == SERVER).count();
     if let Some(peer) = peer {
-        for (_, frame) in &frames {
+        for frame in &frames {
             peer.hear_copy(frame)?;
         }
         peer.turn();
-        for (_, answer) in &peer.take_out() {
+        for answer in &peer.take_out() {
             leader.hear_copy(answer)?;
         }
     }

@@ -120,13 +120,9 @@ impl Member {
     }
 
     /// A mirror frame that the other member has sent comes in, copied as by a link.
-    pub fn hear_copy(&mut self, frame: &Packet) -> Result<()> {
-        let mut mbuf = self.io.pool.alloc().context("the pool has no buffer left")?;
-        mbuf.set_len(frame.total_len()).map_err(|error| anyhow!("{error}"))?;
-        mbuf.head_mut().copy_from_slice(frame.head());
-        self.packets.extend(Packet::received(mbuf, MIRROR));
-        let now = self.clock.now();
-        self.worker.handle_burst(now, &mut self.packets, &mut self.io);
+    pub fn hear_copy(&mut self, frame: &(PortId, Packet)) -> Result<()> {
+        let mut copies = self.copies(std::slice::from_ref(frame))?;
+        self.handle(&mut copies);
         Ok(())
     }
 
@@ -146,6 +142,44 @@ impl Member {
                 return heard;
             }
         }
+    }
+
+    /// Has memory behind its tables, as the driver does before the first packet.
+    pub fn populate(&self) {
+        self.worker.flows().populate();
+    }
+
+    /// Flows that it has.
+    pub fn flows(&self) -> u64 {
+        self.worker.flows().table.len() as u64
+    }
+
+    /// One turn of a member that goes on by itself: a burst, what is due, the answers; how many frames came.
+    pub fn serve(&mut self, wire: &mut Wire) -> Result<usize> {
+        let burst = wire.take();
+        let heard = burst.len();
+        if heard > 0 {
+            let now = self.clock.now();
+            self.packets.extend(burst.into_iter().filter_map(|mbuf| Packet::received(mbuf, MIRROR)));
+            self.worker.handle_burst(now, &mut self.packets, &mut self.io);
+        }
+        self.turn();
+        if !self.io.out.is_empty() {
+            self.answer(wire)?;
+        }
+        Ok(heard)
+    }
+
+    /// Mirror frames that the other member has sent, copied as by a link.
+    pub fn copies(&self, frames: &[(PortId, Packet)]) -> Result<Vec<Packet>> {
+        let mut copies = Vec::with_capacity(frames.len());
+        for (_, frame) in frames {
+            let mut mbuf = self.io.pool.alloc().context("the pool has no buffer left")?;
+            mbuf.set_len(frame.total_len()).map_err(|error| anyhow!("{error}"))?;
+            mbuf.head_mut().copy_from_slice(frame.head());
+            copies.extend(Packet::received(mbuf, MIRROR));
+        }
+        Ok(copies)
     }
 
     /// Gives the answers to the other member; how many there were.

@@ -8,6 +8,7 @@
 //! * [`bench`]: the timed windows. * `script`: [`rounds`] of packets, written beforehand. * `connections`: whole ones.
 //! * `held`: how many flows there can be, and what each takes of memory. * `hop`: what a hop between lcores costs.
 //! * `takeover`: what a takeover costs a worker with many flows.
+//! * `live`: the peer on the other CPU. * `mirroring`: what mirroring to it costs, and how long it takes.
 //! * `cases`: the cases.
 
 pub mod appliance;
@@ -20,7 +21,9 @@ pub mod frames;
 mod held;
 mod hop;
 pub mod lines;
+pub mod live;
 pub mod member;
+mod mirroring;
 pub mod plan;
 pub mod rounds;
 mod script;
@@ -31,5 +34,6 @@ pub use cases::{Wanted, measure};
 
 /// The cases.
 pub fn cases() -> Vec<Case> {
-    cases::cases().into_iter().chain([hop::case()]).chain(held::cases()).chain(takeover::cases()).collect()
+    let others = [vec![hop::case()], held::cases(), takeover::cases(), mirroring::cases()];
+    cases::cases().into_iter().chain(others.into_iter().flatten()).collect()
 }

@@ -101,6 +101,12 @@ pub struct Plan {
     /// Whether a distributor stands beside the worker, for `hop`.
     #[arg(skip)]
     pub distributor: bool,
+    /// The first of the three ring devices that it has, where several appliances are in one process.
+    #[arg(skip)]
+    pub rings: usize,
+    /// The configuration's `mirror.walk_rate`; `None`: its default.
+    #[arg(skip)]
+    pub walk_rate: Option<u32>,
 }
 
 impl Plan {
@@ -117,6 +123,8 @@ impl Plan {
             rounds: 200,
             cpu: 1,
             distributor: false,
+            rings: 0,
+            walk_rate: None,
         }
     }
 }

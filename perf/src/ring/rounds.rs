@@ -56,7 +56,7 @@ impl Rounds {
 #[derive(Clone, Copy)]
 pub struct Usage {
     /// How often it was made to wait for others.
-    switches: i64,
+    pub switches: i64,
     /// Pages that had to be given to it.
     faults: i64,
 }

@@ -61,6 +61,52 @@ impl Bench {
         Ok((ours.cost()?, self.swap_sample(traffic, rounds, None)?))
     }
 
+    /// A sample with the peer on the other CPU, or without one: cycles per packet. What mirroring takes of the appliance is in
+    /// it, but for what happens in the turns that warm up.
+    pub(super) fn sample_live(&mut self, traffic: &Traffic, rounds: usize) -> Result<f64> {
+        let mut ours = Rounds::default();
+        for begin in (0..rounds).step_by(ROUNDS) {
+            self.batch_live(traffic, ROUNDS.min(rounds - begin), &mut ours)?;
+        }
+        self.finish()?;
+        ours.remarks();
+        ours.cost()
+    }
+
+    fn batch_live(&mut self, traffic: &Traffic, count: usize, rounds: &mut Rounds) -> Result<()> {
+        let scripts = self.scripts(traffic, count);
+        let mut came = Vec::with_capacity(count * 2 * self.plan.in_flight + 1024);
+        let mut ends = Vec::new();
+        for script in &scripts {
+            let before = Usage::now();
+            // What the peer answered since the round before, and frames that are due by now.
+            let begin = tsc();
+            self.appliance.turn();
+            let mut ticks = tsc() - begin;
+            // First packets that were held come out by that; else there would be more in a ring than it takes.
+            for side in SIDES {
+                self.copy_out(side, &mut came)?;
+            }
+            for (written, wire) in script.iter().zip(&mut self.appliance.wires) {
+                let packets: Result<Vec<Mbuf>> =
+                    written.iter().map(|one| one.packet(&self.devices)).collect();
+                send_all(&mut wire.tx, packets?)?;
+            }
+            for _ in 0..self.plan.warm {
+                self.appliance.turn();
+            }
+            ticks += self.window(self.timed_turns(), false)?;
+            rounds.push(Round { ticks, packets: self.timed_packets(script) }, before);
+            for side in SIDES {
+                self.copy_out(side, &mut came)?;
+            }
+            self.appliance.listen();
+            ends.push(came.len());
+        }
+        // First packets of the last round may still be held: `finish` takes them.
+        self.check(&came, &ends)
+    }
+
     /// A sample of the reference: link addresses swapped, out by the other port; perhaps with lines
     /// of memory for each packet.
     pub fn swap_sample(
