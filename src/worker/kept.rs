@@ -14,7 +14,7 @@ impl<B: Buffer> Worker<B> {
         let (stragglers, stragglers_max) = self.stragglers.kept();
         let mut all = self.mirror.kept();
         all.extend([
-            Kept::new("flows", self.flows.table.len() as usize, capacity as usize),
+            Kept::new("flows", self.flows.table.len(), capacity as usize),
             Kept::new("ports at rest", self.flows.resting.len(), resting_capacity(capacity) as usize),
             Kept::new("held packets", held, held_max),
             Kept::new("packets for a successor", stragglers, stragglers_max),
