@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use baton::base::counters::Counter;
 use baton::base::ids::{NodeId, Term};
+use baton::base::spans::Spans;
 use baton::failover::FailoverEvent;
 use baton::flow::Key;
 use baton::mirror::header::Header;
@@ -436,16 +437,13 @@ fn latency(world: &mut World) {
         return;
     }
     let World { nodes, agenda, checks, .. } = world;
-    let mut latency = [0u64; 32];
+    let mut latency = Spans::default();
     for appliance in nodes.iter_mut().filter_map(|node| node.up.as_mut()) {
-        for status in appliance.worker_status(agenda) {
-            for (bin, count) in status.protection_latency.iter().enumerate() {
-                latency[bin] += count;
-            }
-        }
+        appliance.worker_status(agenda).iter().for_each(|status| latency.merge(&status.protection_latency));
     }
     // Bin 12 ends at 8.2 ms.
-    let (all, soon): (u64, u64) = (latency.iter().sum(), latency[..=12].iter().sum());
+    let bins = latency.by_doubling_micros(32);
+    let (all, soon) = (latency.count(), bins[..=12].iter().sum::<u64>());
     if soon * 100 < all * 99 {
         checks.violate(agenda.now, format!("only {soon} of {all} flows were protected within 10 ms"));
     }
