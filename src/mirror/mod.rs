@@ -20,7 +20,7 @@
 //! * [`moving`]: shards that go to another worker of this appliance, or come from one.
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
-//! * `kept`: how much of everything is kept, and how much may be.
+//! * `pace`: how fast a walk goes; `kept`: how much of everything is kept, and how much may be.
 //!
 //! Not yet: log records, policy by flow.
 
@@ -33,6 +33,7 @@ pub mod hold;
 pub mod in_flight;
 mod kept;
 pub mod moving;
+mod pace;
 pub mod receiver;
 pub mod record;
 mod record_v4;
@@ -65,9 +66,6 @@ use crate::mirror::tombstone::{RestingPort, Tombstones};
 
 pub use crate::mirror::kept::Kept;
 pub use crate::mirror::report::{Progress, StreamStatus};
-
-/// Walked records that may be saved up while there was no room for them.
-const WALK_BURST: u32 = 256;
 
 /// Soundness, or one of the ways to break it that the simulator's checkers
 /// must see. Never anything but sound outside tests.
@@ -338,20 +336,6 @@ impl Mirror {
             }
         }
         self.apply_late(now, flows, effects);
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let span = now - self.walk_refilled;
-        let rate = u64::from(self.setup.walk_rate).max(1);
-        let tokens = span.nanos().saturating_mul(rate) / 1_000_000_000;
-        if tokens > 0 {
-            // Only what the whole tokens stand for: the rest goes to the next one.
-            let spent = Duration::from_nanos(tokens.saturating_mul(1_000_000_000) / rate);
-            self.walk_refilled =
-                if tokens > u64::from(WALK_BURST) { now } else { self.walk_refilled + spent };
-            let sum = u64::from(self.walk_tokens).saturating_add(tokens);
-            self.walk_tokens = sum.min(u64::from(WALK_BURST)) as u32;
-        }
     }
 
     /// Only [`Variant::AcknowledgedBeforeApplied`] has anything here.
