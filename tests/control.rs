@@ -13,6 +13,7 @@ use baton::base::counters::{Counter, Counters};
 use baton::base::ids::{NodeId, ShardId, Term, Version, WorkerId};
 use baton::config::checked::Protocol;
 use baton::control::Backend;
+use baton::control::choosing::Wish;
 use baton::control::client::{AskError, ask};
 use baton::control::maintenance::Maintenance;
 use baton::control::rebalance::{MoveLine, RebalanceReport, Wanted};
@@ -22,6 +23,7 @@ use baton::control::rss::{RssReport, SpreadBy};
 use baton::control::server::{ServeError, Server};
 use baton::failover::State;
 use baton::failover::role::Role;
+use baton::worker::message::Choice;
 
 /// An appliance that never was.
 #[derive(Default)]
@@ -45,6 +47,8 @@ fn flow(client: &str, protected: bool) -> FlowLine {
         worker: WorkerId(1),
         version: Version(99),
         protected,
+        mirrored: protected,
+        because: if protected { "rule 2" } else { "operator" }.to_owned(),
     }
 }
 
@@ -93,6 +97,7 @@ impl Backend for Fake {
                 protected: 1,
                 unprotected: 1,
                 oldest_unprotected_ms: 4,
+                left_out: 5,
                 ports_resting: 3,
             },
             version: "0.1.0".to_owned(),
@@ -120,6 +125,13 @@ impl Backend for Fake {
         };
         let flows: Vec<FlowLine> = all.iter().filter(wanted).cloned().collect();
         FlowReport { matching: flows.len() as u64, flows: flows.into_iter().take(filter.limit).collect() }
+    }
+
+    fn choose(&self, wanted: &Wish) -> Result<String, String> {
+        match wanted.choice {
+            Choice::Auto => Err("there is no such flow".to_owned()),
+            Choice::On | Choice::Off => Ok(format!("{:?} {} to {}", wanted.choice, wanted.client, wanted.to)),
+        }
     }
 
     fn counters(&self) -> CounterReport {
@@ -315,13 +327,22 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "synchronizing  yes",
                 "load %  cycles/packet",
                 "42.5          131.0",
-                "1 protected, 1 unprotected",
+                "1 protected, 1 unprotected (oldest for 4 ms), 5 not mirrored by choice",
                 "3, differs",
             ][..],
         ),
         (
             "flows",
-            &["10.1.0.7:1024", "[fd01::7]:1025", "www", "10.2.0.100:4000", "established", "2 of 2 flows"],
+            &[
+                "10.1.0.7:1024",
+                "[fd01::7]:1025",
+                "www",
+                "10.2.0.100:4000",
+                "established",
+                "rule 2",
+                "operator",
+                "2 of 2 flows",
+            ],
         ),
         ("counters", &["rx_packets", "42", "worker1", "Packets received from a port."]),
         (
@@ -387,6 +408,33 @@ fn flows_are_filtered_by_the_appliance() {
     assert_eq!((cut.flows.len(), cut.matching), (1, 2));
     assert_eq!(baton(&["flows", "--limit", "10001"], &socket).status.code(), Some(2));
     assert_eq!(baton(&["flows", "--client", "nobody"], &socket).status.code(), Some(2));
+}
+
+#[test]
+fn an_operator_chooses_whether_a_flow_is_mirrored_or_hears_why_not() {
+    let scratch = Scratch::new("choice");
+    let socket = scratch.socket();
+    let _server = Server::control(&socket, fake()).expect("it listens");
+    let words = |choice| ["flows", "mirror", choice, "tcp", "10.1.0.7:1024", "10.1.0.100:80"];
+    assert_eq!(prints(&words("off"), &socket), "Off 10.1.0.7:1024 to 10.1.0.100:80\n");
+    assert_eq!(
+        prints(&["flows", "mirror", "on", "udp", "[fd01::7]:1", "[fd01::100]:2"], &socket),
+        "On [fd01::7]:1 to [fd01::100]:2\n"
+    );
+    let refused = baton(&words("auto"), &socket);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&refused.stderr), "baton: there is no such flow\n");
+    let mixed = baton(&["flows", "mirror", "on", "tcp", "10.1.0.7:1024", "[fd01::100]:80"], &socket);
+    assert_eq!(mixed.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&mixed.stderr).contains("both of IPv4, or both of IPv6"));
+    for wrong in [
+        &["flows", "mirror", "maybe", "tcp", "10.1.0.7:1024", "10.1.0.100:80"][..],
+        &["flows", "mirror", "on", "tcp", "10.1.0.7", "10.1.0.100:80"],
+        &["flows", "mirror", "on", "tcp", "10.1.0.7:1024"],
+        &["flows", "--unprotected", "mirror", "on", "tcp", "10.1.0.7:1024", "10.1.0.100:80"],
+    ] {
+        assert_eq!(baton(wrong, &socket).status.code(), Some(2), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -147,6 +147,10 @@ counters! {
     FlowsExpired => "flows_expired",
     /// Flows replaced by a new connection of the same client address and port.
     FlowsReopened => "flows_reopened",
+    /// Flows that peers are told of from some time of their life on, as rules or an operator said.
+    FlowsTakenUp => "flows_taken_up",
+    /// Flows that were mirrored and are no longer, likewise.
+    FlowsLeftOut => "flows_left_out",
     /// Packets that were held until their flow was known to the in-sync set.
     Held => "held",
     /// Times that a held packet waited longer than the hold time-out.

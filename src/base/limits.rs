@@ -208,6 +208,16 @@ pub const FLOWS_SHOWN_MAX: usize = 10_000;
 /// Events that an appliance remembers. The oldest is forgotten for a newer one.
 pub const EVENTS_KEPT_MAX: usize = 1024;
 
+/// Rules of a virtual server that say which flows are mirrored. A configuration with more is refused.
+pub const MIRROR_RULES_MAX: usize = 16;
+
+/// Bytes of the client's first payload at which such rules look. Those behind them match nothing.
+pub const PAYLOAD_LOOKED_AT: usize = 64;
+
+/// Packets of a flow, both directions together, among which the client's first payload is looked for. Where it comes later,
+/// rules about payload do not hold.
+pub const PAYLOAD_AWAITED_PACKETS: u64 = 32;
+
 /// Bytes of an IP packet that carries a mirror frame: it fits one segment of any buffer. A
 /// smaller MTU of the mirror port makes frames smaller, a greater one does not make them greater.
 pub const MIRROR_PACKET_MAX: u16 = 1500;

@@ -98,7 +98,11 @@ fn summary(path: &Path, checked: &Checked) -> String {
             MirrorMode::Checkpoint(Commit::Async) => "checkpoint, async",
         };
         let (name, protocol) = (&server.name, server.protocol);
-        text += &format!("  {name} {at}/{protocol} -> {pool}, {forwarding}, mirror: {mirror}\n");
+        let rules = match server.rules.len() {
+            0 => String::new(),
+            count => format!(", rules: {count}"),
+        };
+        text += &format!("  {name} {at}/{protocol} -> {pool}, {forwarding}, mirror: {mirror}{rules}\n");
     }
     text
 }

@@ -6,8 +6,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::base::ids::{ShardId, WorkerId};
-use crate::cli::words::{FlowQuery, InOrOut, MaintenanceWish, Query, Rebalance};
+use crate::cli::words::{
+    FlowMirror, FlowWord, Flows, InOrOut, MaintenanceWish, OnOffAuto, Query, Rebalance, TcpOrUdp,
+};
 use crate::cli::{Failure, print};
+use crate::config::checked::Protocol;
+use crate::control::choosing::Wish;
 use crate::control::client::{AskError, ask};
 use crate::control::maintenance::Maintenance;
 use crate::control::paths;
@@ -17,12 +21,17 @@ use crate::control::report::{
     CounterReport, Done, EventReport, FlowFilter, FlowReport, MirrorReport, PoolReport, PortReport,
     StatusReport,
 };
+use crate::worker::message::Choice;
 
 pub fn status(at: &Query) -> Result<(), Failure> {
     show::<StatusReport>(at, "GET", paths::STATUS)
 }
 
-pub fn flows(flows: &FlowQuery) -> Result<(), Failure> {
+pub fn flows(flows: &Flows) -> Result<(), Failure> {
+    let flows = match &flows.word {
+        Some(FlowWord::Mirror(wanted)) => return mirror_flow(wanted),
+        None => &flows.list,
+    };
     let filter = FlowFilter {
         limit: flows.limit,
         virtual_server: flows.virtual_server.clone(),
@@ -31,6 +40,23 @@ pub fn flows(flows: &FlowQuery) -> Result<(), Failure> {
         unprotected: flows.unprotected,
     };
     show::<FlowReport>(&flows.query, "GET", &format!("{}?{}", paths::FLOWS, filter.to_query()))
+}
+
+fn mirror_flow(wanted: &FlowMirror) -> Result<(), Failure> {
+    let wish = Wish {
+        choice: match wanted.choice {
+            OnOffAuto::On => Choice::On,
+            OnOffAuto::Off => Choice::Off,
+            OnOffAuto::Auto => Choice::Auto,
+        },
+        protocol: match wanted.protocol {
+            TcpOrUdp::Tcp => Protocol::Tcp,
+            TcpOrUdp::Udp => Protocol::Udp,
+        },
+        client: wanted.client,
+        to: wanted.to,
+    };
+    show::<Done>(&wanted.query, "POST", &format!("{}?{}", paths::FLOW_MIRROR, wish.to_query()))
 }
 
 pub fn counters(at: &Query) -> Result<(), Failure> {

@@ -39,8 +39,8 @@ pub enum Word {
     },
     /// Show who leads, who is in sync, what the workers do and how busy they are, and how the peers are
     Status(Query),
-    /// List flows
-    Flows(FlowQuery),
+    /// List flows and say of each why it is mirrored or not, or choose that for one of them
+    Flows(Flows),
     /// Show every counter, by owner and in sum
     Counters(Query),
     /// Show the mirror's streams, walks and held packets
@@ -189,6 +189,69 @@ pub struct Rebalance {
     /// Say what would be moved, and move nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Flows.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Flows {
+    /// Which to list.
+    #[command(flatten)]
+    pub list: FlowQuery,
+    /// What else to do.
+    #[command(subcommand)]
+    pub word: Option<FlowWord>,
+}
+
+/// What to do with a flow.
+#[derive(Debug, Subcommand)]
+pub enum FlowWord {
+    /// Choose whether one flow is mirrored; ask the active
+    ///
+    /// `on`: peers are told of it, whatever the rules of its virtual server say. `off`: they are told to forget it, and it goes on
+    /// here; if this appliance fails, it breaks. `auto`: the rules decide again. What an operator wants goes with the flow to
+    /// whoever takes over.
+    Mirror(FlowMirror),
+}
+
+/// Which flow to mirror, or not.
+#[derive(Args, Debug)]
+pub struct FlowMirror {
+    /// Whom to ask.
+    #[command(flatten)]
+    pub query: Query,
+    /// What is wanted
+    #[arg(value_enum, value_name = "CHOICE")]
+    pub choice: OnOffAuto,
+    /// tcp or udp
+    #[arg(value_enum, value_name = "PROTOCOL")]
+    pub protocol: TcpOrUdp,
+    /// The client's address and port, as `baton flows` shows them
+    #[arg(value_name = "CLIENT")]
+    pub client: SocketAddr,
+    /// The virtual server's address and port, likewise
+    #[arg(value_name = "VIRTUAL")]
+    pub to: SocketAddr,
+}
+
+/// What is wanted of one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnOffAuto {
+    /// It is mirrored
+    On,
+    /// It is not
+    Off,
+    /// As the rules of its virtual server say
+    Auto,
+}
+
+/// A flow's protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TcpOrUdp {
+    /// TCP
+    Tcp,
+    /// UDP
+    Udp,
 }
 
 /// Which flows to list.

@@ -2,6 +2,7 @@
 //! is an address, every relation between values holds.
 
 mod distributor;
+pub mod policy;
 
 use core::fmt;
 use core::net::IpAddr;
@@ -14,6 +15,7 @@ use crate::base::time::Duration;
 pub use crate::config::checked::distributor::{
     ChosenMethod, Class, Distributor, HashMethod, Managers, Method, NamedKey,
 };
+use crate::config::checked::policy::Rule;
 
 /// The whole file.
 #[derive(Clone, Debug)]
@@ -340,6 +342,9 @@ pub struct VirtualServer {
     pub forwarding: Forwarding,
     /// What of it is mirrored.
     pub mirror: MirrorMode,
+    /// Which flows are, with [`MirrorMode::Checkpoint`]: the first rule that holds says it. Of those for which none does,
+    /// all are.
+    pub rules: Vec<Rule>,
     /// How the traffic manager of a new connection to it is chosen.
     pub select: Method,
     /// It is not in the file any more, and stays, without new flows, until it has none.

@@ -126,6 +126,10 @@ fn of_virtual_server(
     if mirror(before) != mirror(now) {
         said.push(format!("virtual server {name}: mirror {}, was {}", mirror(now), mirror(before)));
     }
+    if before.rules != now.rules {
+        let (rules, were) = (now.rules.len(), before.rules.len());
+        said.push(format!("virtual server {name}: other rules of what is mirrored: {rules}, were {were}"));
+    }
     if before.select != now.select {
         said.push(format!(
             "virtual server {name}: select {}, was {}",

@@ -3,7 +3,7 @@
 
 use toml::de::DeValue;
 
-use crate::base::limits::WORKERS_MAX;
+use crate::base::limits::{PAYLOAD_LOOKED_AT, WORKERS_MAX};
 use crate::config::checked::{
     Balance, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
     VrrpUse,
@@ -14,11 +14,14 @@ use crate::config::read::{
 use crate::config::report::{Place, Report};
 use crate::config::value::{
     Address, Argument, Destination, Device, Endpoint, FilePath, ForwardingKind, HostCidr, Int, ListenAddress,
-    MirrorKind, Name, Network,
+    MirrorKind, Name, Network, Payload, PortRange,
 };
 
 /// The last port at which the mirror's range of UDP ports may begin.
 pub(crate) const MIRROR_UDP_PORT_MAX: u32 = 65535 - WORKERS_MAX as u32;
+
+/// The last byte of a payload that rules look at.
+pub(crate) const PAYLOAD_AT_MAX: u32 = PAYLOAD_LOOKED_AT as u32 - 1;
 
 /// The highest number of a traffic manager.
 pub(crate) const MANAGER_MAX: u32 = WORKERS_MAX as u32 - 1;
@@ -114,6 +117,21 @@ tables! {
     MirrorModeFile {
         mode: MirrorKind = required,
         commit: Commit = "hold",
+        rules: Vec<Key<RuleFile>> = [],
+    }
+    /// One of `virtual_server.mirror.rules`.
+    RuleFile {
+        mirror: bool = required,
+        clients: Vec<Key<Network>> = [],
+        client_ports: Vec<Key<PortRange>> = [],
+        server_ports: Vec<Key<PortRange>> = [],
+        dscp: Vec<Key<Int<0, 63>>> = [],
+        payload: Payload = optional,
+        payload_at: Int<0, PAYLOAD_AT_MAX> = optional,
+        duration_min_ms: Int<1, 4_294_967_295> = optional,
+        bytes_min: Int<1, 4_294_967_295> = optional,
+        packets_min: Int<1, 4_294_967_295> = optional,
+        rate_min_kbps: Int<1, 4_294_967_295> = optional,
     }
     /// `[flows]`
     FlowsFile {

@@ -19,6 +19,7 @@ use toml::de::DeValue;
 use crate::base::ids::{PoolId, ServerId, VirtualServerId, id_of_name};
 use crate::base::limits::RETIRED_MAX;
 use crate::config::check::pools::server_name;
+use crate::config::checked::policy;
 use crate::config::checked::{
     Balance, Checked, Commit, Flows, Forwarding, Health, HealthCheck, Method, MirrorMode, Pool, Protocol,
     Server, VirtualServer,
@@ -208,15 +209,17 @@ fn write_virtual_server(server: &VirtualServer, pool: &str, out: &mut String) ->
             writeln!(out, "forwarding = \"full-nat\"\nsnat_addresses = [{}]", list(sources))?;
         }
     }
-    match server.mirror {
-        MirrorMode::Off => writeln!(out, "mirror = {{ mode = \"off\" }}"),
-        MirrorMode::Checkpoint(Commit::Hold) => {
-            writeln!(out, "mirror = {{ mode = \"checkpoint\", commit = \"hold\" }}")
-        }
-        MirrorMode::Checkpoint(Commit::Async) => {
-            writeln!(out, "mirror = {{ mode = \"checkpoint\", commit = \"async\" }}")
-        }
-    }
+    let commit = match server.mirror {
+        MirrorMode::Off => return writeln!(out, "mirror = {{ mode = \"off\" }}"),
+        MirrorMode::Checkpoint(Commit::Hold) => "hold",
+        MirrorMode::Checkpoint(Commit::Async) => "async",
+    };
+    // What is not needed is left out: members that do not know rules take services without any.
+    let rules = match server.rules.is_empty() {
+        true => String::new(),
+        false => format!(", rules = {}", policy::text(&server.rules)),
+    };
+    writeln!(out, "mirror = {{ mode = \"checkpoint\", commit = \"{commit}\"{rules} }}")
 }
 
 /// The running configuration with the services that `from` told in `text`. `started` is the text of the own file at `path` at
@@ -344,6 +347,7 @@ fn virtual_server_of(told: &RetiredVirtualServerFile) -> Option<VirtualServer> {
         pool: 0,
         forwarding: if sources.is_empty() { Forwarding::Nat } else { Forwarding::FullNat(sources) },
         mirror: MirrorMode::Off,
+        rules: Vec::new(),
         select: *told.select.get()?,
         retired: true,
         retired_sources: Vec::new(),

@@ -5,7 +5,9 @@ use core::net::{IpAddr, SocketAddr};
 
 use toml::de::DeValue;
 
+use crate::base::limits::PAYLOAD_LOOKED_AT;
 use crate::base::time::Duration;
+use crate::config::checked::policy::Ports;
 use crate::config::checked::{
     Balance, Cidr, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
     VrrpUse,
@@ -169,9 +171,35 @@ texts! {
                 (at.port() != 0 && is_host(at.ip())).then(|| (at.ip(), Some(at.port())))
             }
         };
+    /// A port, or a range of them.
+    PortRange(Ports), "a port from 1 to 65535, or a range of them, in quotes, such as \"53\" or \"1024-2047\"",
+        |text| {
+            let port = |text: &str| -> Option<u16> {
+                let digits = text.bytes().all(|b| b.is_ascii_digit());
+                text.parse().ok().filter(|port| digits && *port != 0)
+            };
+            let (first, last) = text.split_once('-').unwrap_or((text, text));
+            Some(Ports { first: port(first)?, last: port(last)? }).filter(|ports| ports.first <= ports.last)
+        };
+    /// Bytes of a payload.
+    Payload(Vec<u8>),
+        "1 to 64 bytes in quotes: a text such as \"GET /\", or \"hex:\" and pairs of hexadecimal digits, such as \"hex:1603\"",
+        |text| {
+            let bytes = match text.strip_prefix("hex:") {
+                Some(hex) => from_hex(hex)?,
+                None => text.as_bytes().to_vec(),
+            };
+            (1..=PAYLOAD_LOOKED_AT).contains(&bytes.len()).then_some(bytes)
+        };
     /// Where a socket listens.
     ListenAddress(SocketAddr), "an address and a port in quotes, such as \"127.0.0.1:9101\"",
         |text| text.parse().ok().filter(|at: &SocketAddr| at.port() != 0);
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let digits = digits.filter(|digits| digits.len() % 2 == 0)?;
+    Some(digits.chunks(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect())
 }
 
 /// Whether it can be the address of one host beyond this machine.

@@ -55,6 +55,7 @@ pub fn text(
         ("flows_max", "Room in the flow table.", status.flows.max),
         ("flows_protected", "Flows that every in-sync member has acknowledged.", status.flows.protected),
         ("flows_unprotected", "Mirrored flows that are not acknowledged.", status.flows.unprotected),
+        ("flows_left_out", "Flows that are not mirrored, by choice.", status.flows.left_out),
         (
             "flows_unprotected_oldest_milliseconds",
             "For how long the oldest unprotected flow has been so.",

@@ -8,6 +8,7 @@
 //!
 //! Not yet: draining and enabling servers, capturing.
 
+pub mod choosing;
 pub mod client;
 pub mod happened;
 pub mod http;
@@ -21,6 +22,7 @@ pub mod report;
 pub mod rss;
 pub mod server;
 
+use crate::control::choosing::Wish;
 use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::reload::{NotReloaded, ReloadReport};
@@ -35,6 +37,8 @@ pub trait Backend: Send + Sync + 'static {
     fn status(&self) -> StatusReport;
     /// The flows that `filter` lets through, at most `filter.limit`.
     fn flows(&self, filter: &FlowFilter) -> FlowReport;
+    /// Has one flow mirrored, or not: a sentence that says so, or why not.
+    fn choose(&self, wanted: &Wish) -> Result<String, String>;
     /// Every counter of every owner.
     fn counters(&self) -> CounterReport;
     /// The mirror's streams, walks and held packets.
@@ -63,6 +67,8 @@ pub mod paths {
     pub const STATUS: &str = "/v1/status";
     /// GET: [`super::report::FlowReport`]; see [`super::report::FlowFilter`] for the query.
     pub const FLOWS: &str = "/v1/flows";
+    /// POST: [`super::report::Done`]; see [`super::choosing::Wish`] for the query.
+    pub const FLOW_MIRROR: &str = "/v1/flows/mirror";
     /// GET: [`super::report::CounterReport`].
     pub const COUNTERS: &str = "/v1/counters";
     /// GET: [`super::report::MirrorReport`].

@@ -131,8 +131,13 @@ impl Display for StatusReport {
         writeln!(f, "in sync     {}", if members.is_empty() { "-".to_owned() } else { members.join(", ") })?;
         writeln!(
             f,
-            "flows       {} of {}: {} protected, {} unprotected (oldest for {} ms)",
-            flows.active, flows.max, flows.protected, flows.unprotected, flows.oldest_unprotected_ms
+            "flows       {} of {}: {} protected, {} unprotected (oldest for {} ms), {} not mirrored by choice",
+            flows.active,
+            flows.max,
+            flows.protected,
+            flows.unprotected,
+            flows.oldest_unprotected_ms,
+            flows.left_out
         )?;
         writeln!(f, "ports       {} at rest after their flow's end", flows.ports_resting)?;
         writeln!(f, "buffers     {} of {} in use", buffers.in_use, buffers.total)?;
@@ -219,6 +224,8 @@ impl Display for FlowReport {
             "worker",
             "version",
             "protected",
+            "mirrored",
+            "because",
         ]);
         for flow in &self.flows {
             table.row(&[
@@ -234,6 +241,8 @@ impl Display for FlowReport {
                 &flow.worker,
                 &flow.version,
                 &yes_no(flow.protected),
+                &yes_no(flow.mirrored),
+                &flow.because,
             ]);
         }
         write!(f, "{table}")?;

@@ -204,6 +204,8 @@ pub struct FlowTotals {
     pub unprotected: u64,
     /// For how long the oldest of those has been so, in milliseconds.
     pub oldest_unprotected_ms: u64,
+    /// Not mirrored, as their virtual server, its rules or an operator say: unprotected by choice.
+    pub left_out: u64,
     /// Source-NAT ports that rest after their flow's end.
     pub ports_resting: u64,
 }
@@ -318,6 +320,10 @@ pub struct FlowLine {
     pub version: Version,
     /// Whether every in-sync member has acknowledged that.
     pub protected: bool,
+    /// Whether peers are to know it.
+    pub mirrored: bool,
+    /// Why they are, or are not: `rule 2`, `operator`, ...
+    pub because: String,
 }
 
 /// Every counter, for each of its owners and in sum.

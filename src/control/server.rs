@@ -15,6 +15,7 @@ use std::time::Duration;
 use nix::sys::stat::{Mode, umask};
 use serde::Serialize;
 
+use crate::control::choosing::Wish;
 use crate::control::http::{Request, RequestError, Response, read_request, write_response};
 use crate::control::maintenance::Maintenance;
 use crate::control::rebalance::Wanted;
@@ -196,7 +197,12 @@ fn serve_one<S: Read + Write>(stream: &mut S, answer: &impl Fn(&Request) -> Resp
 
 fn answer(request: &Request, backend: &dyn Backend) -> Response {
     let known = match request.path.as_str() {
-        paths::SWITCHOVER | paths::MAINTENANCE | paths::PROMOTE | paths::REBALANCE | paths::RELOAD => "POST",
+        paths::SWITCHOVER
+        | paths::MAINTENANCE
+        | paths::PROMOTE
+        | paths::REBALANCE
+        | paths::RELOAD
+        | paths::FLOW_MIRROR => "POST",
         paths::STATUS
         | paths::FLOWS
         | paths::COUNTERS
@@ -214,6 +220,10 @@ fn answer(request: &Request, backend: &dyn Backend) -> Response {
         paths::STATUS => json(200, &backend.status()),
         paths::FLOWS => match FlowFilter::from_query(&request.query) {
             Ok(filter) => json(200, &backend.flows(&filter)),
+            Err(why) => refusal(400, why),
+        },
+        paths::FLOW_MIRROR => match Wish::from_query(&request.query) {
+            Ok(wanted) => done(backend.choose(&wanted)),
             Err(why) => refusal(400, why),
         },
         paths::COUNTERS => json(200, &backend.counters()),

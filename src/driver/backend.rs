@@ -16,6 +16,7 @@ use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::{Checked, Protocol};
 use crate::control::Backend;
+use crate::control::choosing::{self, Wish};
 use crate::control::maintenance::Maintenance;
 use crate::control::mirroring::standing;
 use crate::control::rebalance::{RebalanceReport, Wanted};
@@ -38,12 +39,12 @@ use crate::driver::rebalancing::{self, shard_flows};
 use crate::driver::reload::Reloader;
 use crate::failover::status::PeerStatus;
 use crate::failover::{FailoverStatus, Operator, Role, State};
+use crate::flow::TcpState;
 use crate::flow::key::TCP;
 use crate::flow::shard::owner_of;
 use crate::flow::toeplitz::Toeplitz;
-use crate::flow::{Flow, TcpState};
 use crate::master::rebalance::skew;
-use crate::worker::message::WorkerStatus;
+use crate::worker::message::{SeenFlow, WorkerStatus};
 
 /// How long an answer of other threads may take.
 const ANSWER_TIMEOUT: StdDuration = StdDuration::from_secs(3);
@@ -136,13 +137,8 @@ impl Appliance {
         self.counters.iter().map(|(_, counters)| counters.value(counter)).sum()
     }
 
-    fn flow_line(
-        config: &Checked,
-        worker: WorkerId,
-        flow: &Flow,
-        idle: Duration,
-        protected: bool,
-    ) -> FlowLine {
+    fn flow_line(config: &Checked, worker: WorkerId, seen: &SeenFlow) -> FlowLine {
+        let SeenFlow { flow, idle, protected, because } = seen;
         let (client, server) = (&flow.client, &flow.server);
         let name = config.virtual_servers.iter().find(|server| server.id == flow.virtual_server);
         FlowLine {
@@ -157,7 +153,9 @@ impl Appliance {
             shard: flow.shard,
             worker,
             version: flow.changed.version,
-            protected,
+            protected: *protected,
+            mirrored: flow.is_mirrored(),
+            because: choosing::why(*because),
         }
     }
 
@@ -290,6 +288,7 @@ impl Backend for Appliance {
                 max: config.flows.max.into(),
                 protected,
                 unprotected: mirrored.saturating_sub(protected),
+                left_out: sum(|status| status.flows).saturating_sub(mirrored),
                 oldest_unprotected_ms: oldest.map_or(0, |since| (now - since).millis()),
                 ports_resting: sum(|status| status.ports_resting as u64),
             },
@@ -305,12 +304,12 @@ impl Backend for Appliance {
         }
         // The master drops its sender behind the last slice.
         while let Ok((worker, slice)) = slices.recv_timeout(ANSWER_TIMEOUT) {
-            for (flow, idle, protected) in &slice.flows {
-                let line = Appliance::flow_line(&snapshot.checked, worker, flow, *idle, *protected);
+            for seen in &slice.flows {
+                let line = Appliance::flow_line(&snapshot.checked, worker, seen);
                 let wanted = filter.virtual_server.as_ref().is_none_or(|name| *name == line.virtual_server)
                     && filter.client.is_none_or(|client| client == line.client.ip())
                     && filter.server.is_none_or(|server| server == line.server.ip())
-                    && !(filter.unprotected && *protected);
+                    && !(filter.unprotected && seen.protected);
                 if wanted {
                     report.matching += 1;
                     if report.flows.len() < filter.limit {
@@ -320,6 +319,14 @@ impl Backend for Appliance {
             }
         }
         report
+    }
+
+    fn choose(&self, wanted: &Wish) -> Result<String, String> {
+        let said = self.ask(|answer| Question::Choose(wanted.key(), wanted.choice, answer));
+        let said = choosing::outcome(wanted, &said.ok_or("the workers do not answer")?)?;
+        log::info!("as an operator wants: {said}");
+        self.events.add("mirror", format!("as an operator wants: {said}"));
+        Ok(said)
     }
 
     fn counters(&self) -> CounterReport {

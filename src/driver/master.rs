@@ -32,14 +32,14 @@ use crate::driver::reload::{Followed, Reloader};
 use crate::driver::rings::{MasterEnds, News};
 use crate::driver::track::Results;
 use crate::failover::FailoverEvent;
-use crate::flow::FlowIndex;
 use crate::flow::shard::Move;
+use crate::flow::{FlowIndex, Key};
 use crate::master::health::HealthNews;
 use crate::master::rebalance::{Outcome, Refusal};
 use crate::master::rivals::Claim;
 use crate::master::vrrp::Rival;
 use crate::master::{Master, MasterOutput};
-use crate::worker::message::{Command, Event, FlowSlice, WorkerStatus};
+use crate::worker::message::{Choice, ChoiceAnswer, Command, Event, FlowSlice, WorkerStatus};
 
 /// Between two looks at what came.
 pub const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -56,6 +56,8 @@ pub enum Question {
     Status(Sender<Vec<WorkerStatus>>),
     /// Slices of every worker's flows, one message each, until the sender is dropped.
     Flows(Sender<(WorkerId, Box<FlowSlice>)>),
+    /// Mirror one flow, or do not; what each worker says to that.
+    Choose(Key, Choice, Sender<Vec<ChoiceAnswer>>),
     /// What each port counted; `None`: it does not say.
     Ports(Sender<Vec<PortState>>),
     /// Move shards to new owners; answered when the last move is over.
@@ -113,6 +115,7 @@ pub struct MasterThreadSetup {
 enum Asked {
     Status { answer: Sender<Vec<WorkerStatus>>, got: Vec<Option<WorkerStatus>> },
     Flows { answer: Sender<(WorkerId, Box<FlowSlice>)> },
+    Choose { answer: Sender<Vec<ChoiceAnswer>>, got: Vec<ChoiceAnswer> },
 }
 
 /// Moves that someone asked for.
@@ -233,6 +236,7 @@ impl MasterThread {
                     // What it had is dropped here.
                     Event::Configured(_) => self.configuring.taken(worker),
                     Event::Flows(slice) => self.take_flows(now, worker, slice),
+                    Event::Chosen(answer) => self.take_choice(worker, answer),
                     Event::Move(event) => self.setup.master.handle_move(WorkerId(worker as u16), event),
                     Event::Differs { peer, shard } => {
                         let what = format!(
@@ -328,6 +332,10 @@ impl MasterThread {
                 self.ask_all(&Command::Flows { from: FlowIndex(0) });
                 self.asked = Some((Asked::Flows { answer }, now));
             }
+            Question::Choose(key, choice, answer) => {
+                self.ask_all(&Command::Choose { key, choice });
+                self.asked = Some((Asked::Choose { answer, got: Vec::new() }, now));
+            }
             Question::Move(wanted, answer) => match self.setup.master.move_shards(&wanted) {
                 Ok(()) => {
                     let wanted = wanted.len();
@@ -380,6 +388,17 @@ impl MasterThread {
             self.ask(worker, Command::Flows { from });
         }
         if self.owed.iter().all(|owed| *owed == 0) {
+            self.asked = None;
+        }
+    }
+
+    fn take_choice(&mut self, worker: usize, said: ChoiceAnswer) {
+        self.owed[worker] = self.owed[worker].saturating_sub(1);
+        let Some((Asked::Choose { answer, got }, _)) = &mut self.asked else { return };
+        got.push(said);
+        if got.len() == self.owed.len() {
+            // Who asked may have gone.
+            let _ = answer.send(core::mem::take(got));
             self.asked = None;
         }
     }

@@ -96,14 +96,20 @@ impl FlowFlags {
     pub const REMEMBERED: FlowFlags = FlowFlags(1 << 4);
     /// The flow's shard is about to leave this worker, or has come since the flow's last packet.
     pub const MOVING: FlowFlags = FlowFlags(1 << 5);
+    /// An operator chose whether it is mirrored: whatever rules say, it stays so.
+    pub const CHOSEN: FlowFlags = FlowFlags(1 << 6);
+    /// The client's first payload is awaited, for rules say by it whether the flow is mirrored.
+    pub const AWAITED: FlowFlags = FlowFlags(1 << 7);
 
-    const NAMES: [(FlowFlags, &'static str); 6] = [
+    const NAMES: [(FlowFlags, &'static str); 8] = [
         (FlowFlags::MIRRORED, "mirrored"),
         (FlowFlags::FULL_NAT, "full-nat"),
         (FlowFlags::FROM_PEER, "from-peer"),
         (FlowFlags::HELD, "held"),
         (FlowFlags::REMEMBERED, "remembered"),
         (FlowFlags::MOVING, "moving"),
+        (FlowFlags::CHOSEN, "chosen"),
+        (FlowFlags::AWAITED, "awaited"),
     ];
 
     /// All of either.

@@ -219,6 +219,11 @@ impl Cold {
         self.changed_counter = narrow(stamp.term.counter);
     }
 
+    pub(super) const fn begin_again(&mut self, stamp: Stamp) {
+        self.set_changed(stamp);
+        self.created_version = narrow(stamp.version.0);
+    }
+
     pub(super) const fn changed(&self) -> Stamp {
         Stamp {
             term: Term { counter: wide(self.changed_counter), node: NodeId(self.changed_node) },

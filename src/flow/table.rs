@@ -335,6 +335,14 @@ impl Table {
         }
     }
 
+    /// For peers the flow at a place is another one from now on, which began with this stamp's version: what was said of it
+    /// before says nothing of it.
+    pub fn begin_again(&mut self, place: FlowIndex, stamp: Stamp) {
+        if let Some(cold) = self.cold.get_mut(place.slot()) {
+            cold.begin_again(stamp);
+        }
+    }
+
     /// Changes the flow at a place: anything but its keys and its shard, which stay as they are. A flow whose
     /// keys change is removed and inserted. `None` if there is none.
     pub fn update<T>(&mut self, place: FlowIndex, change: impl FnOnce(&mut Flow) -> T) -> Option<T> {

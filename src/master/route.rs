@@ -58,6 +58,7 @@ pub fn report_of(worker: WorkerId, event: &Event) -> Option<WorkerReport> {
         | Event::Differs { .. }
         | Event::Status(_)
         | Event::Flows(_)
+        | Event::Chosen(_)
         | Event::Configured(_)
         | Event::Move(_) => None,
     }

@@ -52,6 +52,7 @@ fn virtual_server(n: u32, address: &str, forwarding: Forwarding) -> VirtualServe
         pool: 0,
         forwarding,
         mirror: MirrorMode::Off,
+        rules: Vec::new(),
         select: Method::Hash(HashMethod::Source),
         retired: false,
         retired_sources: Vec::new(),

@@ -41,6 +41,18 @@ impl Mirror {
         }
     }
 
+    /// A mirrored flow is one that peers may know, and has begun again: they are told in full.
+    pub fn flow_began_again(&mut self, now: Instant, shard: ShardId, flow: FlowIndex) {
+        if !self.standing.leads {
+            return;
+        }
+        for peer in &mut self.peers {
+            if let Some(stream) = stream_of(peer, shard) {
+                stream.sync.changed_in_full(now, shard, flow);
+            }
+        }
+    }
+
     /// Asks for the memory that [`Mirror::flow_ended`] will need.
     #[inline]
     pub fn prefetch(&self, flow: FlowIndex) {

@@ -228,9 +228,10 @@ fn sum_of_key(key: &Key) -> u64 {
 fn finish(keys: u64, names: &Names, flags: FlowFlags, state: u8) -> u64 {
     let [a, .., e, f, g, h] = SALTS;
     let full_nat = u64::from(flags.contains(FlowFlags::FULL_NAT));
+    let chosen = u64::from(flags.contains(FlowFlags::CHOSEN));
     let ids = u64::from(names.virtual_server.0) << 32 | u64::from(names.pool.0);
     let server = u64::from(names.server_id.0) << 32 | u64::from(names.changed.term.node.0) << 16;
-    let facts = server | u64::from(state) << 8 | full_nat;
+    let facts = server | u64::from(state) << 8 | chosen << 1 | full_nat;
     let stamp = fold(names.changed.version.0 ^ g, names.changed.term.counter ^ h);
     fold(keys ^ fold(ids ^ e, facts ^ f) ^ stamp.rotate_left(41), a)
 }
@@ -443,6 +444,7 @@ mod tests {
             change(&|flow| flow.client.vlan = 8);
             change(&|flow| flow.client.protocol = UDP);
             change(&|flow| flow.flags = flow.flags.with(FlowFlags::FULL_NAT));
+            change(&|flow| flow.flags = flow.flags.with(FlowFlags::CHOSEN));
             change(&|flow| flow.tcp = TcpState::Closed);
             let mut sums: Vec<u64> = others.iter().chain([&whole]).map(|flow| digest_of(flow).sum).collect();
             let count = sums.len();

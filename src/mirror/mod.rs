@@ -17,12 +17,13 @@
 //! * [`tombstone`]: the ends of flows on both sides.
 //! * [`statistics`]: what a stream counts.
 //! * [`changes`]: what the worker says of its flows.
+//! * [`policy`]: which flows are mirrored.
 //! * [`moving`]: shards that go to another worker of this appliance, or come from one.
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
 //! * `pace`: how fast a walk goes; `kept`: how much of everything is kept, and how much may be.
 //!
-//! Not yet: log records, policy by flow.
+//! Not yet: log records.
 
 mod ahead;
 pub mod changes;
@@ -34,6 +35,7 @@ pub mod in_flight;
 mod kept;
 pub mod moving;
 mod pace;
+pub mod policy;
 pub mod receiver;
 pub mod record;
 mod record_v4;

@@ -408,7 +408,7 @@ impl Received {
                     flow.created = flow.created.min(state.stamp.version);
                     flow.tcp = state.tcp;
                     flow.changed = state.stamp;
-                    flow.flags = flow.flags.with(FlowFlags::FROM_PEER);
+                    flow.flags = chosen(flow.flags.with(FlowFlags::FROM_PEER), state);
                 });
                 self.name(index, shard, place);
                 digests.note(&flows.table, index);
@@ -567,8 +567,12 @@ fn is_same_but_for_state(known: &Flow, state: &FlowState) -> bool {
         && known.is_full_nat() == state.full_nat
 }
 
+fn chosen(flags: FlowFlags, state: &FlowState) -> FlowFlags {
+    if state.chosen { flags.with(FlowFlags::CHOSEN) } else { flags.without(FlowFlags::CHOSEN) }
+}
+
 fn made_from(shard: ShardId, state: &FlowState) -> Flow {
-    let flags = FlowFlags::MIRRORED.with(FlowFlags::FROM_PEER);
+    let flags = chosen(FlowFlags::MIRRORED.with(FlowFlags::FROM_PEER), state);
     Flow {
         shard,
         virtual_server: state.virtual_server,

@@ -119,6 +119,7 @@ fn state(client_port: u16, nat_port: u16, version: u64) -> FlowState {
         server_id: ServerId(1),
         tcp: TcpState::Established,
         full_nat: true,
+        chosen: false,
     }
 }
 

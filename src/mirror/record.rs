@@ -53,6 +53,8 @@ const CRITICAL: u8 = 0x80;
 
 /// The flag of an upsert that says that the source is translated too.
 pub(super) const FULL_NAT: u8 = 1;
+/// The flag of an upsert that says that an operator chose to have the flow mirrored.
+pub(super) const CHOSEN: u8 = 2;
 
 /// Bits of a handle's place; above them is room for a state.
 pub(super) const PLACE_BITS: u32 = PLACES_MAX.ilog2();
@@ -93,6 +95,8 @@ pub struct FlowState {
     pub tcp: TcpState,
     /// Whether the source is translated too.
     pub full_nat: bool,
+    /// Whether an operator chose to have it mirrored.
+    pub chosen: bool,
 }
 
 /// One record.
@@ -259,7 +263,7 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
             w.u8(flow.client.protocol)?;
             w.u8(flow.tcp.number())?;
             w.u8(families(&[&flow.client.src, &flow.client.dst, &flow.server.src, &flow.server.dst]))?;
-            w.u8(if flow.full_nat { FULL_NAT } else { 0 })?;
+            w.u8(if flow.full_nat { FULL_NAT } else { 0 } | if flow.chosen { CHOSEN } else { 0 })?;
             w.u16(flow.client.vlan)?;
             w.u32(flow.virtual_server.0)?;
             w.u32(flow.pool.0)?;
@@ -368,7 +372,7 @@ fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
     let server_id = ServerId(r.u32()?);
     let client = r.key(families, protocol, vlan)?;
     let server = r.key(families >> 2, protocol, 0)?;
-    let full_nat = flags & FULL_NAT != 0;
+    let (full_nat, chosen) = (flags & FULL_NAT != 0, flags & CHOSEN != 0);
     let handle = Handle { place: r.u32()?, shard, generation: r.u16()? };
     if handle.place >= PLACES_MAX {
         return None;
@@ -376,7 +380,7 @@ fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
     Some(Record::Upsert {
         handle,
         shard,
-        flow: FlowState { stamp, client, server, virtual_server, pool, server_id, tcp, full_nat },
+        flow: FlowState { stamp, client, server, virtual_server, pool, server_id, tcp, full_nat, chosen },
     })
 }
 

@@ -37,6 +37,7 @@ fn records(rng: &mut Rng) -> [Record; 9] {
         server_id: ServerId(rng.u32(..)),
         tcp: TcpState::ALL[rng.usize(0..TcpState::ALL.len())],
         full_nat: rng.bool(),
+        chosen: rng.bool(),
     };
     let reasons = [
         Refusal::TableFull,

@@ -7,7 +7,7 @@ use crate::flow::image::Image;
 use crate::flow::layout::{Hot, Names};
 use crate::flow::{Direction, TcpState};
 use crate::mirror::handle::{Handle, PLACES_MAX};
-use crate::mirror::record::{DELETE, END, FULL_NAT, HEADER_LEN, PLACE_BITS, UPDATE, UPSERT};
+use crate::mirror::record::{CHOSEN, DELETE, END, FULL_NAT, HEADER_LEN, PLACE_BITS, UPDATE, UPSERT};
 
 /// Bytes of an upsert.
 pub const UPSERT_LEN: usize = HEADER_LEN + 34 + 2 * ENDPOINTS_LEN + HANDLE_REST_LEN;
@@ -40,7 +40,8 @@ pub fn write_upsert(hot: &Hot, names: &Names, handle: Handle, out: &mut [u8]) ->
     out[PROTOCOL] = client.v4_protocol();
     out[PROTOCOL + 1] = tcp.after_takeover().number();
     out[PROTOCOL + 2] = 0; // No address is IPv6.
-    out[PROTOCOL + 3] = if hot.flags().contains(FlowFlags::FULL_NAT) { FULL_NAT } else { 0 };
+    let flag = |fact, bit| if hot.flags().contains(fact) { bit } else { 0 };
+    out[PROTOCOL + 3] = flag(FlowFlags::FULL_NAT, FULL_NAT) | flag(FlowFlags::CHOSEN, CHOSEN);
     out[PROTOCOL + 4..PROTOCOL + 6].copy_from_slice(&client.vlan().to_be_bytes());
     let ids = [names.virtual_server.0, names.pool.0, names.server_id.0];
     for (at, id) in [PROTOCOL + 6, PROTOCOL + 10, PROTOCOL + 14].into_iter().zip(ids) {
@@ -168,7 +169,9 @@ mod tests {
         flow.virtual_server = VirtualServerId(rng.u32(..));
         flow.pool = PoolId(rng.u32(..));
         flow.server_id = ServerId(rng.u32(..));
-        flow.flags = if rng.bool() { FlowFlags::FULL_NAT } else { FlowFlags::NONE };
+        for flag in [FlowFlags::FULL_NAT, FlowFlags::CHOSEN] {
+            flow.flags = if rng.bool() { flow.flags.with(flag) } else { flow.flags.without(flag) };
+        }
         let term = Term { counter: rng.u64(0..=STAMP_MAX), node: NodeId(rng.u16(..)) };
         flow.changed = Stamp { term, version: Version(rng.u64(0..=STAMP_MAX)) };
         flow

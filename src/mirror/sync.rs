@@ -329,6 +329,12 @@ impl Sync {
         }
     }
 
+    /// As [`Sync::changed`], of what the peer is to be told in full.
+    pub fn changed_in_full(&mut self, now: Instant, shard: ShardId, flow: FlowIndex) {
+        self.mark(flow.0, 0, BOUND);
+        self.changed(now, shard, flow);
+    }
+
     /// A flow is not refused, or no longer.
     #[inline]
     fn accept(&mut self, shard: ShardId, flow: u32) {

@@ -67,6 +67,11 @@ impl Counts {
         *of_shard = of_shard.saturating_sub(1);
     }
 
+    /// A flow is to be mirrored from now on, or no longer.
+    pub fn mirroring(&mut self, mirrors: bool) {
+        self.mirrored = if mirrors { self.mirrored + 1 } else { self.mirrored.saturating_sub(1) };
+    }
+
     /// Flows that are to be mirrored.
     pub fn mirrored(&self) -> u64 {
         self.mirrored

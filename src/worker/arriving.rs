@@ -212,6 +212,9 @@ impl<B: Buffer> Worker<B> {
         };
         applier.settle_in(flows, place, flow);
         self.watched.begin(place);
+        if let Some(facts) = moved.facts {
+            self.chosen.put(place, facts);
+        }
         if let Some(seen) = moved.seen {
             self.flows.last_seen.mark(place, seen);
         }

@@ -53,7 +53,8 @@ const SETTLED_FROM: u8 = TcpState::Established.number();
 const UNUSUAL: FlowFlags = UNSURE.with(FlowFlags::REMEMBERED);
 
 /// Flows whose packets all go the general way.
-const UNSURE: FlowFlags = FlowFlags::FROM_PEER.with(FlowFlags::HELD).with(FlowFlags::MOVING);
+const UNSURE: FlowFlags =
+    FlowFlags::FROM_PEER.with(FlowFlags::HELD).with(FlowFlags::MOVING).with(FlowFlags::AWAITED);
 
 /// What is known of a packet between the stages.
 #[derive(Clone, Copy)]

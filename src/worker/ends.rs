@@ -86,7 +86,10 @@ impl<B: Buffer> Worker<B> {
         self.adjacencies.release(flow.server_adjacency);
         let shard = flow.shard;
         let version = self.flows.next_version(shard);
-        let listeners = self.mirror.listeners(shard, flow.flags);
+        let was_told = !flow.is_mirrored() && self.was_told(place, shard, flow.created);
+        // They may not have heard yet that it is left out: its port waits until they have.
+        let flags = if was_told { flow.flags.with(FlowFlags::MIRRORED) } else { flow.flags };
+        let listeners = self.mirror.listeners(shard, flags);
         let [image, answers] = [&flow.client, &flow.server].map(|key| self.flows.table.imager().of(key));
         let mut port = RestingPort { image: answers, place: RestingPlace::NONE };
         if flow.is_full_nat() && self.mirror.variant() != Variant::PortReusedBeforeAcknowledged {

@@ -20,9 +20,11 @@ use crate::flow::ports::{Allocation, Draw, Wanted};
 use crate::flow::table::{Insert, Probe};
 use crate::flow::tcp_state::Segment;
 use crate::flow::{Direction, Flow, FlowIndex, Stamp, TcpState};
+use crate::mirror::policy::FirstPacket;
 use crate::traffic::forward::translate::{Translated, has_hops, translate};
 use crate::wire::parse::Parsed;
 use crate::worker::Worker;
+use crate::worker::choosing;
 use crate::worker::packet::ip_len;
 use crate::worker::tables::{Backend, Listener, Tables};
 
@@ -91,7 +93,8 @@ impl<B: Buffer> Worker<B> {
         let probe = self.flows.table.probe(&key);
         let mut coming = self.coming(key, probe, shard, listener);
         self.decide(&mut coming);
-        match self.make(now, &coming, (1, ip_len(parsed))) {
+        let first = choosing::first_packet(packet.head(), parsed);
+        match self.make(now, &coming, (1, ip_len(parsed)), Some(first)) {
             Ok(Made { index, flow, holds }) => {
                 match self.remember(now, index, &flow, io) {
                     Ok(true) if segment.is_some() => {
@@ -125,7 +128,9 @@ impl<B: Buffer> Worker<B> {
         let ends = image.v4_endpoints();
         let listener = self.tables.services.listener_v4(ends, image.v4_protocol())?;
         let is_plain = self.placer.is_plain(listener);
-        if self.begins_none() || self.tables.listeners[listener].waits || !is_plain {
+        let of = &self.tables.listeners[listener];
+        // What its rules ask for is in the packet.
+        if self.begins_none() || of.waits || of.policy.is_some() || !is_plain {
             return None;
         }
         let key = image.v4_key()?;
@@ -169,7 +174,7 @@ impl<B: Buffer> Worker<B> {
         if self.flows.table.has(&coming.probe, &coming.client) {
             return None; // An earlier packet of the burst made it.
         }
-        Some(self.make(now, &coming, (0, 0)).map(|made| made.index))
+        Some(self.make(now, &coming, (0, 0), None).map(|made| made.index))
     }
 
     /// A flow to be, nothing of which is decided.
@@ -184,10 +189,23 @@ impl<B: Buffer> Worker<B> {
         coming.server = balancer.choose(coming.hash);
     }
 
-    /// Makes a flow, of which so many packets and bytes were counted.
-    fn make(&mut self, now: Instant, coming: &Coming, counted: (u64, u64)) -> Result<Made, Counter> {
+    /// Makes a flow, of which so many packets and bytes were counted. `first`: if its virtual server has rules.
+    fn make(
+        &mut self,
+        now: Instant,
+        coming: &Coming,
+        counted: (u64, u64),
+        first: Option<FirstPacket<'_>>,
+    ) -> Result<Made, Counter> {
         let (listener, backend) = coming.of(&self.tables)?;
-        let holds = listener.waits && !self.in_sync.is_empty();
+        let choice = Tables::choice(listener, now, (&coming.client, backend.port), counted, first);
+        let mut flags = listener.flags;
+        if let Some((facts, decision)) = &choice {
+            let awaited = if facts.awaits_payload() { FlowFlags::AWAITED } else { FlowFlags::NONE };
+            let left_out = if decision.mirror { FlowFlags::NONE } else { FlowFlags::MIRRORED };
+            flags = flags.with(awaited).without(left_out);
+        }
+        let holds = listener.waits && flags.contains(FlowFlags::MIRRORED) && !self.in_sync.is_empty();
         if holds && !self.hold.has_room() {
             return Err(Counter::DropHoldFull);
         }
@@ -211,7 +229,7 @@ impl<B: Buffer> Worker<B> {
         flow.virtual_server = listener.id;
         flow.pool = listener.pool_id;
         flow.server_id = backend.id;
-        flow.flags = listener.flags;
+        flow.flags = flags;
         (flow.packets, flow.bytes) = counted;
         flow.shard = coming.shard;
         let term = self.mirror.standing().term;
@@ -226,6 +244,9 @@ impl<B: Buffer> Worker<B> {
                 self.adjacencies.acquire(flow.client_adjacency);
                 self.adjacencies.acquire(flow.server_adjacency);
                 self.counters.bump(Counter::FlowsMade);
+                if let Some((facts, _)) = choice {
+                    self.chosen.put(index, facts.named(flow.shard, flow.created));
+                }
                 if flow.flags.contains(FlowFlags::MIRRORED) {
                     self.mirror.flow_changed(now, coming.shard, index, holds);
                 }

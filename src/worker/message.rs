@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::ids::{NodeId, ShardId, Term};
 use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
-use crate::flow::{Flow, FlowIndex};
+use crate::flow::{Flow, FlowIndex, Key};
 use crate::mirror::StreamStatus;
 use crate::seal::session::Session;
 use crate::traffic::routes::NextHop;
@@ -88,6 +88,13 @@ pub enum Command {
     Move(MoveCommand),
     /// Look up by this configuration from now on; answered by [`Event::Configured`].
     Configure(Generation),
+    /// Mirror the flow of this client's key, or do not, or as rules say; answered by [`Event::Chosen`].
+    Choose {
+        /// As packets of the client carry it.
+        key: Key,
+        /// What is wanted.
+        choice: Choice,
+    },
     /// Say [`Event::Status`].
     Status,
     /// Say [`Event::Flows`], from a place on.
@@ -152,17 +159,78 @@ pub enum Event {
     Move(MoveEvent),
     /// The answer to [`Command::Configure`]: what was looked up by until then, to be dropped elsewhere.
     Configured(Generation),
+    /// The answer to [`Command::Choose`].
+    Chosen(ChoiceAnswer),
     /// The answer to [`Command::Status`].
     Status(Box<WorkerStatus>),
     /// A slice of the answer to [`Command::Flows`].
     Flows(Box<FlowSlice>),
 }
 
+/// What an operator wants of one flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// It is mirrored, whatever rules say.
+    On,
+    /// It is not.
+    Off,
+    /// Rules say whether it is.
+    Auto,
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChoiceAnswer {
+    /// It is mirrored, or not, as wanted.
+    Done {
+        /// Whether it is mirrored.
+        mirrors: bool,
+        /// Why.
+        because: Because,
+    },
+    /// This worker has no such flow.
+    Unknown,
+    /// This appliance does not lead, or is handing over.
+    Standby,
+    /// There are no peers to mirror to.
+    Alone,
+    /// The flow's shard is on its way to another worker.
+    Moving,
+}
+
+/// Why a flow is mirrored, or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// All flows of its virtual server are, or none.
+    VirtualServer,
+    /// This rule of its virtual server says so, from 1.
+    Rule(u8),
+    /// None of its virtual server's rules holds.
+    NoRule,
+    /// An operator wants it.
+    Operator,
+    /// It was so under other rules, or when this appliance learned of it.
+    Kept,
+}
+
+/// One of a worker's flows.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenFlow {
+    /// It.
+    pub flow: Flow,
+    /// Since its last packet.
+    pub idle: Duration,
+    /// Whether every in-sync member has acknowledged its newest state.
+    pub protected: bool,
+    /// Why it is mirrored, or not.
+    pub because: Because,
+}
+
 /// Some of a worker's flows.
 #[derive(Clone, Debug, Default)]
 pub struct FlowSlice {
-    /// The flows, how long each has been idle, and whether it is protected.
-    pub flows: Vec<(Flow, Duration, bool)>,
+    /// The flows.
+    pub flows: Vec<SeenFlow>,
     /// Where the next slice begins; `None`: this is the last one.
     pub next: Option<FlowIndex>,
 }

@@ -16,6 +16,7 @@
 //! * `watching`: the sequence numbers of connections whose keys are remembered.
 //! * `routed`: packets of no flow, from and to real servers.
 //! * `ends`: flows that end.
+//! * `choosing`: which flows are mirrored.
 //! * `state`: what the mirror says of flows.
 //! * `exchange`: mirror frames in and out.
 //! * [`moving`], in `stages`, and `arriving`: shards that go to another worker, or come from one.
@@ -27,6 +28,7 @@
 
 mod arriving;
 mod burst;
+mod choosing;
 mod configuring;
 mod ends;
 mod exchange;
@@ -72,6 +74,7 @@ use crate::flow::ports::PortSetup;
 use crate::flow::shard::Owners;
 use crate::flow::toeplitz::Toeplitz;
 use crate::mirror::hold::Hold;
+use crate::mirror::policy::Chosen;
 use crate::mirror::{Mirror, MirrorSetup, Standing};
 use crate::traffic::adjacency::{Adjacencies, Resolution, WaitingPacket};
 use crate::traffic::counts::Counts;
@@ -152,6 +155,8 @@ pub struct Worker<B: Buffer> {
     adjacencies: Adjacencies<B>,
     counts: Counts,
     mirror: Mirror,
+    /// What is known of flows of virtual servers with rules about what is mirrored.
+    chosen: Chosen,
     /// Records that were refused for want of services, when the configuration was last another one.
     services_refused: u64,
     in_sync: Vec<NodeId>,
@@ -208,6 +213,7 @@ impl<B: Buffer> Worker<B> {
         let placer =
             Placer::new(PlacerSetup { me: setup.id, config, hash_seed: setup.hash_seed, now: setup.now })?;
         let watched = Watched::new(flows.capacity(), placer.is_in_use())?;
+        let chosen = Chosen::new(flows.capacity())?;
         let mirror = config.mirror.as_ref();
         let virtual_router = config.failover.virtual_router_id;
         let mut mirror_room = Mirror::new(MirrorSetup {
@@ -261,6 +267,7 @@ impl<B: Buffer> Worker<B> {
             ),
             counts: Counts::default(),
             mirror: mirror_room,
+            chosen,
             services_refused: 0,
             in_sync: Vec::new(),
             in_sync_epoch: 0,
@@ -280,6 +287,9 @@ impl<B: Buffer> Worker<B> {
             rng: Rng::with_seed(setup.seed),
         };
         worker.tables.know_neighbours(&mut worker.adjacencies);
+        if worker.tables.has_policies() {
+            worker.chosen.populate();
+        }
         Ok(worker)
     }
 
@@ -350,6 +360,7 @@ impl<B: Buffer> Worker<B> {
             Command::Expire { flow } => self.note_expired(now, flow),
             Command::Move(command) => self.handle_move(now, command, io),
             Command::Configure(next) => self.configure(next),
+            Command::Choose { key, choice } => self.handle_choice(now, &key, choice, io),
             Command::Status => {
                 let status = self.status(now);
                 self.answer(Event::Status(Box::new(status)));
@@ -393,6 +404,7 @@ impl<B: Buffer> Worker<B> {
         self.poll_stragglers(now, io);
         self.poll_mirror(now);
         self.settle(now, io);
+        self.poll_choosing(now, io);
         self.say_held_again(now);
         self.check_overdue(now);
         self.poll_moving(now, io);

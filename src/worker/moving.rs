@@ -27,6 +27,7 @@ use crate::flow::image::Image;
 use crate::flow::shard::{Move, ShardSet};
 use crate::flow::{Flow, FlowIndex};
 use crate::mirror::moving::{Bond, Known, MovedEnd};
+use crate::mirror::policy::Facts;
 use crate::worker::Worker;
 use crate::worker::arriving::Arriving;
 use crate::worker::message::{Event, Role};
@@ -149,6 +150,7 @@ pub struct MovedFlow {
     pub flow: Flow,
     pub(super) seen: Option<Mark>,
     pub(super) known: Known,
+    pub(super) facts: Option<Facts>,
 }
 
 /// Shards that this worker gives away.
@@ -539,11 +541,12 @@ impl<B: Buffer> Worker<B> {
     fn let_leave(&mut self, place: FlowIndex, known: Known) -> Option<MovedFlow> {
         let seen = self.flows.last_seen.mark_of(place);
         let flow = self.flows.table.remove(place)?;
+        let facts = self.chosen.of(place, flow.shard, flow.created);
         self.flows.last_seen.release(place);
         self.mirror.flow_is_gone(place);
         self.counts.remove(&flow);
         self.adjacencies.release(flow.client_adjacency);
         self.adjacencies.release(flow.server_adjacency);
-        Some(MovedFlow { flow, seen, known })
+        Some(MovedFlow { flow, seen, known, facts })
     }
 }

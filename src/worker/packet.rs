@@ -9,6 +9,7 @@ use crate::distributor::classify::{Class, Here};
 use crate::distributor::tell::Tell;
 use crate::flow::entry::{ADJACENCY_UNKNOWN, FlowFlags};
 use crate::flow::key::{Address, Key, TCP};
+use crate::flow::layout::Hot;
 use crate::flow::shard::owner_of;
 use crate::flow::tcp_state::{Segment, Transition};
 use crate::flow::{Direction, FlowIndex, Stamp};
@@ -18,6 +19,7 @@ use crate::traffic::forward::translate::{Translated, translate};
 use crate::traffic::routes::Routes;
 use crate::wire::parse::{Notes, Parsed};
 use crate::wire::tcp;
+use crate::worker::choosing;
 use crate::worker::watching::{Verdict, judged};
 use crate::worker::{HeldPacket, Origin, Worker};
 
@@ -107,6 +109,10 @@ impl<B: Buffer> Worker<B> {
             }
             _ => Verdict::Plain,
         };
+        let is_awaited = |hot: &Hot| hot.flags().contains(FlowFlags::AWAITED);
+        if !is_later && self.flows.table.hot(index).is_some_and(is_awaited) {
+            self.await_payload(now, index, direction, choosing::payload(packet.head(), parsed), io);
+        }
         let segment = segment.map(|segment| judged(segment, verdict));
         match self.see(now, index, direction, segment, ip_len(parsed)) {
             Seen::Gone => self.counters.bump(Counter::DropNoFlow),

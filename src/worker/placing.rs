@@ -252,7 +252,7 @@ pub(super) fn keys_elsewhere(
 }
 
 /// The DSCP of an IP packet (RFC 2474): the upper six bits of type of service or traffic class.
-fn dscp(head: &[u8], parsed: &Parsed) -> u8 {
+pub(super) fn dscp(head: &[u8], parsed: &Parsed) -> u8 {
     let at = parsed.l3_offset();
     match (parsed.network, head.get(at..at + 2)) {
         (Network::Ipv4, Some(&[_, class])) => class >> 2,

@@ -6,7 +6,7 @@ use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
 use crate::flow::flows::Flows;
 use crate::worker::Worker;
-use crate::worker::message::{Event, FlowSlice, WorkerStatus};
+use crate::worker::message::{Event, FlowSlice, SeenFlow, WorkerStatus};
 
 /// Flows in one slice.
 const SLICE_FLOWS: usize = 256;
@@ -87,7 +87,8 @@ impl<B: Buffer> Worker<B> {
             }
             if let Some(flow) = table.get(index) {
                 let idle = last_seen.idle(index, now).unwrap_or(Duration::ZERO);
-                slice.flows.push((flow, idle, self.is_protected(flow.shard, index)));
+                let protected = self.is_protected(flow.shard, index);
+                slice.flows.push(SeenFlow { flow, idle, protected, because: self.because(index) });
             }
         }
         slice.next = (stop < end).then_some(FlowIndex(stop));

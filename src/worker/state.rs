@@ -99,7 +99,13 @@ impl<B: Buffer> Worker<B> {
         }
     }
 
-    fn release<I: Io<Buf = B> + Tell>(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, io: &mut I) {
+    pub(super) fn release<I: Io<Buf = B> + Tell>(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        flow: FlowIndex,
+        io: &mut I,
+    ) {
         if !self.hold.holds(shard, flow) {
             return;
         }

@@ -16,6 +16,7 @@ use crate::flow::image::Image;
 use crate::flow::key::Address;
 use crate::flow::shard::ShardSet;
 use crate::flow::toeplitz::Toeplitz;
+use crate::mirror::policy::Policy;
 use crate::traffic::adjacency::Adjacencies;
 use crate::traffic::balance::{Balancer, ServerSlot};
 use crate::traffic::counts::Counts;
@@ -64,6 +65,8 @@ pub(super) struct Listener {
     pub(super) flags: FlowFlags,
     /// Whether its first packet waits for the in-sync members.
     pub(super) waits: bool,
+    /// Which of its flows are mirrored; `None`: all or none.
+    pub(super) policy: Option<Policy>,
     /// The source-NAT addresses; none: plain NAT.
     pub(super) source_nat: Vec<Address>,
     /// Why a flow is refused when the pool has no server for it.
@@ -90,6 +93,8 @@ pub(super) struct Tables {
     pub(super) balancers: Vec<Balancer>,
     /// One for each virtual server.
     pub(super) listeners: Vec<Listener>,
+    /// By their rules' fingerprints those of them that have any, in order.
+    pub(super) policies: Vec<(u32, usize)>,
     /// For each pool its servers.
     pub(super) backends: Vec<Vec<Backend>>,
     pub(super) mirror_port: Option<MirrorPort>,
@@ -117,7 +122,12 @@ impl Tables {
                 Balancer::new(pool.balance, &slots)
             })
             .collect();
-        let listeners = config.virtual_servers.iter().map(|server| listener(config, server)).collect();
+        let listeners: Vec<Listener> =
+            config.virtual_servers.iter().map(|server| listener(config, server)).collect();
+        let fingerprint =
+            |(at, listener): (usize, &Listener)| Some((listener.policy.as_ref()?.fingerprint(), at));
+        let mut policies: Vec<(u32, usize)> = listeners.iter().enumerate().filter_map(fingerprint).collect();
+        policies.sort_unstable();
         let backend = |server: &crate::config::checked::Server| Backend {
             id: server.id,
             address: server.address.into(),
@@ -134,6 +144,7 @@ impl Tables {
             routes: Routes::new(config),
             balancers,
             listeners,
+            policies,
             backends,
             mirror_port,
             methods: Vec::new(),
@@ -202,6 +213,7 @@ fn listener(config: &Checked, server: &VirtualServer) -> Listener {
         pool_id: config.pools[server.pool].id,
         flags: mirroring.with(translation),
         waits: mirrored && waits,
+        policy: if mirrored { Policy::new(server.id, &server.rules) } else { None },
         source_nat,
         refusal: if server.retired { Counter::DropNoListener } else { Counter::DropNoServer },
     }

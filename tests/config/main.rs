@@ -5,6 +5,7 @@ mod distributor;
 mod fence;
 mod mirrored;
 mod notify;
+mod policy;
 mod reload;
 mod roles;
 mod times;

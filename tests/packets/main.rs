@@ -15,6 +15,7 @@ mod named;
 mod pair;
 mod pieces;
 mod placed;
+mod policy;
 mod recorded;
 mod reloaded;
 mod routed;

@@ -64,6 +64,7 @@ fn v4() -> FlowState {
         server_id: ServerId(0x4142_4344),
         tcp: TcpState::Established,
         full_nat: true,
+        chosen: false,
     }
 }
 

@@ -7,6 +7,7 @@ mod failover;
 mod general;
 mod mirror;
 mod names;
+mod policy;
 pub(crate) mod pools;
 mod ports;
 mod track;

@@ -4,7 +4,7 @@ use core::net::{IpAddr, SocketAddr};
 
 use crate::base::ids::{VirtualServerId, id_of_name};
 use crate::config::check::addresses::{Addresses, Use};
-use crate::config::check::names;
+use crate::config::check::{names, policy};
 use crate::config::checked::{Commit, Forwarding, MirrorMode, Protocol, VirtualServer};
 use crate::config::file::{File, PoolFile, VirtualServerFile};
 use crate::config::report::Report;
@@ -64,6 +64,10 @@ fn build(file: &File, server: &VirtualServerFile) -> Option<VirtualServer> {
         pool: file.pool.all()?.iter().position(|(_, p)| p.name.get().is_some_and(|name| name.0 == *pool))?,
         forwarding,
         mirror,
+        rules: match server.mirror.optional()? {
+            Some(mirror) => policy::rules(mirror)?,
+            None => Vec::new(),
+        },
         select: match server.select.optional()? {
             Some(select) => *select,
             None => *file.distributor.get()?.select.get()?,
@@ -188,6 +192,7 @@ fn return_path(
 
 fn mirror(file: &File, server: &VirtualServerFile, report: &mut Report) {
     let Some(mirror) = server.mirror.get() else { return };
+    policy::check(server, mirror, report);
     match mirror.mode.get() {
         Some(MirrorKind::Checkpoint) if !file.mirror.is_given() => {
             report.refuse(&mirror.mode.place, "\"off\", or a [mirror] table in the file");

@@ -147,5 +147,6 @@ pub fn state(flow: &Flow) -> FlowState {
         server_id: flow.server_id,
         tcp: flow.tcp.after_takeover(),
         full_nat: flow.is_full_nat(),
+        chosen: flow.flags.contains(FlowFlags::CHOSEN),
     }
 }

@@ -171,7 +171,7 @@ fn record(input: &mut Input<'_>) -> Record {
             let which = input.byte();
             // With keys that do not belong together now and then.
             let server = if input.byte().is_multiple_of(8) { input.byte() } else { which };
-            let flow = FlowState {
+            let mut flow = FlowState {
                 stamp: stamp(input.byte()),
                 client: client_key(which),
                 server: server_key(server, input.byte()),
@@ -179,8 +179,11 @@ fn record(input: &mut Input<'_>) -> Record {
                 pool: PoolId(1),
                 server_id: ServerId(1),
                 tcp: tcp(input.byte()),
-                full_nat: input.byte() & 1 == 1,
+                full_nat: false,
+                chosen: false,
             };
+            let flags = input.byte();
+            (flow.full_nat, flow.chosen) = (flags & 1 == 1, flags & 2 == 2);
             let handle = Handle { place: which.into(), shard, generation: 0 };
             Record::Upsert { shard, flow, handle }
         }
