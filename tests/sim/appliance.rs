@@ -15,7 +15,7 @@ use baton::failover::{
     Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, PortSetup, Refusal, WorkerReport,
 };
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
-use baton::flow::{Flow, Key, TcpState};
+use baton::flow::{Flow, FlowIndex, Key, TcpState};
 use baton::master::rebalance::Outcome;
 use baton::master::route::report_of;
 use baton::master::{Master, MasterSetup};
@@ -23,7 +23,7 @@ use baton::mirror::Kept;
 use baton::seal::{self, MemberInfo};
 use baton::traffic::routes::NextHop;
 use baton::wire::ethernet::MacAddress;
-use baton::worker::message::{Command, Event, WorkerStatus};
+use baton::worker::message::{Choice, ChoiceAnswer, Command, Event, WorkerStatus};
 use baton::worker::moving::MoveEvent;
 use baton::worker::{Worker, WorkerSetup};
 
@@ -470,6 +470,21 @@ impl Appliance {
         workers.flat_map(|(number, worker)| worker.kept().into_iter().map(move |kept| (number, kept)))
     }
 
+    /// An operator says of some flow whether it is mirrored, and hears what came of it.
+    pub fn choose(&mut self, agenda: &mut Agenda) -> Option<(Key, Choice, ChoiceAnswer)> {
+        let worker = agenda.rng.usize(..self.division.workers());
+        let table = &self.lcores[worker].worker()?.flows().table;
+        let place = FlowIndex(agenda.rng.u32(..table.places_end().0.max(1)));
+        let key = table.get(table.next_occupied(place)?)?.client;
+        let choice = [Choice::On, Choice::Off, Choice::Auto][agenda.rng.usize(..3)];
+        let said = self.ask(worker, Command::Choose { key, choice }, agenda);
+        let answer = said.into_iter().find_map(|event| match event {
+            Event::Chosen(answer) => Some(answer),
+            _ => None,
+        });
+        Some((key, choice, answer?))
+    }
+
     /// What each worker says of itself.
     pub fn worker_status(&mut self, agenda: &mut Agenda) -> Vec<WorkerStatus> {
         let mut all = Vec::new();
@@ -491,8 +506,8 @@ impl Appliance {
             while let Some(from) = next.take() {
                 for event in self.ask(worker, Command::Flows { from }, agenda) {
                     if let Event::Flows(slice) = event {
-                        let protected = slice.flows.iter().filter(|(_, _, protected)| *protected);
-                        all.extend(protected.map(|(flow, _, _)| (flow.client, flow.server)));
+                        let protected = slice.flows.iter().filter(|seen| seen.protected);
+                        all.extend(protected.map(|seen| (seen.flow.client, seen.flow.server)));
                         next = slice.next;
                     }
                 }
@@ -507,7 +522,9 @@ impl Appliance {
         let Some(asked) = self.lcores[worker].worker_mut() else { return Vec::new() };
         asked.handle_command(self.clock.read(agenda.now), command, &mut outside);
         let events = std::iter::from_fn(|| asked.poll_event());
-        let (answers, others) = events.partition(|event| matches!(event, Event::Status(_) | Event::Flows(_)));
+        let is_answer =
+            |event: &Event| matches!(event, Event::Status(_) | Event::Flows(_) | Event::Chosen(_));
+        let (answers, others) = events.partition(is_answer);
         outside.events = others;
         self.take_outside(worker, outside, agenda);
         answers

@@ -19,6 +19,8 @@ pub struct Options {
     pub is_safe: bool,
     /// A witness is asked who may send.
     pub has_witness: bool,
+    /// There are rules about what is mirrored of half of the virtual servers.
+    pub has_rules: bool,
     /// How the traffic manager of a new connection is chosen, of each virtual server.
     pub select: [&'static str; SERVICES.len()],
 }
@@ -137,6 +139,16 @@ WITNESSstate_dir = "s"
 socket = "a.sock"
 "#;
 
+/// What is mirrored of virtual servers in kinds of runs with rules: young flows are left out, those that have carried much, and
+/// some for ever.
+const RULES: [&str; 4] = [
+    "",
+    ", rules = [ { mirror = true, duration_min_ms = 60 }, { mirror = false } ]",
+    ", rules = [ { mirror = false, packets_min = 12 } ]",
+    ", rules = [ { mirror = false, client_ports = [\"1-45000\"] }, { mirror = false, rate_min_kbps = 40 }, \
+     { mirror = true, payload = \"hex:00\" }, { mirror = false, duration_min_ms = 1 } ]",
+];
+
 fn distributor(options: &Options, division: Division) -> String {
     if options.select.iter().all(|select| *select == "source") {
         return String::new();
@@ -173,7 +185,7 @@ pub fn snapshot(
         .replace("PARTITION", if options.is_safe { "safety" } else { "availability" })
         .replace("WITNESS", if options.has_witness { "witness = \"192.0.2.9:7878\"\n" } else { "" })
         .replace("WALK", &options.walk_rate.to_string());
-    for (service, select) in SERVICES.iter().zip(options.select) {
+    for (number, (service, select)) in SERVICES.iter().zip(options.select).enumerate() {
         let v6 = service.address().is_ipv6();
         let protocol = if service.udp { "udp" } else { "tcp" };
         // Two virtual servers that keep their clients' addresses, and share servers, are to be selected for alike: a client's
@@ -191,8 +203,10 @@ pub fn snapshot(
         let commit = if service.hold { "hold" } else { "async" };
         text += &format!(
             "[[virtual_server]]\nname = \"{}\"\naddress = \"{}\"\nprotocol = \"{protocol}\"\npool = \"{pool}\"\n\
-             select = \"{select}\"\n{forwarding}\nmirror = {{ mode = \"checkpoint\", commit = \"{commit}\" }}\n",
-            service.name, service.address
+             select = \"{select}\"\n{forwarding}\nmirror = {{ mode = \"checkpoint\", commit = \"{commit}\"{} }}\n",
+            service.name,
+            service.address,
+            if options.has_rules { RULES[number % RULES.len()] } else { "" }
         );
     }
     let mut checked = baton::config::load(Path::new("sim.toml"), &text).unwrap_or_else(|errors| {

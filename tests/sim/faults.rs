@@ -132,6 +132,16 @@ impl World {
         self.say(|| format!("** {} has another state of {damaged:?}", name(at)));
     }
 
+    /// An operator says of some flows of an appliance whether they are mirrored.
+    pub fn choose(&mut self, at: usize, count: usize) {
+        for _ in 0..count {
+            let World { nodes, agenda, .. } = self;
+            let Some(appliance) = &mut nodes[at].up else { return };
+            let said = appliance.choose(agenda);
+            self.say(|| format!("** an operator of {} chooses: {said:?}", name(at)));
+        }
+    }
+
     pub fn forget_addresses(&mut self) {
         self.say(|| "** switches forget which addresses are where".to_owned());
         self.lans.iter_mut().for_each(Lan::forget);

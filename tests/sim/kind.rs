@@ -92,10 +92,12 @@ pub enum Kind {
     TableFullThenCrash,
     /// The same with two standbys.
     ThreeTableFullThenCrash,
+    /// Flows are mirrored, left out and mirrored again, as rules and an operator say, and then the active crashes.
+    FlowsChosen,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 54] = [
+    pub const ALL: [Kind; 55] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -150,6 +152,7 @@ impl Kind {
         Kind::TableFull,
         Kind::TableFullThenCrash,
         Kind::ThreeTableFullThenCrash,
+        Kind::FlowsChosen,
     ];
 
     /// How many appliances there are.
@@ -271,7 +274,8 @@ impl Kind {
             | Kind::ThreeActiveCrashes
             | Kind::ThreeTwoCrash
             | Kind::WitnessLost
-            | Kind::DiskLost => false,
+            | Kind::DiskLost
+            | Kind::FlowsChosen => false,
         }
     }
 

@@ -104,6 +104,7 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
         walk_rate: [500, 5_000, 100_000][rng.usize(0..3)],
         is_safe: kind.prefers_safety(),
         has_witness: kind.has_witness(),
+        has_rules: kind == Kind::FlowsChosen,
         select: ["source"; SERVICES.len()],
     };
     let mut scenario = Scenario {

@@ -73,6 +73,8 @@ pub enum Fault {
     Slow(Who, Slow),
     /// The way to its port carries little.
     Narrow(Who, usize, Narrow),
+    /// An operator says of so many of its flows whether they are mirrored.
+    Choose(Who, usize),
 }
 
 #[derive(Clone, Debug)]
@@ -266,7 +268,12 @@ fn do_fault(world: &mut World, fault: Fault) {
 
 fn strike(world: &mut World, fault: Fault) {
     match fault {
-        Fault::Start(_) | Fault::GoOn(_) | Fault::Mend | Fault::Damage(_) | Fault::LoseDisk(_) => {}
+        Fault::Start(_)
+        | Fault::GoOn(_)
+        | Fault::Mend
+        | Fault::Damage(_)
+        | Fault::LoseDisk(_)
+        | Fault::Choose(..) => {}
         Fault::Crash(_)
         | Fault::Pause(_)
         | Fault::CutFrom(..)
@@ -327,6 +334,9 @@ fn strike(world: &mut World, fault: Fault) {
         Fault::Slow(who, slow) => whom(world, who).into_iter().for_each(|at| world.slow_lcores(at, slow)),
         Fault::Narrow(who, lan, narrow) => {
             whom(world, who).into_iter().for_each(|at| world.narrow_link(at, lan, narrow));
+        }
+        Fault::Choose(who, count) => {
+            whom(world, who).into_iter().for_each(|at| world.choose(at, count));
         }
         Fault::Forget => world.forget_addresses(),
         Fault::Disk(who, fails) => whom(world, who).into_iter().for_each(|at| world.disk(at, fails)),

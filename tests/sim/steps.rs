@@ -295,6 +295,19 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
             }
             steps.push(soon);
         }
+        Kind::FlowsChosen => {
+            // Those of whoever takes over may be chosen, too.
+            for crashes in [true, false] {
+                for _ in 0..rng.u8(4..20) {
+                    let wait = if rng.bool() { rng.u64(0..4) } else { rng.u64(0..60) };
+                    steps.extend([Do(Choose(Who::Active, rng.usize(1..6))), Wait(wait * MS)]);
+                }
+                if crashes {
+                    let crash = [Do(Crash(Who::Active)), outage.clone(), Do(Start(Who::Victim)), Settled];
+                    steps.extend(crash);
+                }
+            }
+        }
         Kind::TwoFaults => {
             for _ in 0..2 {
                 let who = if rng.bool() { Who::Active } else { Who::Standby };
