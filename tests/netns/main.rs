@@ -21,6 +21,7 @@ mod pair_hold;
 mod pair_maintenance;
 mod pair_notify;
 mod pair_panic;
+mod pair_policy;
 mod pair_promote;
 mod pair_reload;
 mod pair_roles;

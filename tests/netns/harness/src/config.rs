@@ -61,6 +61,8 @@ pub struct Settings {
     pub hugepages: bool,
     /// `mirror.commit` of every virtual server: `hold` or `async`.
     pub commit: &'static str,
+    /// `mirror.rules` of every virtual server.
+    pub rules: &'static str,
     /// `failover.partition`: `availability` or `safety`.
     pub partition: &'static str,
     /// Health checks of the web servers; off by default, as the appliance warns that it does not run them yet.
@@ -84,6 +86,7 @@ impl Default for Settings {
         Settings {
             hugepages: hugepages_suffice_for(2),
             commit: "hold",
+            rules: "",
             partition: "availability",
             health: false,
             device: AF_PACKET,
@@ -259,8 +262,9 @@ fn virtual_servers(out: &mut String, settings: &Settings) {
                     out,
                     "\n[[virtual_server]]\nname = \"{service}-{kind}{n}\"\naddress = \"{address}\"\n\
                      protocol = \"{protocol}\"\npool = \"{service}{n}\"\nforwarding = \"{forwarding}\"\n\
-                     mirror = {{ mode = \"checkpoint\", commit = \"{}\" }}\n",
+                     mirror = {{ mode = \"checkpoint\", commit = \"{}\", rules = [ {} ] }}\n",
                     settings.commit,
+                    settings.rules,
                     n = number(family),
                 );
                 if translation == Translation::FullNat {
