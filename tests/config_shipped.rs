@@ -43,7 +43,9 @@ fn documented() -> BTreeMap<String, Option<String>> {
     let mut found = BTreeMap::new();
     let (mut table, mut stated) = (String::new(), None);
     for line in shipped("example.toml").lines() {
-        if let Some(header) = line.strip_prefix('[') {
+        // Of an array of tables, a commented-out header, too.
+        let line_of_header = line.strip_prefix("# ").filter(|rest| rest.starts_with("[[")).unwrap_or(line);
+        if let Some(header) = line_of_header.strip_prefix('[') {
             table = header.trim_start_matches('[').trim_end_matches(']').to_owned();
             stated = None;
             continue;

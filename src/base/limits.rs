@@ -211,6 +211,9 @@ pub const EVENTS_KEPT_MAX: usize = 1024;
 /// Rules of a virtual server that say which flows are mirrored. A configuration with more is refused.
 pub const MIRROR_RULES_MAX: usize = 16;
 
+/// Networks, ranges of ports and code points in each list of such a rule. A configuration with more is refused.
+pub const MIRROR_RULE_LIST_MAX: usize = 64;
+
 /// Bytes of the client's first payload at which such rules look. Those behind them match nothing.
 pub const PAYLOAD_LOOKED_AT: usize = 64;
 

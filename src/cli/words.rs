@@ -66,7 +66,10 @@ pub enum Word {
     Reload(Query),
     /// Move shards of flows between workers while packets come: one, or as many as even out the load
     Rebalance(Rebalance),
-    /// Hand the lead to a peer that is in sync; nothing is lost
+    /// Hand the lead to a peer that is in sync; nothing that is mirrored is lost
+    ///
+    /// Flows that rules left out are mirrored before it, as far as that takes a fifth of a second at most. Lost is what is left
+    /// out by then: what an operator chose, and virtual servers with mirror.mode = "off".
     Switchover(Query),
     /// Take the appliance out of service, or put it back
     ///
@@ -209,8 +212,10 @@ pub enum FlowWord {
     /// Choose whether one flow is mirrored; ask the active
     ///
     /// `on`: peers are told of it, whatever the rules of its virtual server say. `off`: they are told to forget it, and it goes on
-    /// here; if this appliance fails, it breaks. `auto`: the rules decide again. What an operator wants goes with the flow to
-    /// whoever takes over.
+    /// here; if this appliance fails or hands over, it breaks. That is refused of a flow that came with a takeover and has a
+    /// source-NAT port of another member, which has to know of it. `auto`: the rules decide again, if the flow began here under
+    /// the rules of now; otherwise it is mirrored, if its virtual server is. What an operator wants goes with the flow to
+    /// whoever takes over, and ends with it: if the client opens it again, it is another one.
     Mirror(FlowMirror),
 }
 
@@ -241,7 +246,7 @@ pub enum OnOffAuto {
     On,
     /// It is not
     Off,
-    /// As the rules of its virtual server say
+    /// As the rules of its virtual server say, if it began under them; otherwise it is
     Auto,
 }
 

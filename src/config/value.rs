@@ -181,7 +181,7 @@ texts! {
             let (first, last) = text.split_once('-').unwrap_or((text, text));
             Some(Ports { first: port(first)?, last: port(last)? }).filter(|ports| ports.first <= ports.last)
         };
-    /// Bytes of a payload.
+    /// Bytes of a payload, as many as are looked at.
     Payload(Vec<u8>),
         "1 to 64 bytes in quotes: a text such as \"GET /\", or \"hex:\" and pairs of hexadecimal digits, such as \"hex:1603\"",
         |text| {
@@ -195,6 +195,8 @@ texts! {
     ListenAddress(SocketAddr), "an address and a port in quotes, such as \"127.0.0.1:9101\"",
         |text| text.parse().ok().filter(|at: &SocketAddr| at.port() != 0);
 }
+
+const _: () = assert!(PAYLOAD_LOOKED_AT == 64, "what is said of `Payload` says so");
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();

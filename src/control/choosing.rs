@@ -116,6 +116,13 @@ pub fn outcome(wish: &Wish, said: &[ChoiceAnswer]) -> Result<String, String> {
         Some(ChoiceAnswer::Moving) => {
             Err("the flow is on its way to another worker: ask again in a moment".to_owned())
         }
+        Some(ChoiceAnswer::Needed) => Err(format!(
+            "{protocol} {client} to {to} stays mirrored: it came with a takeover, and its source-NAT port is another member's, which \
+             has to know of it as long as it lives"
+        )),
+        Some(ChoiceAnswer::Busy) => {
+            Err("peers have yet to acknowledge the ends of too many flows: ask again in a moment".to_owned())
+        }
         Some(ChoiceAnswer::Unknown) | None => Err(format!("there is no flow {protocol} {client} to {to}")),
     }
 }
@@ -162,7 +169,13 @@ mod tests {
         assert_eq!(outcome(&wish, &said), Ok(told.to_owned()));
         let none = "there is no flow tcp 192.0.2.1:1 to 10.1.0.100:80";
         assert_eq!(outcome(&wish, &[ChoiceAnswer::Unknown; 2]), Err(none.to_owned()));
-        for refused in [ChoiceAnswer::Standby, ChoiceAnswer::Alone, ChoiceAnswer::Moving] {
+        for refused in [
+            ChoiceAnswer::Standby,
+            ChoiceAnswer::Alone,
+            ChoiceAnswer::Moving,
+            ChoiceAnswer::Needed,
+            ChoiceAnswer::Busy,
+        ] {
             assert!(outcome(&wish, &[ChoiceAnswer::Unknown, refused]).is_err());
         }
     }

@@ -309,7 +309,7 @@ impl Backend for Appliance {
                 let wanted = filter.virtual_server.as_ref().is_none_or(|name| *name == line.virtual_server)
                     && filter.client.is_none_or(|client| client == line.client.ip())
                     && filter.server.is_none_or(|server| server == line.server.ip())
-                    && !(filter.unprotected && seen.protected);
+                    && !(filter.unprotected && (seen.protected || !line.mirrored));
                 if wanted {
                     report.matching += 1;
                     if report.flows.len() < filter.limit {
@@ -323,7 +323,14 @@ impl Backend for Appliance {
 
     fn choose(&self, wanted: &Wish) -> Result<String, String> {
         let said = self.ask(|answer| Question::Choose(wanted.key(), wanted.choice, answer));
-        let said = choosing::outcome(wanted, &said.ok_or("the workers do not answer")?)?;
+        let Some(said) = said else {
+            log::warn!(
+                "an operator's wish {} may be done later: the workers do not answer",
+                wanted.to_query()
+            );
+            return Err("the workers do not answer; it may be done later: look at `baton flows`".to_owned());
+        };
+        let said = choosing::outcome(wanted, &said)?;
         log::info!("as an operator wants: {said}");
         self.events.add("mirror", format!("as an operator wants: {said}"));
         Ok(said)

@@ -148,7 +148,9 @@ impl Flows {
         }
     }
 
-    fn owns(&self, id: ShardId, answers: &Key) -> bool {
+    /// Whether the source-NAT port of a flow of a shard is this member's: only its owner hands it out, once the flow is gone from
+    /// its table.
+    pub fn owns(&self, id: ShardId, answers: &Key) -> bool {
         self.ports.owns(id, answers.dst, answers.dst_port)
     }
 }

@@ -123,6 +123,11 @@ impl Hot {
         self.counts += counts(1, bytes);
     }
 
+    /// Packets and bytes of IP packets, in both directions.
+    pub const fn counted(&self) -> (u64, u64) {
+        (self.counts as u64, (self.counts >> 64) as u64)
+    }
+
     /// The flow has come further.
     pub const fn set_state(&mut self, state: TcpState) {
         self.tcp = state.number();
@@ -351,8 +356,8 @@ pub(super) fn join(hot: &Hot, cold: &Cold, wide: impl FnOnce() -> Wide) -> Flow 
         server_id: ServerId(cold.server_id),
         client_adjacency: hot.adjacency(Direction::FromServer),
         server_adjacency: hot.adjacency(Direction::FromClient),
-        packets: hot.counts as u64,
-        bytes: (hot.counts >> 64) as u64,
+        packets: hot.counted().0,
+        bytes: hot.counted().1,
         tcp: TcpState::from_number(hot.tcp).unwrap_or(TcpState::Closed),
         flags: hot.flags,
         created: cold.created(),

@@ -5,8 +5,9 @@
 //! and is kept as a bit for each rule ([`Facts`]). The rest (age, bytes, packets, rate) is asked again and again, by
 //! [`Chosen::next`], which goes over the places of the table at a bounded rate. No packet of a settled flow has a part in this.
 //!
-//! Facts count for the flow for which they were noted, and under the rules under which it began. Without them, that is after
-//! a takeover and after other rules were read, a flow stays what it is. An operator's word for one flow
+//! Facts count for the flow for which they were noted, while this appliance leads, and under the rules under which it began.
+//! Without them, that is after a takeover and after other rules were read, what is mirrored stays so, and what was left out
+//! is mirrored again, for no rule says any more that it is not. An operator's word for one flow
 //! ([`FlowFlags::CHOSEN`](crate::flow::entry::FlowFlags::CHOSEN)) goes before all rules, and to the peers with the flow.
 
 use crate::base::ids::{ShardId, Version, VirtualServerId};
@@ -21,6 +22,11 @@ use crate::flow::{Flow, FlowIndex};
 const PLACES_PER_MILLI: u64 = 1024;
 /// Places looked over in one turn at most.
 const PLACES_PER_TURN: u64 = 4096;
+/// For so long after it was taken up, rules leave no flow out: or whoever sends at the threshold of one would have its flow ended
+/// and begun with every packet. In milliseconds.
+const TAKEN_UP_FOR: u16 = 1000;
+/// Rounds until all that was noted before has been looked at once, from wherever a round is.
+const ROUNDS_OF_ALL: u8 = 2;
 
 /// A bit for each rule, the first one the lowest.
 type RuleBits = u16;
@@ -141,6 +147,18 @@ impl Policy {
         }
         Decision { mirror: true, rule: 0, is_final }
     }
+
+    /// Whether flows are mirrored of which this was decided: [`Decision::rule`].
+    pub fn mirrors(&self, rule: u8) -> bool {
+        let at = usize::from(rule).checked_sub(1);
+        at.and_then(|at| self.rules.get(at)).is_none_or(|rule| rule.mirror)
+    }
+
+    /// Whether a look at a flow of these facts comes to nothing: what was decided last is done, and holds.
+    pub fn holds_still(&self, facts: &Facts, measures: &Measures) -> bool {
+        let decision = self.decide(facts, measures);
+        facts.look == OPEN && decision.rule == facts.rule && !decision.is_final
+    }
 }
 
 fn holds_from_the_start(rule: &Rule, client: &Key, server_port: u16, dscp: u8) -> bool {
@@ -183,14 +201,25 @@ pub struct Facts {
     awaiting: RuleBits,
     /// What was decided last: [`Decision::rule`].
     rule: u8,
-    /// It may be decided otherwise later.
-    is_open: u8,
+    /// Whether it is to be looked at: [`CLOSED`], [`OPEN`], [`DUE`].
+    look: u8,
     /// Peers were told of it, and then that it ended, though it did not.
     was_told: u8,
-    unused: [u8; 5],
+    unused: u8,
+    /// In which of the times in which this appliance led ([`Chosen::begin_era`]).
+    era: u16,
+    /// When it was taken up last, in milliseconds since it began, as far as they fit; 0: never.
+    taken_up: u16,
 }
 
 const _: () = assert!(size_of::<Facts>() == 32);
+
+/// No later look decides otherwise.
+const CLOSED: u8 = 0;
+/// It may be decided otherwise later.
+const OPEN: u8 = 1;
+/// What rules say of it is not done yet.
+const DUE: u8 = 2;
 
 impl Facts {
     /// Of this flow.
@@ -221,7 +250,27 @@ impl Facts {
 
     /// Takes note of what was decided.
     pub fn decided(&mut self, decision: Decision) {
-        (self.rule, self.is_open) = (decision.rule, u8::from(!decision.is_final));
+        (self.rule, self.look) = (decision.rule, if decision.is_final { CLOSED } else { OPEN });
+    }
+
+    /// What rules say of the flow is not done now, but at a later look.
+    pub fn put_off(&mut self) {
+        self.look = DUE;
+    }
+
+    /// Whether it was taken up so lately that rules do not leave it out.
+    pub fn was_taken_up_lately(&self, now: Instant) -> bool {
+        self.taken_up != 0 && self.mark(now).wrapping_sub(self.taken_up) < TAKEN_UP_FOR
+    }
+
+    /// Milliseconds since it began, as far as they fit; not 0.
+    fn mark(&self, now: Instant) -> u16 {
+        (self.age(now).millis() as u16).max(1)
+    }
+
+    /// Of which shard the flow is.
+    pub fn shard(&self) -> ShardId {
+        ShardId((self.tenant >> 48) as u16)
     }
 
     /// For how long there has been the flow.
@@ -253,13 +302,45 @@ pub struct Chosen {
     /// Places left to look over now.
     left: u32,
     next: u32,
+    era: u16,
+    /// Rounds in which all places are looked at for what was noted under other rules, or in an era before.
+    rounds_of_all: u8,
 }
 
 impl Chosen {
     /// For so many flows.
     pub fn new(capacity: u32) -> Result<Chosen, NoMemory> {
         let facts = Slab::new(capacity as usize)?;
-        Ok(Chosen { facts, is_used: false, looked_at: Instant::ZERO, left: 0, next: 0 })
+        let looked_at = Instant::ZERO;
+        Ok(Chosen { facts, is_used: false, looked_at, left: 0, next: 0, era: 0, rounds_of_all: 0 })
+    }
+
+    /// Whether anything was noted at some time.
+    pub fn is_used(&self) -> bool {
+        self.is_used
+    }
+
+    /// This appliance leads again: versions are others' from before, so what was noted by then is of nobody now.
+    pub fn begin_era(&mut self) {
+        self.era = self.era.wrapping_add(1);
+        self.look_at_all();
+    }
+
+    /// Rules may be others than those under which something was noted.
+    pub fn look_at_all(&mut self) {
+        if self.is_used {
+            self.rounds_of_all = ROUNDS_OF_ALL;
+        }
+    }
+
+    /// Whether there may be facts of other rules, or of an era before.
+    pub fn looks_at_all(&self) -> bool {
+        self.rounds_of_all > 0
+    }
+
+    /// Whether facts were noted in this era.
+    pub fn are_of_now(&self, facts: &Facts) -> bool {
+        facts.era == self.era
     }
 
     /// Has memory put behind it.
@@ -270,7 +351,7 @@ impl Chosen {
     /// Notes what is known of the flow at a place.
     pub fn put(&mut self, place: FlowIndex, facts: Facts) {
         if let Some(slot) = self.facts.get_mut(place.slot()) {
-            *slot = facts;
+            *slot = Facts { era: self.era, ..facts };
             self.is_used = true;
         }
     }
@@ -280,7 +361,8 @@ impl Chosen {
         if !self.is_used {
             return None; // No memory is touched for nothing.
         }
-        self.facts.get(place.slot()).copied().filter(|facts| facts.are_of(shard, created))
+        let facts = self.facts.get(place.slot()).copied();
+        facts.filter(|facts| self.are_of_now(facts) && facts.are_of(shard, created))
     }
 
     /// The flow at a place counts from another version on.
@@ -290,7 +372,15 @@ impl Chosen {
         }
     }
 
-    /// Peers were told that the flow at a place ended, which is this one and did not.
+    /// The flow at a place, which is this one, is mirrored from now on.
+    pub fn note_taken_up(&mut self, now: Instant, place: FlowIndex, shard: ShardId, created: Version) {
+        if let Some(facts) = self.of(place, shard, created) {
+            self.put(place, Facts { taken_up: facts.mark(now), ..facts });
+        }
+    }
+
+    /// Peers were told that the flow at a place ended, which is this one and did not. Of a flow without rules nothing else is
+    /// noted: its fingerprint is 0, which no rules have.
     pub fn note_told(&mut self, place: FlowIndex, shard: ShardId, created: Version) {
         let facts = self.of(place, shard, created).unwrap_or_default();
         self.put(place, Facts { was_told: 1, ..facts.named(shard, created) });
@@ -299,7 +389,20 @@ impl Chosen {
     /// The place is looked at no more.
     pub fn close(&mut self, place: FlowIndex) {
         if let Some(facts) = self.facts.get_mut(place.slot()) {
-            facts.is_open = 0;
+            facts.look = CLOSED;
+        }
+    }
+
+    /// What rules of before said of the flow at a place is forgotten; not whether peers were told of it.
+    pub fn forget_rules(&mut self, place: FlowIndex) {
+        let era = self.era;
+        if let Some(facts) = self.facts.get_mut(place.slot()) {
+            let Facts { tenant, was_told, .. } = *facts;
+            let is_of_now = facts.era == era;
+            *facts = Facts::default();
+            if is_of_now {
+                (facts.tenant, facts.era, facts.was_told) = (tenant, era, was_told);
+            }
         }
     }
 
@@ -308,15 +411,15 @@ impl Chosen {
         let millis = (now - self.looked_at).millis();
         if millis > 0 {
             self.looked_at = now;
+            self.left = (millis * PLACES_PER_MILLI).min(PLACES_PER_TURN).min(end.into()) as u32;
         }
-        self.left = (millis * PLACES_PER_MILLI).min(PLACES_PER_TURN).min(end.into()) as u32;
         if self.next >= end {
             self.next = 0;
         }
     }
 
-    /// The next place whose flow may be decided otherwise than it was, if there still is one; after
-    /// [`Chosen::begin_turn`], with the same `end`.
+    /// The next place whose flow may be decided otherwise than it was, or of which rules of before said something, if there
+    /// still is one; after [`Chosen::begin_turn`], with the same `end`.
     pub fn next<'p>(
         &mut self,
         now: Instant,
@@ -327,220 +430,34 @@ impl Chosen {
             self.left -= 1;
             let place = self.next;
             self.next = if place + 1 >= end { 0 } else { place + 1 };
-            let Some(facts) = self.facts.get(place as usize).copied().filter(|facts| facts.is_open != 0)
-            else {
+            if self.next == 0 {
+                self.rounds_of_all = self.rounds_of_all.saturating_sub(1);
+            }
+            let Some(facts) = self.facts.get(place as usize).copied() else { continue };
+            if facts.fingerprint == 0 || facts.look == CLOSED && self.rounds_of_all == 0 {
                 continue;
-            };
-            let Some(policy) = policy_of(facts.fingerprint) else {
-                self.close(FlowIndex(place));
-                continue;
-            };
-            if !policy.counts {
+            }
+            match policy_of(facts.fingerprint).filter(|_| self.are_of_now(&facts)) {
+                Some(_) if facts.look == CLOSED => {}
                 // Its age is known here, and needs no look at the flow.
-                let age = Measures { age: facts.age(now), ..Measures::default() };
-                let decision = policy.decide(&facts, &age);
-                if decision.rule == facts.rule && !decision.is_final {
-                    continue;
+                Some(policy)
+                    if !policy.counts
+                        && policy.holds_still(
+                            &facts,
+                            &Measures { age: facts.age(now), ..Measures::default() },
+                        ) => {}
+                Some(_) => return Some((FlowIndex(place), facts)),
+                None => {
+                    // Until there is none.
+                    self.rounds_of_all = ROUNDS_OF_ALL;
+                    return Some((FlowIndex(place), facts));
                 }
             }
-            return Some((FlowIndex(place), facts));
         }
         None
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::checked::Cidr;
-    use crate::flow::Address;
-    use crate::flow::key::TCP;
-
-    const ID: VirtualServerId = VirtualServerId(7);
-
-    fn rule(mirror: bool) -> Rule {
-        Rule {
-            mirror,
-            clients: Vec::new(),
-            client_ports: Vec::new(),
-            server_ports: Vec::new(),
-            dscp: 0,
-            payload: None,
-            duration_min: Duration::ZERO,
-            bytes_min: 0,
-            packets_min: 0,
-            rate_min_kbit: 0,
-        }
-    }
-
-    fn client() -> Key {
-        let (src, dst) = (Address::v4([192, 0, 2, 9]), Address::v4([10, 1, 0, 100]));
-        Key { src, dst, src_port: 40000, dst_port: 80, vlan: 0, protocol: TCP }
-    }
-
-    fn policy(rules: &[Rule]) -> Policy {
-        Policy::new(ID, rules).expect("there are rules")
-    }
-
-    fn facts(policy: &Policy, payload: &[u8]) -> Facts {
-        policy.facts(Instant::from_millis(5), &client(), 8080, FirstPacket { dscp: 46, payload })
-    }
-
-    fn after(millis: u64, packets: u64, bytes: u64) -> Measures {
-        Measures { age: Duration::from_millis(millis), packets, bytes }
-    }
-
-    #[test]
-    fn the_first_rule_that_holds_decides_and_it_is_known_whether_a_later_look_can_change_that() {
-        let old = Rule { duration_min: Duration::from_millis(100), ..rule(true) };
-        let many = Rule { packets_min: 5, ..rule(true) };
-        let fast = Rule { rate_min_kbit: 8, ..rule(false) };
-        let decided = |mirror, rule, is_final| Decision { mirror, rule, is_final };
-        let none = after(0, 1, 40);
-        for (rules, measures, expected) in [
-            (&[rule(false)][..], none, decided(false, 1, true)),
-            (&[old.clone(), rule(false)], none, decided(false, 2, false)),
-            (&[old.clone(), rule(false)], after(99, 1, 40), decided(false, 2, false)),
-            (&[old.clone(), rule(false)], after(100, 1, 40), decided(true, 1, true)),
-            (&[many.clone()], none, decided(true, 0, false)),
-            (&[many.clone()], after(0, 5, 40), decided(true, 1, true)),
-            (&[many, old.clone(), rule(false)], after(100, 1, 40), decided(true, 2, false)),
-            (&[fast.clone(), old.clone()], after(1000, 1, 999), decided(true, 2, false)),
-            (&[fast.clone()], after(1000, 1, 1000), decided(false, 1, false)),
-            // A burst at the beginning is not a rate.
-            (&[fast.clone()], after(1, 1, 999), decided(true, 0, false)),
-            (&[fast], after(2000, 1, 1999), decided(true, 0, false)),
-            (&[Rule { bytes_min: 41, ..rule(false) }], none, decided(true, 0, false)),
-            (&[Rule { dscp: 1 << 45, ..rule(false) }], none, decided(true, 0, true)),
-            (&[Rule { dscp: 1 << 46, ..rule(false) }, old], none, decided(false, 1, true)),
-        ] {
-            let policy = policy(rules);
-            assert_eq!(policy.decide(&facts(&policy, b""), &measures), expected, "{rules:?} {measures:?}");
-        }
-    }
-
-    #[test]
-    fn a_rule_holds_when_all_that_it_says_holds() {
-        let network = |address: [u8; 4]| Cidr { address: address.into(), prefix_len: 24 };
-        let ports = |first, last| vec![Ports { first, last }];
-        let all = Rule {
-            clients: vec![network([10, 0, 0, 0]), network([192, 0, 2, 0])],
-            client_ports: ports(39999, 40000),
-            server_ports: ports(8080, 8080),
-            dscp: 1 << 46,
-            ..rule(false)
-        };
-        let holds = |rule: &Rule| {
-            let policy = policy(core::slice::from_ref(rule));
-            policy.decide(&facts(&policy, b""), &Measures::default()).rule == 1
-        };
-        assert!(holds(&all));
-        for lacking in [
-            Rule { clients: vec![network([10, 0, 0, 0])], ..all.clone() },
-            Rule { client_ports: ports(40001, 50000), ..all.clone() },
-            Rule { server_ports: ports(80, 8079), ..all.clone() },
-            Rule { dscp: 1 << 10, ..all.clone() },
-        ] {
-            assert!(!holds(&lacking), "{lacking:?}");
-        }
-    }
-
-    #[test]
-    fn a_payload_is_awaited_and_looked_at_once_and_not_beyond_its_first_bytes() {
-        let pattern = |bytes: &[u8], at| Some(Pattern { bytes: bytes.to_vec(), at });
-        let with = |payload| policy(&[Rule { payload, ..rule(false) }]);
-        let begins = with(pattern(b"SSH", Some(0)));
-        let mut waits = facts(&begins, b"");
-        assert!(waits.awaits_payload() && !begins.decide(&waits, &Measures::default()).is_final);
-        begins.note_payload(&mut waits, b"SSH-2.0");
-        assert!(!waits.awaits_payload());
-        assert_eq!(begins.decide(&waits, &Measures::default()).rule, 1);
-        begins.note_payload(&mut waits, b"GET /");
-        assert_eq!(begins.decide(&waits, &Measures::default()).rule, 1, "it was looked at");
-        let mut given_up = facts(&begins, b"");
-        given_up.give_up_payload();
-        assert!(begins.decide(&given_up, &Measures::default()).is_final);
-        let last = PAYLOAD_LOOKED_AT - 1;
-        let text = [&[b'x'; PAYLOAD_LOOKED_AT - 1][..], b"yz"].concat();
-        for (payload, holds) in [
-            (pattern(b"y", None), true),
-            (pattern(b"y", Some(last)), true),
-            (pattern(b"y", Some(last - 1)), false),
-            (pattern(b"yz", None), false),
-            (pattern(b"z", None), false),
-            (pattern(b"xx", Some(last - 2)), true),
-        ] {
-            let policy = with(payload.clone());
-            let decision = policy.decide(&facts(&policy, &text), &Measures::default());
-            assert_eq!((decision.rule == 1, decision.is_final), (holds, true), "{payload:?}");
-        }
-    }
-
-    #[test]
-    fn facts_count_for_the_flow_for_which_they_were_noted_alone() {
-        let policy = policy(&[rule(false)]);
-        let mut chosen = Chosen::new(4).expect("memory");
-        let (place, shard) = (FlowIndex(2), ShardId(9));
-        assert_eq!(chosen.of(place, ShardId(0), Version(0)), None, "nothing was noted");
-        let known = facts(&policy, b"").named(shard, Version(5));
-        chosen.put(place, known);
-        chosen.put(FlowIndex(4), known); // There is no such place.
-        assert_eq!(chosen.of(place, shard, Version(5)), Some(known));
-        for (shard, version) in [(ShardId(8), Version(5)), (shard, Version(6))] {
-            assert_eq!(chosen.of(place, shard, version), None);
-            chosen.renamed(place, shard, version, Version(9));
-        }
-        chosen.renamed(place, shard, Version(5), Version(7));
-        assert_eq!((chosen.of(place, shard, Version(5)), chosen.of(place, shard, Version(6))), (None, None));
-        assert!(!chosen.of(place, shard, Version(7)).expect("they went along").was_told());
-        chosen.note_told(place, shard, Version(7));
-        let told = chosen.of(place, shard, Version(7)).expect("they are still there");
-        assert!(told.was_told() && told.fingerprint() == policy.fingerprint());
-        chosen.note_told(FlowIndex(1), shard, Version(3));
-        assert!(chosen.of(FlowIndex(1), shard, Version(3)).expect("they are new").was_told());
-    }
-
-    #[test]
-    fn each_place_is_looked_at_once_a_round_as_time_passes_and_no_more_when_all_is_decided() {
-        let waits = policy(&[Rule { packets_min: 5, ..rule(false) }]);
-        let (end, shard) = (3000u32, ShardId(1));
-        let mut chosen = Chosen::new(end).expect("memory");
-        for place in [0, 7, 1500, 2999] {
-            let mut facts = facts(&waits, b"").named(shard, Version(1));
-            facts.decided(waits.decide(&facts, &Measures::default()));
-            chosen.put(FlowIndex(place), facts);
-        }
-        let look = |chosen: &mut Chosen, now: u64| -> Vec<u32> {
-            let now = Instant::from_millis(now);
-            chosen.begin_turn(now, end);
-            let next = || chosen.next(now, end, |of| (of == waits.fingerprint()).then_some(&waits));
-            std::iter::from_fn(next).map(|(place, _)| place.0).collect()
-        };
-        assert_eq!(look(&mut chosen, 1), [0, 7]);
-        assert!(look(&mut chosen, 1).is_empty(), "no time has passed");
-        assert_eq!(look(&mut chosen, 2), [1500]);
-        assert_eq!(look(&mut chosen, 3), [2999, 0]);
-        assert_eq!(look(&mut chosen, 100).len(), 4, "never more than a round");
-        chosen.close(FlowIndex(7));
-        assert_eq!(look(&mut chosen, 200).len(), 3);
-        let unknown = |_| None;
-        chosen.begin_turn(Instant::from_millis(300), end);
-        assert!(chosen.next(Instant::from_millis(300), end, unknown).is_none(), "of rules that are gone");
-        assert!(look(&mut chosen, 400).is_empty());
-    }
-
-    #[test]
-    fn of_rules_about_age_alone_no_flow_is_looked_at_before_its_time() {
-        let old = Rule { duration_min: Duration::from_millis(100), ..rule(true) };
-        let policy = policy(&[old, rule(false)]);
-        let mut chosen = Chosen::new(4).expect("memory");
-        let mut facts = facts(&policy, b"").named(ShardId(1), Version(1));
-        facts.decided(policy.decide(&facts, &Measures::default()));
-        chosen.put(FlowIndex(1), facts);
-        for (now, is_due) in [(50, false), (104, false), (105, true), (106, true)] {
-            let now = Instant::from_millis(now);
-            chosen.begin_turn(now, 4);
-            assert_eq!(chosen.next(now, 4, |_| Some(&policy)).is_some(), is_due, "{now}");
-        }
-    }
-}
+#[path = "policy_tests.rs"]
+mod tests;

@@ -120,6 +120,12 @@ impl Mirror {
         peer.is_some_and(|peer| peer.complete && peer.streams.iter().all(flushed))
     }
 
+    /// Records that wait to be sent to a peer.
+    pub fn waiting(&self, node: NodeId) -> usize {
+        let streams = self.peers.iter().filter(|peer| peer.node == node).flat_map(|peer| &peer.streams);
+        streams.map(|stream| stream.sync.waiting()).sum()
+    }
+
     /// Flows that the peer of `members` that knows fewest knows; 0 without members.
     pub fn known_to_all(&self, members: &[NodeId]) -> u64 {
         let peers = self.peers.iter().filter(|peer| members.contains(&peer.node));

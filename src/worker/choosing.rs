@@ -5,13 +5,19 @@
 //! it ends here as well, the port waits until they have acknowledged that. One that is to be mirrored from now on begins for
 //! them. Both times it counts from another version on, so that nothing that was on its way before says anything of it
 //! ([`Table::begin_again`](crate::flow::table::Table::begin_again)).
+//!
+//! Only the owner of a source-NAT port sees that it is taken, and sees it by the flow in its table. So a flow that came with
+//! a takeover, with the port of another member, is not left out: that member would forget it, and could give its port to
+//! another flow of the same real server.
+//!
+//! Before a planned handover all that was left out is taken up, as far as that goes in time, but for what an operator chose.
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
 use crate::base::ids::{ShardId, Version, VirtualServerId};
 use crate::base::io::Io;
 use crate::base::limits::PAYLOAD_AWAITED_PACKETS;
-use crate::base::time::Instant;
+use crate::base::time::{Duration, Instant};
 use crate::distributor::tell::Tell;
 use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::layout::Hot;
@@ -30,6 +36,20 @@ use crate::worker::tables::{Listener, Tables};
 const LOOKS_PER_TURN: usize = 128;
 /// While more ends wait for acknowledgements, no flow is left out by rules: those that really end need the room.
 const ENDS_WAITING_MAX: usize = DEPARTED_MAX / 4;
+/// For so long flows are taken up before a handover: what is left of its time is for the peer to acknowledge them.
+const TAKING_UP_MAX: Duration = Duration::from_millis(200);
+/// Meanwhile no more records than this wait for a peer: those of other flows are behind them.
+const TAKING_UP_WAITING_MAX: usize = 8192;
+/// Places that are looked at for that in one turn, and flows taken up.
+const TAKING_UP_PLACES: u32 = 4096;
+const TAKING_UP_PER_TURN: usize = 256;
+
+/// Flows that are taken up before a handover.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TakingUp {
+    until: Instant,
+    next: u32,
+}
 
 /// What the first packet of a flow shows.
 pub(super) fn first_packet<'a>(head: &'a [u8], parsed: &Parsed) -> FirstPacket<'a> {
@@ -55,6 +75,9 @@ impl Tables {
         let mut facts = policy.facts(now, client, server_port, first?);
         let decision = policy.decide(&facts, &Measures { packets, bytes, ..Measures::default() });
         facts.decided(decision);
+        if decision.is_final {
+            facts.give_up_payload(); // Whatever it is.
+        }
         Some((facts, decision))
     }
 }
@@ -87,24 +110,31 @@ impl<B: Buffer> Worker<B> {
 
     /// Looks at some of the flows that rules may decide otherwise about by now.
     pub(super) fn poll_choosing<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
-        if !self.tables.has_policies() || self.role != Role::Active || self.quiesce.is_some() {
+        if self.taking_up.is_some() {
+            return self.take_up_all(now, io);
+        }
+        let is_needed = self.tables.has_policies() || self.chosen.looks_at_all();
+        if !is_needed || self.role != Role::Active || self.quiesce.is_some() {
             return;
         }
         let end = self.flows.table.places_end().0;
         self.chosen.begin_turn(now, end);
         for _ in 0..LOOKS_PER_TURN {
-            if self.mirror.departed() > ENDS_WAITING_MAX {
-                return;
-            }
             let tables = &self.tables;
             let Some((place, facts)) = self.chosen.next(now, end, |of| tables.policy(of)) else { return };
-            let Some(flags) = self.flows.table.hot(place).map(Hot::flags) else {
-                self.chosen.close(place);
+            let Some(hot) = self.flows.table.hot(place) else {
+                self.chosen.forget_rules(place);
                 continue;
             };
+            let (packets, bytes) = hot.counted();
+            let measures = Measures { age: facts.age(now), packets, bytes };
+            let policy = self.tables.policy(facts.fingerprint());
+            let holds_still = self.chosen.are_of_now(&facts)
+                && facts.shard() == hot.shard()
+                && policy.is_some_and(|policy| policy.holds_still(&facts, &measures));
             // Whose packets wait, or are elsewhere, is looked at the next time.
-            let is_settled = !flags.has_any(FlowFlags::HELD.with(FlowFlags::CHOSEN));
-            if is_settled && self.on_its_way(place).is_none() {
+            let is_settled = !hot.flags().contains(FlowFlags::HELD);
+            if !holds_still && is_settled && self.on_its_way(place).is_none() {
                 self.follow_rules(now, place, facts, io);
             }
         }
@@ -118,17 +148,89 @@ impl<B: Buffer> Worker<B> {
         mut facts: Facts,
         io: &mut I,
     ) {
-        let Some(flow) = self.flows.table.get(place) else { return };
-        let policy =
-            self.tables.policy(facts.fingerprint()).filter(|_| facts.are_of(flow.shard, flow.created));
+        let Some(flow) = self.flows.table.get(place) else { return self.chosen.forget_rules(place) };
+        let policy = self.tables.policy(facts.fingerprint()).filter(|_| self.chosen.are_of_now(&facts));
         let Some(policy) = policy else {
-            return self.chosen.close(place);
+            // No rule says any more that it is left out.
+            self.chosen.forget_rules(place);
+            if self.is_left_out(&flow) {
+                self.switch(now, place, true, io);
+            }
+            return;
         };
+        if !facts.are_of(flow.shard, flow.created) {
+            return self.chosen.close(place);
+        }
         let decision = policy.decide(&facts, &Measures::of(&flow, facts.age(now)));
+        let is_chosen = flow.flags.contains(FlowFlags::CHOSEN);
+        let switches = !is_chosen && decision.mirror != flow.is_mirrored();
+        if switches && !decision.mirror {
+            if !self.may_forget(&flow) {
+                return self.chosen.close(place);
+            }
+            let is_busy = self.quiesce.is_some() || self.mirror.departed() > ENDS_WAITING_MAX;
+            if is_busy || facts.was_taken_up_lately(now) {
+                facts.put_off();
+                return self.chosen.put(place, facts);
+            }
+        }
         facts.decided(decision);
         self.chosen.put(place, facts);
-        if !flow.flags.contains(FlowFlags::CHOSEN) && decision.mirror != flow.is_mirrored() {
+        if switches {
             self.switch(now, place, decision.mirror, io);
+        }
+    }
+
+    /// Whether a flow would be mirrored, but for rules.
+    fn is_left_out(&self, flow: &Flow) -> bool {
+        let is_wanted = |listener: &Listener| listener.flags.contains(FlowFlags::MIRRORED);
+        !flow.is_mirrored()
+            && !flow.flags.contains(FlowFlags::CHOSEN)
+            && self.tables.listener_of(flow.virtual_server).is_some_and(is_wanted)
+    }
+
+    /// Whether the others may forget a flow, and its port stays taken.
+    fn may_forget(&self, flow: &Flow) -> bool {
+        !flow.is_full_nat() || self.flows.owns(flow.shard, &flow.server)
+    }
+
+    /// A handover is planned: there is nothing any more that leaving flows out would save.
+    pub(super) fn begin_taking_up(&mut self, now: Instant) {
+        let has_any = self.chosen.is_used() && self.counts.mirrored() < self.flows.table.len() as u64;
+        self.taking_up = has_any.then_some(TakingUp { until: now + TAKING_UP_MAX, next: 0 });
+    }
+
+    /// Takes up some of the flows that are left out, but for those that an operator chose.
+    fn take_up_all<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
+        let (Some(TakingUp { until, next }), Some(peer)) = (self.taking_up.take(), self.quiesce) else {
+            return;
+        };
+        let end = self.flows.table.places_end().0;
+        let stop = next.saturating_add(TAKING_UP_PLACES).min(end);
+        let (mut at, mut taken) = (next, 0);
+        while at < stop && taken < TAKING_UP_PER_TURN && self.mirror.waiting(peer) < TAKING_UP_WAITING_MAX {
+            let place = FlowIndex(at);
+            at += 1;
+            let flags = self.flows.table.hot(place).map(Hot::flags);
+            if flags.is_none_or(|flags| flags.has_any(FlowFlags::MIRRORED.with(FlowFlags::CHOSEN))) {
+                continue;
+            }
+            let Some(flow) = self.flows.table.get(place).filter(|flow| self.is_left_out(flow)) else {
+                continue;
+            };
+            if self.on_its_way(place).is_some() {
+                continue;
+            }
+            // If the handover comes to nothing, rules are followed again.
+            if let Some(mut facts) = self.chosen.of(place, flow.shard, flow.created) {
+                facts.put_off();
+                self.chosen.put(place, facts);
+            }
+            self.switch(now, place, true, io);
+            taken += 1;
+        }
+        if at < end && now < until {
+            self.taking_up = Some(TakingUp { until, next: at });
         }
     }
 
@@ -141,6 +243,7 @@ impl<B: Buffer> Worker<B> {
         self.counts.mirroring(mirrors);
         if mirrors {
             self.counters.bump(Counter::FlowsTakenUp);
+            self.chosen.note_taken_up(now, place, shard, stamp.version);
             return self.mirror.flow_began_again(now, shard, place);
         }
         self.counters.bump(Counter::FlowsLeftOut);
@@ -204,6 +307,14 @@ impl<B: Buffer> Worker<B> {
             Choice::Off => false,
             Choice::Auto => self.by_rules(now, place, &flow),
         };
+        if flow.is_mirrored() && !mirrors {
+            if !self.may_forget(&flow) {
+                return ChoiceAnswer::Needed;
+            }
+            if self.mirror.departed() > ENDS_WAITING_MAX {
+                return ChoiceAnswer::Busy;
+            }
+        }
         let is_chosen = choice != Choice::Auto;
         let was_chosen = flow.flags.contains(FlowFlags::CHOSEN);
         self.flows.table.set_flag(place, FlowFlags::CHOSEN, is_chosen);
@@ -239,7 +350,12 @@ impl<B: Buffer> Worker<B> {
             return Because::Operator;
         }
         let facts = self.chosen.of(place, flow.shard, flow.created);
-        if let Some(facts) = facts.filter(|facts| self.tables.policy(facts.fingerprint()).is_some()) {
+        // What they say may not be done yet.
+        let is_followed = |facts: &Facts| {
+            let policy = self.tables.policy(facts.fingerprint());
+            policy.is_some_and(|policy| policy.mirrors(facts.rule()) == flow.is_mirrored())
+        };
+        if let Some(facts) = facts.filter(is_followed) {
             return match facts.rule() {
                 0 => Because::NoRule,
                 rule => Because::Rule(rule),

@@ -24,6 +24,7 @@ impl<B: Buffer> Worker<B> {
         self.counts.go_on_in(&mut next.counts);
         core::mem::swap(&mut self.tables, &mut *next);
         next.forget_neighbours(&mut self.adjacencies);
+        self.chosen.look_at_all();
         self.mirror.set_generation(self.tables.snapshot.generation);
         let refused = self.counters.value(Counter::MirrorRecordUnknownService);
         if refused != self.services_refused && !self.mirror.standing().leads {

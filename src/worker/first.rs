@@ -93,8 +93,9 @@ impl<B: Buffer> Worker<B> {
         let probe = self.flows.table.probe(&key);
         let mut coming = self.coming(key, probe, shard, listener);
         self.decide(&mut coming);
-        let first = choosing::first_packet(packet.head(), parsed);
-        match self.make(now, &coming, (1, ip_len(parsed)), Some(first)) {
+        let has_rules = self.tables.listeners[listener].policy.is_some();
+        let first = has_rules.then(|| choosing::first_packet(packet.head(), parsed));
+        match self.make(now, &coming, (1, ip_len(parsed)), first) {
             Ok(Made { index, flow, holds }) => {
                 match self.remember(now, index, &flow, io) {
                     Ok(true) if segment.is_some() => {

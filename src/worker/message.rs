@@ -196,6 +196,10 @@ pub enum ChoiceAnswer {
     Alone,
     /// The flow's shard is on its way to another worker.
     Moving,
+    /// The flow's source-NAT port is another member's, which has to know of the flow.
+    Needed,
+    /// Peers have yet to acknowledge too many ends: another one would be too much.
+    Busy,
 }
 
 /// Why a flow is mirrored, or not.
@@ -209,7 +213,7 @@ pub enum Because {
     NoRule,
     /// An operator wants it.
     Operator,
-    /// It was so under other rules, or when this appliance learned of it.
+    /// It was so under other rules, or when this appliance learned of it; or what rules say is not done yet.
     Kept,
 }
 

@@ -81,6 +81,7 @@ use crate::traffic::counts::Counts;
 use crate::wire::ethernet::MacAddress;
 
 use burst::Note;
+use choosing::TakingUp;
 use first::Coming;
 use message::{Command, Event, Role};
 use moving::Moving;
@@ -157,6 +158,8 @@ pub struct Worker<B: Buffer> {
     mirror: Mirror,
     /// What is known of flows of virtual servers with rules about what is mirrored.
     chosen: Chosen,
+    /// A handover begins, and flows that were left out are taken up.
+    taking_up: Option<TakingUp>,
     /// Records that were refused for want of services, when the configuration was last another one.
     services_refused: u64,
     in_sync: Vec<NodeId>,
@@ -268,6 +271,7 @@ impl<B: Buffer> Worker<B> {
             counts: Counts::default(),
             mirror: mirror_room,
             chosen,
+            taking_up: None,
             services_refused: 0,
             in_sync: Vec::new(),
             in_sync_epoch: 0,
@@ -337,11 +341,13 @@ impl<B: Buffer> Worker<B> {
             }
             Command::Quiesce { peer } => {
                 self.gather_stragglers(now);
+                self.begin_taking_up(now);
                 self.quiesce = Some(peer);
                 self.flushed = false;
             }
             Command::Hold { peer } => {
                 self.hold_stragglers(now);
+                self.taking_up = None;
                 self.quiesce = Some(peer);
                 self.flushed = false;
             }
@@ -376,6 +382,7 @@ impl<B: Buffer> Worker<B> {
         if role == Role::Active && self.role == Role::Standby {
             // Idle time counts from the takeover (REQ C8).
             self.flows.last_seen.touch_all(now);
+            self.chosen.begin_era();
         }
         if role == Role::Standby {
             self.stop_stragglers(now);
@@ -389,7 +396,7 @@ impl<B: Buffer> Worker<B> {
         }
         let was = core::mem::replace(&mut self.role, role);
         self.forwards = false;
-        self.quiesce = None;
+        (self.quiesce, self.taking_up) = (None, None);
         self.mirror.set_standing(Standing { leads: role == Role::Active, term });
         if role == Role::Active {
             self.call_off_stragglers(was);
@@ -436,7 +443,7 @@ impl<B: Buffer> Worker<B> {
 
     /// When there is something to do even if nothing arrives.
     pub fn next_deadline(&self) -> Instant {
-        if !self.moving.is_idle() {
+        if !self.moving.is_idle() || self.taking_up.is_some() {
             return Instant::ZERO;
         }
         let sync = (self.role == Role::Active).then_some(self.sync_at);

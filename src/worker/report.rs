@@ -36,7 +36,7 @@ impl<B: Buffer> Worker<B> {
 
     pub(super) fn report_flushed(&mut self) {
         let Some(peer) = self.quiesce else { return };
-        let is_busy = self.moving.is_busy() || self.stragglers.are_handled();
+        let is_busy = self.moving.is_busy() || self.taking_up.is_some() || self.stragglers.are_handled();
         if !self.flushed && !is_busy && self.mirror.is_flushed(peer) {
             self.flushed = true;
             self.answer(Event::Flushed { peer });

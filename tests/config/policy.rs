@@ -131,6 +131,16 @@ fn rules_that_do_not_suit() {
     ] {
         one_error(&with(text), "mode = \"checkpoint\"", &rule(key), expected);
     }
+    for (list, entry) in [
+        ("clients", "\"10.1.0.0/16\""),
+        ("client_ports", "\"53\""),
+        ("server_ports", "\"53\""),
+        ("dscp", "1"),
+    ] {
+        let of = |count: usize| format!("{{ mirror = true, {list} = [{}] }}", vec![entry; count].join(", "));
+        assert_eq!(rules(&of(64)).len(), 1);
+        one_error(&with(&of(65)), "mode = \"checkpoint\"", &rule(list), "at most 64 entries, not 65");
+    }
     let behind = "{ mirror = true }, { mirror = false, dscp = [1] }";
     let key = "virtual_server[www].mirror.rules[1]";
     one_error(&with(behind), "mode = \"checkpoint\"", key, "no rule behind the one on line");

@@ -16,6 +16,7 @@ mod pair;
 mod pieces;
 mod placed;
 mod policy;
+mod policy_changes;
 mod recorded;
 mod reloaded;
 mod routed;

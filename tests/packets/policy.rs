@@ -14,12 +14,12 @@ use crate::bench::*;
 use crate::pair::*;
 
 /// NAT, held; full NAT, not held; UDP, held.
-const NAT: &str = "10.1.0.100";
-const FULL: &str = "10.1.0.101";
+pub const NAT: &str = "10.1.0.100";
+pub const FULL: &str = "10.1.0.101";
 const UDP: &str = "10.1.0.102";
 
 /// The configuration of a node, of which virtual server `name` has these rules.
-fn ruled(node: u16, name: &str, rules: &str) -> Arc<Snapshot> {
+pub fn ruled(node: u16, name: &str, rules: &str) -> Arc<Snapshot> {
     let file = file(node);
     let at = file.find(&format!("name = \"{name}\"\naddress")).expect("the virtual server");
     let (before, rest) = file.split_at(at);
@@ -32,7 +32,7 @@ fn ruled(node: u16, name: &str, rules: &str) -> Arc<Snapshot> {
 }
 
 /// An active and a standby in sync that have these rules.
-fn pair(name: &str, rules: &str) -> Pair {
+pub fn pair(name: &str, rules: &str) -> Pair {
     let mut active = Bench::of(ruled(1, name, rules), 0, 1).lead();
     let mut pair = Pair { standby: Bench::of(ruled(2, name, rules), 0, 1), active: Bench::new(1, 0, 1) };
     active.now = pair.active.now;
@@ -44,21 +44,21 @@ fn pair(name: &str, rules: &str) -> Pair {
 }
 
 /// A packet without payload.
-fn client(port: u16, to: &str, to_port: u16, flags: Option<u8>) -> Packet {
+pub fn client(port: u16, to: &str, to_port: u16, flags: Option<u8>) -> Packet {
     Packet { payload: Vec::new(), ..from_client(port, to, to_port, flags) }
 }
 
-fn open(pair: &mut Pair, port: u16, to: &str) -> Vec<Sent> {
+pub fn open(pair: &mut Pair, port: u16, to: &str) -> Vec<Sent> {
     let sent = pair.active.handle(CLIENT_PORT, &client(port, to, 80, Some(SYN)).bytes());
     split(sent).1
 }
 
-fn flows(bench: &Bench) -> Vec<Flow> {
+pub fn flows(bench: &Bench) -> Vec<Flow> {
     bench.worker.flows().table.iter().map(|(_, flow)| flow).collect()
 }
 
 /// The client's ports of the standby's flows.
-fn known(pair: &Pair) -> Vec<u16> {
+pub fn known(pair: &Pair) -> Vec<u16> {
     let mut ports: Vec<u16> = flows(&pair.standby).iter().map(|flow| flow.client.src_port).collect();
     ports.sort_unstable();
     ports
@@ -69,7 +69,7 @@ fn key_of(bench: &Bench, port: u16) -> Key {
     flows(bench).into_iter().find(of).expect("the flow").client
 }
 
-fn choose(bench: &mut Bench, port: u16, choice: Choice) -> ChoiceAnswer {
+pub fn choose(bench: &mut Bench, port: u16, choice: Choice) -> ChoiceAnswer {
     let key = key_of(bench, port);
     bench.command(Command::Choose { key, choice });
     let answer = bench.events().into_iter().find_map(|event| match event {
@@ -80,7 +80,7 @@ fn choose(bench: &mut Bench, port: u16, choice: Choice) -> ChoiceAnswer {
 }
 
 /// Why the flow of a client's port is mirrored or not, and whether it counts as protected.
-fn because(bench: &mut Bench, port: u16) -> (bool, Because, bool) {
+pub fn because(bench: &mut Bench, port: u16) -> (bool, Because, bool) {
     bench.command(Command::Flows { from: FlowIndex(0) });
     let seen = bench.events().into_iter().find_map(|event| match event {
         Event::Flows(slice) => slice.flows.into_iter().find(|seen| seen.flow.client.src_port == port),
@@ -99,7 +99,7 @@ fn take_over(pair: &mut Pair) {
 
 /// All digests agree, over some rounds.
 #[track_caller]
-fn agree(pair: &mut Pair) {
+pub fn agree(pair: &mut Pair) {
     let rounds = |pair: &mut Pair| pair.active.status().streams[0].agreement.rounds;
     let before = rounds(pair);
     pair.exchange(2000);

@@ -135,6 +135,14 @@ fn said() -> Vec<Said> {
             .map(|reason| Parsed::Record(Record::Refused { sequence: 5, which: 1 << 63 | 5, reason }))
             .to_vec(),
         },
+        Said {
+            name: "flows-that-an-operator-chose",
+            header: header(4, true),
+            records: [v4(), mixed()]
+                .map(|flow| FlowState { chosen: true, ..flow })
+                .map(|flow| Parsed::Record(Record::Upsert { shard: ShardId(200), flow, handle }))
+                .to_vec(),
+        },
     ]
 }
 

@@ -238,7 +238,7 @@ pub fn before_fault(world: &mut World) {
         .collect();
     world.say(|| format!("** {} connections are protected", promised.len()));
     if world.scenario.kind == Kind::FlowsChosen {
-        // What was protected before may have been left out since; nothing strikes after its one crash.
+        // What was protected before the crash may have been left out before the switchover.
         world.checks.promised.clear();
     }
     world.checks.promised.extend(promised);

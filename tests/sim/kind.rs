@@ -92,7 +92,7 @@ pub enum Kind {
     TableFullThenCrash,
     /// The same with two standbys.
     ThreeTableFullThenCrash,
-    /// Flows are mirrored, left out and mirrored again, as rules and an operator say, and then the active crashes.
+    /// Flows are mirrored, left out and mirrored again, as rules and an operator say; the active crashes, and the next one hands over.
     FlowsChosen,
 }
 

@@ -307,6 +307,12 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
                     steps.extend(crash);
                 }
             }
+            // Ports of what was left out are handed out by whoever led before, if it has forgotten them.
+            steps.extend([
+                Wait(rng.u64(0..200) * MS),
+                Do(Operator(Who::Active, baton::failover::Operator::Switchover)),
+            ]);
+            steps.extend([Wait(80 * MS), Settled, Wait(rng.u64(0..200) * MS)]);
         }
         Kind::TwoFaults => {
             for _ in 0..2 {

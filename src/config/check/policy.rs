@@ -1,6 +1,6 @@
 //! `virtual_server.mirror.rules` (REQ A8).
 
-use crate::base::limits::MIRROR_RULES_MAX;
+use crate::base::limits::{MIRROR_RULE_LIST_MAX, MIRROR_RULES_MAX, PAYLOAD_LOOKED_AT};
 use crate::base::time::Duration;
 use crate::config::checked::policy::{Pattern, Ports, Rule};
 use crate::config::file::{MirrorModeFile, RuleFile, VirtualServerFile};
@@ -38,12 +38,22 @@ pub fn check(server: &VirtualServerFile, mirror: &MirrorModeFile, report: &mut R
             );
         }
         if let (Some(Some(at)), Some(Some(payload))) = (rule.payload_at.optional(), rule.payload.optional())
-            && at.u32() as usize + payload.0.len() > crate::base::limits::PAYLOAD_LOOKED_AT
+            && at.u32() as usize + payload.0.len() > PAYLOAD_LOOKED_AT
         {
             report.refuse(
                 &rule.payload_at.place,
-                "a place from which the payload ends within the first 64 bytes",
+                format!("a place from which the payload ends within the first {PAYLOAD_LOOKED_AT} bytes"),
             );
+        }
+        for (place, count) in [
+            (&rule.clients.place, rule.clients.get().map_or(0, Vec::len)),
+            (&rule.client_ports.place, rule.client_ports.get().map_or(0, Vec::len)),
+            (&rule.server_ports.place, rule.server_ports.get().map_or(0, Vec::len)),
+            (&rule.dscp.place, rule.dscp.get().map_or(0, Vec::len)),
+        ] {
+            if count > MIRROR_RULE_LIST_MAX {
+                report.refuse(place, format!("at most {MIRROR_RULE_LIST_MAX} entries, not {count}"));
+            }
         }
         for (place, network) in rule.clients.elements() {
             if !of_family(network.0.address) {
