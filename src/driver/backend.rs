@@ -13,7 +13,7 @@ use crate::base::counters::{Counter, Counters};
 use crate::base::ids::{NodeId, ShardId, Term, WorkerId};
 use crate::base::limits::SHARDS;
 use crate::base::spans::Spans;
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::config::checked::{Checked, Protocol};
 use crate::control::Backend;
 use crate::control::choosing::{self, Wish};
