@@ -5,6 +5,7 @@ use baton::base::ids::Version;
 use baton::flow::{Flow, Key};
 
 use crate::flows::Sight;
+use crate::kind::Kind;
 use crate::world::World;
 
 /// Which of two flows with one server's side this is.
@@ -20,9 +21,10 @@ impl Tenant {
         Tenant { client: flow.client, created: flow.created }
     }
 
-    /// Whether what a standby has is this flow, in any state: versions rise over all flows of a shard.
-    fn is(&self, known: &Flow) -> bool {
-        known.client == self.client && known.changed.version >= self.created
+    /// Whether what a standby has is this flow, in any state: versions rise over all flows of a shard. A flow that was left out
+    /// and is mirrored again counts from another version on, and is the same.
+    fn is(&self, known: &Flow, may_begin_again: bool) -> bool {
+        known.client == self.client && (may_begin_again || known.changed.version >= self.created)
     }
 }
 
@@ -45,9 +47,12 @@ pub fn look(world: &mut World, active: usize, standbys: &[usize]) {
 
 fn held_against(world: &mut World, flow: &Flow, standbys: &[usize]) {
     let tenant = Tenant::of(flow);
+    let may_begin_again = world.scenario.kind == Kind::FlowsChosen;
     for standby in standbys {
         let known = world.nodes[*standby].up.as_ref().and_then(|up| up.flow(&flow.server));
-        let Some(known) = known.filter(|known| known.server == flow.server && !tenant.is(known)) else {
+        let Some(known) =
+            known.filter(|known| known.server == flow.server && !tenant.is(known, may_begin_again))
+        else {
             continue;
         };
         let what = format!(
