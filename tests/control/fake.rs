@@ -25,7 +25,7 @@ pub struct Fake {
     reloads: AtomicU32,
 }
 
-fn flow(client: &str, protected: bool) -> FlowLine {
+pub fn flow(client: &str, protected: bool) -> FlowLine {
     FlowLine {
         protocol: Protocol::Tcp,
         client: client.parse().expect("an address"),

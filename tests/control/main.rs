@@ -9,11 +9,12 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use baton::control::Backend;
 use baton::control::client::{AskError, ask};
 use baton::control::report::*;
 use baton::control::server::{ServeError, Server};
 
-use fake::fake;
+use fake::{Fake, fake, flow};
 
 /// A directory of its own for each test, gone at its end.
 struct Scratch(PathBuf);
