@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use baton::seal::key::Key;
+use baton::seal::KeyRing;
 
 fn baton(words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_baton")).args(words).output().expect("baton starts")
@@ -29,7 +29,7 @@ fn scratch(name: &str) -> PathBuf {
     path
 }
 
-const WORDS: [&str; 17] = [
+const WORDS: [&str; 18] = [
     "run",
     "check",
     "status",
@@ -45,6 +45,7 @@ const WORDS: [&str; 17] = [
     "promote",
     "witness",
     "keygen",
+    "keys",
     "man",
     "completions",
 ];
@@ -79,7 +80,7 @@ fn a_good_file_is_summed_up() {
         "{}",
         stdout(&output)
     );
-    assert!(stderr(&output).contains("warning: the key file"), "it is not shipped: {}", stderr(&output));
+    assert!(stderr(&output).contains("warning: key file"), "it is not shipped: {}", stderr(&output));
 }
 
 #[test]
@@ -144,14 +145,79 @@ fn a_key_is_good_secret_and_never_overwritten() {
     let file = path.to_str().expect("text");
     assert_eq!(baton(&["keygen", file]).status.code(), Some(0));
     let text = std::fs::read_to_string(&path).expect("it was written");
-    assert!(Key::parse(&text).is_ok(), "it is a key");
-    assert_eq!(text.trim().len(), 64);
+    let ring = KeyRing::parse(&text).expect("it holds keys");
+    assert!(ring.keys().len() == 1 && ring.hashes().name() != ring.first().name());
     let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let again = baton(&["keygen", file]);
     assert_eq!(again.status.code(), Some(1));
     assert!(stderr(&again).contains("exists"), "{}", stderr(&again));
     assert_eq!(std::fs::read_to_string(&path).expect("it is there"), text, "it is as it was");
+    std::fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
+fn a_key_file_is_changed_step_by_step_and_a_broken_one_or_one_that_others_can_read_not_at_all() {
+    let path = scratch("changed.key");
+    let file = path.to_str().expect("text");
+    assert_eq!(baton(&["keygen", file]).status.code(), Some(0));
+    let names = |words: &[&str]| -> Vec<String> {
+        let output = baton(words);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+            .lines()
+            .map(|line| line.split_whitespace().next().expect("a name").to_owned())
+            .collect()
+    };
+    let first = names(&["keys", "show", file]);
+    let (old, hashes) = (&first[0], &first[1]);
+    let added = names(&["keys", "add", file]);
+    assert_eq!((&added[0], added.len(), &added[2]), (old, 3, hashes));
+    assert_eq!(names(&["keys", "first", file, &added[1]]), [added[1].clone(), old.clone(), hashes.clone()]);
+    let again = baton(&["keys", "first", file, &added[1]]);
+    assert!(again.status.success() && stderr(&again).contains("the first one already"), "{}", stderr(&again));
+    for (words, why) in [
+        (&["keys", "add", file][..], "it holds two keys already"),
+        (&["keys", "first", file, "00000000"], "it holds no key 00000000"),
+        (&["keys", "first", file], "NAME"),
+    ] {
+        let refused = baton(words);
+        assert_eq!(refused.status.code(), Some(2), "{words:?}");
+        assert!(stderr(&refused).contains(why), "{}", stderr(&refused));
+    }
+    assert_eq!(names(&["keys", "drop", file]), [added[1].clone(), hashes.clone()]);
+    let text = std::fs::read_to_string(&path).expect("it is there");
+    assert!(
+        !text.contains(old) && std::fs::metadata(&path).expect("it").permissions().mode() & 0o777 == 0o600
+    );
+    let again = baton(&["keys", "drop", file]);
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("it holds one key only"), "{}", stderr(&again));
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("its mode can be set");
+    let open = baton(&["keys", "add", file]);
+    assert_eq!(open.status.code(), Some(2));
+    assert!(stderr(&open).contains("its mode is 644"), "{}", stderr(&open));
+    assert_eq!(std::fs::read_to_string(&path).expect("it is there"), text, "it is as it was");
+    std::fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
+fn a_nodes_own_key_is_secret_and_its_public_key_can_be_shown_again() {
+    let path = scratch("node.key");
+    let file = path.to_str().expect("text");
+    let made = baton(&["keys", "generate", file]);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let public = stdout(&made);
+    assert_eq!(public.trim().len(), 64);
+    assert_eq!(stdout(&baton(&["keys", "public", file])), public);
+    assert_eq!(std::fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(baton(&["keys", "generate", file]).status.code(), Some(1), "it is left alone");
+    let no_group = baton(&["keys", "show", file]);
+    assert!(
+        no_group.status.code() == Some(2) && stderr(&no_group).contains("line 1"),
+        "{}",
+        stderr(&no_group)
+    );
     std::fs::remove_file(&path).expect("it is there");
 }
 

@@ -147,6 +147,10 @@ pub const TOLD_WAITING_MAX: usize = 8192;
 /// Handshake messages of one port that are looked at in a second. More are dropped and counted.
 pub const HANDSHAKES_PER_SECOND_MAX: u64 = 200;
 
+/// Those of them that are looked at in one go. With pinned keys each costs several multiplications on the curve, and beats wait for
+/// them; a peer sends one in [`HANDSHAKE_RETRY`].
+pub const HANDSHAKES_AT_ONCE_MAX: u64 = 8;
+
 /// Heartbeat intervals for which a new boot of a peer is not believed after its old one was heard: two live processes may
 /// have one node number. A booting appliance waits for so long too.
 pub const OLD_BOOT_INTERVALS: u64 = 3;
@@ -158,6 +162,12 @@ pub const HANDSHAKE_RETRY: Duration = Duration::from_millis(10);
 /// trips. It is short because a hello that waited in a queue may be of a boot that is gone. A booting appliance waits for
 /// it once.
 pub const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(15);
+
+/// Keys in a group's key file: one seals, and the others open while one is changed for another. A file of more is refused.
+pub const KEYS_MAX: usize = 4;
+
+/// What is accepted of a peer: the keys of the key file, and the one that is pinned of it.
+pub const CREDENTIALS_MAX: usize = KEYS_MAX + 1;
 
 /// Answered hellos of one peer that are remembered, so that none is answered twice.
 /// The oldest is forgotten for a newer one.

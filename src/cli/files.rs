@@ -1,17 +1,18 @@
-//! The words that read or write files: `check`, `keygen`, `man`.
+//! The words that read or write files: `check`, `keygen`, `man`. Other keys: [`super::keys`].
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use clap::CommandFactory;
 
+use crate::cli::keys::write_new;
 use crate::cli::words::Baton;
 use crate::cli::{Failure, print};
 use crate::config::checked::{Checked, Commit, Forwarding, MirrorMode};
 use crate::config::{Warning, load_with_warnings, sentence};
-use crate::seal::key::Key;
+use crate::driver::secrets::{SecretsError, read_keys};
+use crate::seal::keyring::KeyRing;
 
 /// A configuration file that was read.
 pub struct Read {
@@ -39,8 +40,12 @@ pub fn check(path: &Path) -> Result<(), Failure> {
     }
     if let Some(mirror) = &checked.mirror {
         // The file may be checked on a machine that must not have the key.
-        if let Err(why) = read_key(&mirror.key_file) {
-            eprintln!("warning: the key file {why}");
+        match read_keys(mirror) {
+            Ok(_) => {}
+            Err(why @ SecretsError::WrongPin(_)) => {
+                return Err(Failure::AskedWrongly(format!("{}: {why}", path.display())));
+            }
+            Err(why) => eprintln!("warning: {why}"),
         }
     }
     if let Some(why) = notify_doubts(&checked) {
@@ -63,11 +68,6 @@ pub fn notify_doubts(checked: &Checked) -> Option<String> {
         Ok(_) => return None,
     };
     Some(format!("the command of failover.notify, {}: {why}", program.display()))
-}
-
-fn read_key(path: &Path) -> Result<Key, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Key::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn summary(path: &Path, checked: &Checked) -> String {
@@ -107,14 +107,11 @@ fn summary(path: &Path, checked: &Checked) -> String {
     text
 }
 
-/// Writes a key that only its owner can read. An existing file is left alone:
-/// replacing a key in use would part the members.
+/// Writes new keys for a group to share.
 pub fn keygen(path: &Path) -> Result<(), Failure> {
-    let failed = |error: &dyn core::fmt::Display| Failure::Failed(format!("{}: {error}", path.display()));
-    let key = Key::generate().map_err(|error| failed(&error))?;
-    let mut file =
-        fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(|e| failed(&e))?;
-    file.write_all(key.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(|error| failed(&error))
+    let ring =
+        KeyRing::generate().map_err(|error| Failure::Failed(format!("{}: {error}", path.display())))?;
+    write_new(path, &ring.to_text())
 }
 
 pub fn man(directory: Option<&Path>) -> Result<(), Failure> {

@@ -7,6 +7,7 @@
 //! Not yet: `drain`, `enable`, `capture`, `top`.
 
 mod files;
+mod keys;
 mod query;
 mod run;
 mod witness;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
         Word::Promote(at) => query::promote(&at),
         Word::Witness(words) => witness::witness(&words),
         Word::Keygen { file } => files::keygen(&file),
+        Word::Keys { word } => keys::keys(&word),
         Word::Man { directory } => files::man(directory.as_deref()),
         Word::Completions { shell } => {
             clap_complete::generate(shell, &mut Baton::command(), "baton", &mut std::io::stdout());

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::base::limits::FLOWS_SHOWN_MAX;
+use crate::seal::key::KeyName;
 
 /// The package's version and the revision that it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BATON_REVISION"), ")");
@@ -53,7 +54,8 @@ pub enum Word {
     Pools(Query),
     /// Read the configuration file again and go on by it, without touching connections
     ///
-    /// Pools, their servers and weights, virtual servers and the idle time-outs of [flows] may change; all or nothing. Whatever
+    /// Pools, their servers and weights, virtual servers, the idle time-outs of [flows], the key file and pinned keys may
+    /// change; all or nothing. Whatever
     /// else has changed since the start is an error that names file, line and key, and so is what is wrong in the file
     /// (exit status 2): then nothing changes. New connections are made as the file says now. Those that exist go on, also
     /// to servers and by virtual servers that are gone from the file: these are retired, and shown by `baton pools` until
@@ -109,6 +111,22 @@ pub enum Word {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Change the key that members share while they run, or make and show a node's own key
+    ///
+    /// To change the shared key: `add` at one member, copy the file to all others and to the witness, and `baton reload` at each
+    /// member; then the same with `first FILE NAME`, and then with `drop`. Do each step at one member alone, and copy: `add` at two members
+    /// makes two keys that differ. After each step look at `baton status` of every member: after `add` all of them are to accept the new
+    /// key, after `first` all are to prove it. If each step is done at all before the next, no session and no connection is lost. `baton reload` refuses
+    /// keys with which a session with a peer that is heard would end, names the peer, and changes nothing; a peer that is stopped is no hindrance. A
+    /// witness reads the file at its start: start it again after each step.
+    ///
+    /// With keys of their own members do not share one: `generate` at each node, mirror.node_key_file, and the public key of every
+    /// other node in mirror.peers. The shared key stays, for the hashes of flows and for a witness.
+    Keys {
+        /// What to do
+        #[command(subcommand)]
+        word: KeyWord,
+    },
     /// Print the man page, or write that of each word into a directory
     Man {
         /// Where to write them
@@ -121,6 +139,55 @@ pub enum Word {
         #[arg(value_name = "SHELL")]
         shell: clap_complete::Shell,
     },
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyWord {
+    /// Show the names of the keys in a group's key file, and what each is for
+    Show {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Add a new key to a group's key file, at one member: from the next reload on it is accepted
+    Add {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Put a key of a group's key file first: from the next reload on it is proven, and the others are accepted
+    First {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Its name, as `baton keys show` prints it
+        #[arg(value_name = "NAME", value_parser = key_name)]
+        name: KeyName,
+    },
+    /// Drop all keys of a group's key file but the first: from the next reload on they are not accepted
+    Drop {
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Write a new key of a node's own, and print the public key that belongs to it
+    Generate {
+        /// The file to write; it must not exist
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+    /// Print the public key that belongs to a node's own key
+    Public {
+        /// The node's own key file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
+}
+
+fn key_name(text: &str) -> Result<KeyName, String> {
+    KeyName::parse(text)
+        .ok_or_else(|| "expected 8 hexadecimal digits, as `baton keys show` prints them".to_owned())
 }
 
 /// Whom to ask, and how to print.

@@ -396,10 +396,34 @@ pub struct Mirror {
     pub peers: Vec<Peer>,
     /// The file of the key that members share.
     pub key_file: PathBuf,
+    /// Members' own keys, if they are pinned.
+    pub pinning: Option<Pinning>,
     /// How long a held packet waits before the peer leaves the in-sync set.
     pub hold_timeout: Duration,
     /// Records per second and worker at most while a peer is brought up to date.
     pub walk_rate: u32,
+}
+
+/// Members' own keys, instead of the one that they share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pinning {
+    /// How far it is.
+    pub sealing: Sealing,
+    /// The file of this node's own key.
+    pub node_key_file: PathBuf,
+    /// The public keys of the peers.
+    pub peers: Vec<(NodeId, [u8; 32])>,
+}
+
+/// How far a group is on its way from the key file to pinned keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sealing {
+    /// Pinned keys are accepted, and those of the key file used.
+    ReceiveOnly,
+    /// Pinned keys are used, and those of the key file accepted.
+    Permissive,
+    /// Pinned keys alone are used and accepted.
+    Enforce,
 }
 
 /// Another member.

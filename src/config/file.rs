@@ -5,8 +5,8 @@ use toml::de::DeValue;
 
 use crate::base::limits::{PAYLOAD_LOOKED_AT, WORKERS_MAX};
 use crate::config::checked::{
-    Balance, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
-    VrrpUse,
+    Balance, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, Sealing,
+    VrrpChecksum, VrrpUse,
 };
 use crate::config::read::{
     Change, FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
@@ -14,7 +14,7 @@ use crate::config::read::{
 use crate::config::report::{Place, Report};
 use crate::config::value::{
     Address, Argument, Destination, Device, Endpoint, FilePath, ForwardingKind, HostCidr, Int, ListenAddress,
-    MirrorKind, Name, Network, Payload, PortRange,
+    MirrorKind, Name, Network, Payload, PortRange, PublicKey,
 };
 
 /// The last port at which the mirror's range of UDP ports may begin.
@@ -168,6 +168,8 @@ tables! {
         udp_port: Int<1024, MIRROR_UDP_PORT_MAX> = 7300,
         peers: Vec<Key<PeerFile>> = required,
         key_file: FilePath = required,
+        sealing: Sealing = "enforce",
+        node_key_file: FilePath = optional,
         hold_timeout_ms: Int<1, 10_000> = 200,
         walk_rate: Int<100, 10_000_000> = 100_000,
     }
@@ -175,6 +177,7 @@ tables! {
     PeerFile {
         node: Int<1, 65535> = required,
         address: Address = required,
+        public_key: PublicKey = optional,
     }
     /// `[failover]`
     FailoverFile {

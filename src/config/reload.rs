@@ -1,7 +1,7 @@
 //! A file that is read again while the appliance runs (REQ C10): what of it can be taken, and what the running
 //! configuration becomes with it.
 //!
-//! Pools, their servers, virtual servers and the idle time-outs of flows change while it runs; everything else was made at
+//! Pools, their servers, virtual servers, the idle time-outs of flows and what members prove themselves with change while it runs; everything else was made at
 //! the start and is compared with the file of the start, key by key. All or nothing: one error, and nothing changes.
 //!
 //! No flow is touched. What is gone from the file is *retired*, not removed, while it may have flows:
@@ -22,9 +22,9 @@ use std::path::Path;
 
 use crate::base::ids::{PoolId, ServerId, VirtualServerId};
 use crate::base::limits::RETIRED_MAX;
-use crate::config::checked::{Balance, Checked, HashMethod, Method, Pool, Server, VirtualServer};
-use crate::config::file::{File, FlowsFile, VirtualServerFile};
-use crate::config::read::Change;
+use crate::config::checked::{Balance, Checked, HashMethod, Method, Mirror, Pool, Server, VirtualServer};
+use crate::config::file::{File, FlowsFile, MirrorFile, PeerFile, VirtualServerFile};
+use crate::config::read::{Change, Key};
 use crate::config::report::{ConfigError, Place, Report, Warning};
 use crate::config::{check, directory, finish, read};
 
@@ -74,9 +74,30 @@ fn refuse_fixed(file: &File, before: &File, report: &mut Report) {
     file.port.changes(&before.port, &mut changes);
     file.route.changes(&before.route, &mut changes);
     file.distributor.changes(&before.distributor, &mut changes);
-    file.mirror.changes(&before.mirror, &mut changes);
     file.failover.changes(&before.failover, &mut changes);
     file.control.changes(&before.control, &mut changes);
+    match (file.mirror.get(), before.mirror.get()) {
+        (Some(now), Some(before)) => {
+            // What members prove themselves with can change.
+            let MirrorFile {
+                port,
+                udp_port,
+                peers,
+                key_file,
+                sealing: _,
+                node_key_file: _,
+                hold_timeout_ms,
+                walk_rate,
+            } = now;
+            port.changes(&before.port, &mut changes);
+            udp_port.changes(&before.udp_port, &mut changes);
+            peers_changes(peers, &before.peers, &mut changes);
+            key_file.changes(&before.key_file, &mut changes);
+            hold_timeout_ms.changes(&before.hold_timeout_ms, &mut changes);
+            walk_rate.changes(&before.walk_rate, &mut changes);
+        }
+        (None, None) | (Some(_), None) | (None, Some(_)) => file.mirror.changes(&before.mirror, &mut changes),
+    }
     if let (Some(now), Some(before)) = (file.flows.get(), before.flows.get()) {
         let FlowsFile {
             max,
@@ -92,6 +113,19 @@ fn refuse_fixed(file: &File, before: &File, report: &mut Report) {
     for Change { place, before } in changes {
         let was = before.map_or_else(|| "nothing, as".to_owned(), |before| format!("{before} as"));
         report.refuse(&place, format!("{was} at the start: it can change only by a restart of baton"));
+    }
+}
+
+/// But for their public keys.
+fn peers_changes(now: &Key<Vec<Key<PeerFile>>>, before: &Key<Vec<Key<PeerFile>>>, changes: &mut Vec<Change>) {
+    let (Some(peers), Some(old)) = (now.get(), before.get()) else { return };
+    if peers.len() != old.len() {
+        return now.changes(before, changes);
+    }
+    for ((_, peer), (_, old)) in now.elements().zip(before.elements()) {
+        let PeerFile { node, address, public_key: _ } = peer;
+        node.changes(&old.node, changes);
+        address.changes(&old.address, changes);
     }
 }
 
@@ -225,8 +259,10 @@ fn merge(running: &Checked, new: Checked) -> Checked {
         port_quarantine: running.flows.port_quarantine,
         ..new.flows
     };
+    let pinning = new.mirror.and_then(|mirror| mirror.pinning);
+    let mirror = running.mirror.clone().map(|mirror| Mirror { pinning, ..mirror });
     let mut merged =
-        Checked { pools: new.pools, virtual_servers: new.virtual_servers, flows, ..running.clone() };
+        Checked { pools: new.pools, virtual_servers: new.virtual_servers, flows, mirror, ..running.clone() };
     for old in running.pools.iter().filter(|old| !old.servers.is_empty()) {
         match merged.pools.iter_mut().find(|pool| pool.id == old.id) {
             Some(pool) => {

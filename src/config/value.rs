@@ -9,8 +9,8 @@ use crate::base::limits::PAYLOAD_LOOKED_AT;
 use crate::base::time::Duration;
 use crate::config::checked::policy::Ports;
 use crate::config::checked::{
-    Balance, Cidr, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, VrrpChecksum,
-    VrrpUse,
+    Balance, Cidr, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, Sealing,
+    VrrpChecksum, VrrpUse,
 };
 use crate::config::read::{Change, FromFile, Source, changed};
 use crate::config::report::{Place, Report};
@@ -137,6 +137,12 @@ texts! {
     /// A path of the file system.
     FilePath(String), "a path in quotes, not empty", |text| {
         (!text.is_empty() && !text.contains('\0')).then(|| text.to_owned())
+    };
+    /// A node's public key.
+    PublicKey([u8; 32]), "64 hexadecimal digits in quotes, as `baton keys public` prints them", |text| {
+        let digits: Vec<u8> = text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
+        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+        (digits.len() == 64).then(|| bytes.try_into().ok()).flatten()
     };
     /// An argument of the EAL, or of a command.
     Argument(String), "an argument in quotes, not empty", |text| {
@@ -352,6 +358,11 @@ choices! {
     Lagging {
         "remove" => Lagging::Remove,
         "wait" => Lagging::Wait,
+    } not_built_yet [];
+    Sealing {
+        "receive-only" => Sealing::ReceiveOnly,
+        "permissive" => Sealing::Permissive,
+        "enforce" => Sealing::Enforce,
     } not_built_yet [];
     VrrpUse {
         "output" => VrrpUse::Output,

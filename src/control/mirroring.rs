@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::ids::{NodeId, WorkerId};
 use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
+use crate::control::report::DisbelievedReport;
 use crate::mirror::StreamStatus;
 use crate::mirror::statistics::PerSecond;
 
@@ -29,6 +30,9 @@ pub struct MirrorPeerReport {
     pub state: MirrorState,
     /// What hinders it from being synchronized, as part of a sentence; `None`: nothing, or this appliance does not lead.
     pub hindrance: Option<String>,
+    /// What was heard in its name and not believed, since the start; `None`: nothing that is worth a word.
+    #[serde(default)]
+    pub disbelieved: Option<DisbelievedReport>,
     /// The session that the handshake made; `None`: there is none.
     pub session: Option<String>,
     /// Whether it is in the in-sync set.

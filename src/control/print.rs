@@ -4,8 +4,8 @@ use std::fmt::{self, Display};
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::control::report::{
-    CounterReport, DigestReport, Done, EventReport, FlowReport, HoldReport, LatencyReport, MirrorPeerReport,
-    MirrorReport, PoolReport, PortReport, ServerLine, StatusReport, role_text,
+    CounterReport, DigestReport, DisbelievedReport, Done, EventReport, FlowReport, HoldReport, LatencyReport,
+    MirrorPeerReport, MirrorReport, PoolReport, PortReport, ServerLine, StatusReport, role_text,
 };
 use crate::failover::State;
 
@@ -204,8 +204,36 @@ impl Display for StatusReport {
             if let Some(hindrance) = &p.hindrance {
                 writeln!(f, "peer {} is not synchronized: {hindrance}", p.node)?;
             }
+            match (&p.own_key, &p.key) {
+                (Some(own), Some(key)) if own == key => {
+                    writeln!(f, "peer {} and this one prove key {key}", p.node)?
+                }
+                (Some(own), Some(key)) => writeln!(f, "peer {} proves key {key}, this one {own}", p.node)?,
+                (Some(own), None) if p.other_key => {
+                    writeln!(f, "peer {} proves a key that is not accepted here, this one {own}", p.node)?;
+                }
+                (Some(own), None) => {
+                    writeln!(f, "peer {} does not say which key it proves, this one proves {own}", p.node)?;
+                }
+                (None, _) => {}
+            }
+            if p.accepted_keys.len() > 1 {
+                writeln!(f, "  accepted of it: {}", p.accepted_keys.join(", "))?;
+            }
+            if let Some(disbelieved) = &p.disbelieved {
+                writeln!(f, "peer {}: {disbelieved}", p.node)?;
+            }
+            if let Some(theirs) = p.term.filter(|theirs| theirs != term) {
+                writeln!(f, "peer {} is in term {theirs}", p.node)?;
+            }
         }
         Ok(())
+    }
+}
+
+impl Display for DisbelievedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({} ago; frames not believed: {})", self.what, span(self.ms_ago), self.count)
     }
 }
 
@@ -274,6 +302,9 @@ impl Display for MirrorReport {
             writeln!(f, "peer {}: {}, {in_sync}, session {session}", peer.node, peer.state.text())?;
             if let Some(hindrance) = &peer.hindrance {
                 writeln!(f, "  not synchronized: {hindrance}")?;
+            }
+            if let Some(disbelieved) = &peer.disbelieved {
+                writeln!(f, "  {disbelieved}")?;
             }
             if let Some(walk) = &peer.walk {
                 writeln!(

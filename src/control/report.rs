@@ -17,6 +17,8 @@ pub use crate::control::mirroring::{
 };
 use crate::control::rss::RssReport;
 use crate::failover::State;
+use crate::failover::distrust::DisbelievedStatus;
+use crate::failover::keys::Proven;
 use crate::failover::role::Role;
 use crate::failover::status::{PeerStatus, WitnessView};
 
@@ -148,6 +150,24 @@ pub struct PeerReport {
     /// Whether its services are those of this appliance.
     #[serde(default)]
     pub same_services: Option<bool>,
+    /// The term that it says to lead or follow; `None`: it was not heard.
+    #[serde(default)]
+    pub term: Option<Term>,
+    /// The name of the key that this appliance proves to it; `None`: it is of an earlier version.
+    #[serde(default)]
+    pub own_key: Option<String>,
+    /// Those of all keys that it accepts of it.
+    #[serde(default)]
+    pub accepted_keys: Vec<String>,
+    /// That of the key that it proves; `None`: none that is accepted here, or it does not say.
+    #[serde(default)]
+    pub key: Option<String>,
+    /// It proves a key that is not accepted here.
+    #[serde(default)]
+    pub other_key: bool,
+    /// What was heard in its name and not believed, since the start; `None`: nothing that is worth a word.
+    #[serde(default)]
+    pub disbelieved: Option<DisbelievedReport>,
     /// Since it was last heard on any path, in milliseconds; `None`: never.
     pub heard_ms_ago: Option<u64>,
     /// Whether both directions work, for each port.
@@ -174,8 +194,39 @@ impl PeerReport {
             ailing: status.failed,
             configuration: status.edition.map(|edition| edition.generation),
             same_services: status.edition.map(|edition| edition == own),
+            term: status.term,
+            own_key: Some(status.key.own.to_string()),
+            accepted_keys: status.key.accepted.iter().map(ToString::to_string).collect(),
+            key: match status.key.proven {
+                Proven::Key(name) => Some(name.to_string()),
+                Proven::Nothing | Proven::Unsaid | Proven::Other => None,
+            },
+            other_key: status.key.proven == Proven::Other,
+            disbelieved: status.disbelieved.as_ref().map(DisbelievedReport::new),
             heard_ms_ago: millis(status.heard_ago_us),
             paths: paths.collect(),
+        }
+    }
+}
+
+/// What was heard in a peer's name and not believed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct DisbelievedReport {
+    /// The newest reason, as a sentence.
+    pub what: String,
+    /// Since something was last not believed for it, in milliseconds.
+    pub ms_ago: u64,
+    /// How many frames were not believed, for any reason.
+    pub count: u64,
+}
+
+impl DisbelievedReport {
+    /// From what the failover machine knows.
+    pub fn new(status: &DisbelievedStatus) -> DisbelievedReport {
+        DisbelievedReport {
+            what: status.newest.to_string(),
+            ms_ago: status.ago_us / 1000,
+            count: status.count,
         }
     }
 }

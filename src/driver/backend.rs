@@ -22,10 +22,10 @@ use crate::control::mirroring::standing;
 use crate::control::rebalance::{RebalanceReport, Wanted};
 use crate::control::reload::{NotReloaded, ReloadReport};
 use crate::control::report::{
-    BufferTotals, CounterReport, DigestReport, EventReport, FlowFilter, FlowLine, FlowReport, FlowTotals,
-    Histogram, HoldReport, LatencyReport, MirrorPeerReport, MirrorReport, MirrorState, PeerReport, PoolLine,
-    PoolReport, PortLine, PortReport, ServerLine, StatusReport, StreamReport, VirtualServerLine, WalkReport,
-    WorkerReport,
+    BufferTotals, CounterReport, DigestReport, DisbelievedReport, EventReport, FlowFilter, FlowLine,
+    FlowReport, FlowTotals, Histogram, HoldReport, LatencyReport, MirrorPeerReport, MirrorReport,
+    MirrorState, PeerReport, PoolLine, PoolReport, PortLine, PortReport, ServerLine, StatusReport,
+    StreamReport, VirtualServerLine, WalkReport, WorkerReport,
 };
 use crate::control::rss::RssReport;
 use crate::driver::clock::Clock;
@@ -365,6 +365,7 @@ impl Backend for Appliance {
                 unprotected: leads.then(|| mirrored.saturating_sub(known)),
                 oldest_unprotected_ms: oldest.map(|since| (now - since).millis()),
                 digests: told.then(|| DigestReport::of(now, streams())),
+                disbelieved: peer.disbelieved.as_ref().map(DisbelievedReport::new),
                 hindrance,
                 node: peer.node,
                 state,

@@ -31,12 +31,14 @@ use crate::driver::rings::{Frame, LivenessEnds, News};
 use crate::driver::service::Standing;
 use crate::driver::state::TermWriter;
 use crate::driver::witness::link::WitnessLink;
+use crate::failover::keys::KeysRefused;
 use crate::failover::witness::words::ANSWER_MAX;
 use crate::failover::{
     Failover, FailoverStatus, FrameBytes, Health, Operator, Output, Progress, Refusal, WorkerReport,
     WorkerRole,
 };
 use crate::master::route::command_for;
+use crate::seal::Keys;
 use crate::worker::message::Command;
 
 /// Between two wakings at most.
@@ -55,6 +57,15 @@ pub struct Request {
     pub answer: SyncSender<Result<(), Refusal>>,
 }
 
+/// Other keys, and where it is said whether they were taken.
+#[derive(Debug)]
+pub struct OtherKeys {
+    /// All that there are from now on.
+    pub keys: Keys,
+    /// It has room for the answer.
+    pub answer: SyncSender<Result<(), KeysRefused>>,
+}
+
 /// What the liveness thread shares with others.
 #[derive(Debug)]
 pub struct Board {
@@ -68,6 +79,8 @@ pub struct Board {
     pub requests: Mutex<VecDeque<Request>>,
     /// The services that this appliance goes by from now on.
     pub services: Mutex<Option<(Edition, Arc<[u8]>)>>,
+    /// What this appliance is to prove itself with and accept of its peers from now on.
+    pub keys: Mutex<Option<OtherKeys>>,
     /// What a new active sends from now on, of class `Service`.
     pub announcements: Mutex<Option<Vec<(PortId, FrameBytes)>>>,
     /// With `vrrp = "yield"`: the priority of the strongest router that others advertise with; 0: none.
@@ -91,6 +104,7 @@ impl Board {
             ailments: Mutex::default(),
             requests: Mutex::new(VecDeque::new()),
             services: Mutex::default(),
+            keys: Mutex::default(),
             announcements: Mutex::default(),
             foreign_priority: AtomicU8::new(0),
             broken,
@@ -230,6 +244,7 @@ impl Liveness {
         self.take_requests(now);
         self.take_announcements();
         self.take_services();
+        self.take_keys(now);
         self.leave_if_broken(now);
         self.setup.failover.poll(now, Progress { workers_moved, drained: true });
         let happened = self.execute();
@@ -302,6 +317,14 @@ impl Liveness {
         let Some(mut newer) = self.setup.board.services.try_lock() else { return };
         if let Some((edition, text)) = newer.take() {
             self.setup.failover.handle_services(edition, text);
+        }
+    }
+
+    fn take_keys(&mut self, now: Instant) {
+        let Some(mut newer) = self.setup.board.keys.try_lock() else { return };
+        if let Some(OtherKeys { keys, answer }) = newer.take() {
+            // Who asked may have gone.
+            let _ = answer.try_send(self.setup.failover.handle_keys(now, &keys));
         }
     }
 

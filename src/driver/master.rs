@@ -251,6 +251,7 @@ impl MasterThread {
                     | Event::InSyncInstalled { .. }
                     | Event::Sync { .. }
                     | Event::HoldOverdue { .. }
+                    | Event::Disbelieved { .. }
                     | Event::Flushed { .. } => {}
                 }
             }
@@ -543,9 +544,11 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
         E::PeerHeard { .. } | E::PeerRestarted { .. } | E::PeerLeft { .. } | E::PeerMaintenance { .. } => {
             ("peer", false)
         }
-        E::PeerSilent { .. } | E::PeerRefused { .. } | E::PeerUnproven { .. } | E::DuplicateNode { .. } => {
-            ("peer", true)
-        }
+        E::PeerSilent { .. }
+        | E::PeerRefused { .. }
+        | E::PeerUnproven { .. }
+        | E::Disbelieved { .. }
+        | E::DuplicateNode { .. } => ("peer", true),
         E::InSync { .. } => ("mirror", false),
         E::OutOfSync { .. } => ("mirror", true),
         E::WorkerStuck { .. } => ("worker", true),

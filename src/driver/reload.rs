@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration as StdDuration;
 
@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 
 use crate::base::ids::NodeId;
 use crate::base::limits::SERVICES_BYTES_MAX;
+use crate::config::checked::Checked;
 use crate::config::mirrored::{self, Edition};
 use crate::config::reload::{differences, reload, without_idle};
 use crate::config::sentence;
@@ -28,10 +29,13 @@ use crate::config::snapshot::Snapshot;
 use crate::control::reload::{NotReloaded, ReloadReport};
 use crate::driver::configuring::{Next, Published};
 use crate::driver::events::EventLog;
-use crate::driver::liveness::Board;
+use crate::driver::liveness::{Board, OtherKeys};
 use crate::driver::master::Question;
+use crate::driver::secrets::{SecretsError, read_other_keys};
+use crate::failover::keys::KeysRefused;
 use crate::failover::status::PeerStatus;
 use crate::failover::{FailoverStatus, Role};
+use crate::seal::Keys;
 use crate::worker::message::WorkerStatus;
 
 /// How long workers may take to take a configuration until the answer is given.
@@ -42,6 +46,10 @@ const RELOAD_TIMEOUT: StdDuration = StdDuration::from_secs(8);
 const PEER_LOOKS: u32 = 400;
 /// with this between them.
 const PEER_LOOK: StdDuration = StdDuration::from_millis(5);
+/// How often other keys are offered: as long as a peer that was reloaded just before takes to prove another one.
+const KEY_LOOKS: u32 = 40;
+/// How long the liveness thread may take to say whether it takes them.
+const KEYS_WAIT: StdDuration = StdDuration::from_secs(2);
 /// Between two looks at what the peers go by.
 const LOOK_INTERVAL: StdDuration = StdDuration::from_secs(1);
 /// Every so many of them: whether what is retired has flows.
@@ -143,6 +151,8 @@ pub struct ReloadSetup {
     pub board: Arc<Board>,
     /// What happened.
     pub events: Arc<EventLog>,
+    /// What this appliance proves itself with and accepts of its peers.
+    pub keys: Mutex<Keys>,
 }
 
 /// Starts the thread, which ends when nobody can ask it any more.
@@ -318,22 +328,40 @@ impl ReloadSetup {
         let running = self.published.newest();
         let (checked, warnings) = reload(&self.path, &self.started, &running.checked, &text)
             .map_err(|errors| wrong(sentence(&name, &errors)))?;
-        let changes = differences(&running.checked, &checked);
+        let keys = self.read_keys(&checked).map_err(|error| wrong(error.to_string()))?;
+        let mut changes = differences(&running.checked, &checked);
         let mut warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-        match self.rule() {
+        // Whose services hold is decided before keys are changed, which has to be said whatever becomes of services.
+        let rule = self.rule();
+        let sealing = self.take_keys(keys).map_err(NotReloaded::Failed)?;
+        let failed = |why: String| match &sealing {
+            None => NotReloaded::Failed(why),
+            Some(sentence) => NotReloaded::Failed(format!("{why}; but other keys were taken: {sentence}")),
+        };
+        match rule {
             Rule::Leader(leader) => {
                 let differs = if changes.is_empty() { "nothing".to_owned() } else { changes.join("; ") };
                 warnings.push(format!(
                     "node {leader} leads, and its services hold: reload there. This appliance's file differs from them in: {differs}"
                 ));
                 let generation = running.generation;
-                return Ok(ReloadReport { generation, changes: Vec::new(), warnings });
+                return Ok(ReloadReport { generation, changes: sealing.into_iter().collect(), warnings });
             }
-            Rule::Nobody(why) => return Err(NotReloaded::Failed(why.to_owned())),
+            // Wrong keys may be what keeps it from hearing of one.
+            Rule::Nobody(why) if changes.is_empty() && sealing.is_some() => {
+                warnings.push(format!("services are not looked at: {why}"));
+                let generation = running.generation;
+                return Ok(ReloadReport { generation, changes: sealing.into_iter().collect(), warnings });
+            }
+            Rule::Nobody(why) => return Err(failed(why.to_owned())),
             Rule::Own => {}
         }
         if changes.is_empty() {
-            return Ok(ReloadReport { generation: running.generation, changes, warnings });
+            return Ok(ReloadReport {
+                generation: running.generation,
+                changes: sealing.into_iter().collect(),
+                warnings,
+            });
         }
         let generation = running.generation + 1;
         let snapshot = Snapshot { generation, checked };
@@ -344,12 +372,49 @@ impl ReloadSetup {
             Ok(remarks) => warnings.extend(remarks),
             Err(why) => {
                 self.say(before);
-                return Err(NotReloaded::Failed(why));
+                return Err(failed(why));
             }
         }
-        let handed = self.hand(snapshot, words).map_err(NotReloaded::Failed)?;
+        let handed = self.hand(snapshot, words).map_err(failed)?;
         warnings.extend(handed.sentence(generation));
+        changes.extend(sealing);
         Ok(ReloadReport { generation, changes, warnings })
+    }
+
+    /// What the files of `[mirror]` say now; `None`: there is none.
+    fn read_keys(&self, checked: &Checked) -> Result<Option<Keys>, SecretsError> {
+        checked.mirror.as_ref().map(|mirror| read_other_keys(mirror, &self.keys.lock())).transpose()
+    }
+
+    /// Goes by these keys from now on, and says so if they are others than before. They are each appliance's own: its
+    /// operator changes them at every member, whoever leads. Why not, if the session of a peer would end with them; what a
+    /// peer proves may be another key in a moment.
+    fn take_keys(&self, keys: Option<Keys>) -> Result<Option<String>, String> {
+        let Some(keys) = keys.filter(|keys| !keys.are_as(&self.keys.lock())) else { return Ok(None) };
+        let mut why = String::new();
+        for _ in 0..KEY_LOOKS {
+            match self.offer_keys(&keys)? {
+                Ok(()) => {
+                    let sentence = format!("sealing: {}", keys.sentence());
+                    *self.keys.lock() = keys;
+                    return Ok(Some(sentence));
+                }
+                Err(refused) => why = refused.to_string(),
+            }
+            thread::sleep(PEER_LOOK);
+        }
+        Err(why)
+    }
+
+    /// Has the liveness thread take them, if it can.
+    fn offer_keys(&self, keys: &Keys) -> Result<Result<(), KeysRefused>, String> {
+        let (answer, answered) = sync_channel(1);
+        *self.board.keys.lock() = Some(OtherKeys { keys: keys.clone(), answer });
+        answered.recv_timeout(KEYS_WAIT).or_else(|_| {
+            // They must not be taken when nobody waits for it any more. The answer is given while this is locked.
+            drop(self.board.keys.lock().take());
+            answered.try_recv().map_err(|_| "it is busy, and took no other keys: try again".to_owned())
+        })
     }
 
     /// Tells the peers before this appliance goes by it, and waits for all who are in sync: one that does not know of a

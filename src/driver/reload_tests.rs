@@ -1,6 +1,8 @@
 //! What is answered to who has the file read again, and what is handed on, in each role; before a master that does what it
 //! is told at once.
 
+use std::cell::{Cell, RefCell};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -8,7 +10,12 @@ use super::*;
 use crate::base::ids::{BootId, GroupId, Term, VirtualServerId, id_of_name};
 use crate::config::load;
 use crate::driver::clock::Clock;
+use crate::failover::keys::{KeyStatus, Proven};
 use crate::failover::{Members, State};
+use crate::seal::credentials::Sealing;
+use crate::seal::key::KeyName;
+use crate::seal::node::NodeKey;
+use crate::seal::{Key, KeyRing};
 
 const NODE: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
@@ -63,17 +70,23 @@ struct Place {
     configured: Receiver<Next>,
     asked: Receiver<Question>,
     path: PathBuf,
+    /// What the liveness thread took, and to how many offers it says no.
+    taken: RefCell<Option<Keys>>,
+    refusals: Cell<u32>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = fs::remove_dir_all(self.path.with_file_name(""));
     }
 }
 
 impl Place {
     fn new(name: &str) -> Place {
-        let path = std::env::temp_dir().join(format!("baton-reload-{name}-{}.toml", std::process::id()));
+        let directory = std::env::temp_dir().join(format!("baton-reload-{name}-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory can be made");
+        let path = directory.join("baton.toml");
+        let ring = KeyRing::generate().expect("entropy");
         let checked = load(&path, FILE).unwrap_or_else(|errors| panic!("{}", sentence("it", &errors)));
         let (configurations, configured) = channel();
         let (questions, asked) = channel();
@@ -85,15 +98,19 @@ impl Place {
             questions,
             board: Board::new(Arc::new(AtomicBool::new(false))),
             events: Arc::new(EventLog::new(NODE, Clock::start())),
+            keys: Mutex::new(ring.clone().into()),
         };
         let place = Place {
             reloading: Reloading { setup, apart: Vec::new(), idle: Idle::default() },
             configured,
             asked,
             path,
+            taken: RefCell::default(),
+            refusals: Cell::default(),
         };
         place.setup().say(words_of(&place.setup().published.newest()));
         place.write(&file_with_weight(2));
+        place.write_keys(&ring);
         place
     }
 
@@ -103,6 +120,12 @@ impl Place {
 
     fn write(&self, text: &str) {
         fs::write(&self.path, text).expect("a file can be written");
+    }
+
+    fn write_keys(&self, ring: &KeyRing) {
+        let path = self.path.with_file_name("k");
+        fs::write(&path, ring.to_text()).expect("a file can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
     }
 
     /// In this role; the leader is the peer where it is somebody else. The peer goes by what it does.
@@ -125,6 +148,17 @@ impl Place {
                 if let Ok(next) = self.configured.recv_timeout(StdDuration::from_millis(1)) {
                     handed.push(next.snapshot.generation);
                     next.answer.send(()).expect("it is waited for");
+                }
+                if let Some(OtherKeys { keys, answer }) = setup.board.keys.lock().take() {
+                    let refused = self.refusals.get() > 0;
+                    self.refusals.set(self.refusals.get().saturating_sub(1));
+                    let proven = Proven::Key(KeyName(0x5eed));
+                    answer
+                        .send(if refused { Err(KeysRefused { node: PEER, proven }) } else { Ok(()) })
+                        .expect("it waits");
+                    if !refused {
+                        *self.taken.borrow_mut() = Some(keys);
+                    }
                 }
             }
             (reloading.join().expect("it does not panic"), handed)
@@ -157,6 +191,8 @@ fn status(role: Role, leader: Option<NodeId>, peer: Option<Edition>) -> Failover
         in_sync: true,
         walk_done: true,
         dirty: 0,
+        disbelieved: None,
+        key: KeyStatus { own: KeyName(1), accepted: Vec::new(), proven: Proven::Nothing },
         paths: Vec::new(),
     };
     FailoverStatus {
@@ -363,4 +399,130 @@ fn what_is_retired_is_forgotten_when_it_had_no_connections_at_two_looks_in_a_row
     assert_eq!(look(&mut place, [0, 0]), 0);
     assert_eq!(place.generation(), 2, "nothing that an operator would name has changed");
     assert_ne!(place.own(), before, "but the peers have to know");
+}
+
+#[test]
+fn another_key_is_taken_at_the_leader_and_at_who_follows_and_a_broken_key_file_by_nobody() {
+    let place = Place::new("keys");
+    place.write(FILE);
+    let mut ring = place.setup().keys.lock().ring().clone();
+    let taken = || place.taken.borrow_mut().take().map(|keys| keys.ring().first().name());
+    for role in [Role::Active, Role::Standby] {
+        place.is(role, Some(place.own()));
+        match role {
+            Role::Active => ring.add(Key::generate().expect("entropy")).expect("there is room"),
+            _ => ring.put_first(ring.keys()[1].name()).expect("there are two"),
+        }
+        place.write_keys(&ring);
+        let (answer, handed) = place.reload();
+        let report = answer.expect("it is good");
+        assert!(report.changes.len() == 1 && report.changes[0].starts_with("sealing: key "), "{report:?}");
+        assert_eq!((report.generation, handed.len()), (1, 0), "no services have changed");
+        assert_eq!(taken(), Some(ring.first().name()));
+        let (answer, _) = place.reload();
+        assert_eq!((answer.expect("it is good").changes.len(), taken()), (0, None));
+    }
+    fs::write(place.path.with_file_name("k"), "0123").expect("a file can be written");
+    let (answer, _) = place.reload();
+    let Err(NotReloaded::Wrong(why)) = answer else { panic!("it was taken: {answer:?}") };
+    assert!(
+        why.contains("k: line 1: expected one line of 64 hexadecimal digits, found 4 characters"),
+        "{why}"
+    );
+    place.write_keys(&KeyRing::generate().expect("entropy"));
+    let (answer, _) = place.reload();
+    let Err(NotReloaded::Wrong(why)) = answer else { panic!("it was taken: {answer:?}") };
+    assert!(
+        why.contains("the hashes of flows would be derived from another key") && taken().is_none(),
+        "{why}"
+    );
+}
+
+#[test]
+fn keys_that_would_end_a_session_are_refused_and_can_be_taken_later() {
+    let place = Place::new("refused-keys");
+    place.write(FILE);
+    let before = place.setup().keys.lock().clone();
+    let mut ring = before.ring().clone();
+    ring.add(Key::generate().expect("entropy")).expect("there is room");
+    place.write_keys(&ring);
+    place.is(Role::Active, Some(place.own()));
+    place.refusals.set(u32::MAX);
+    let (answer, _) = place.reload();
+    let Err(NotReloaded::Failed(why)) = answer else { panic!("it was taken: {answer:?}") };
+    assert!(why.contains("node 2 proves key 00005eed, which would not be accepted any more"), "{why}");
+    assert!(place.setup().keys.lock().are_as(&before) && place.setup().board.keys.lock().is_none());
+    // The peer proves the other one a moment later.
+    place.refusals.set(3);
+    let (answer, _) = place.reload();
+    assert_eq!(answer.expect("it is good").changes.len(), 1);
+    assert!(place.taken.borrow().as_ref().is_some_and(|keys| keys.ring().keys().len() == 2));
+}
+
+#[test]
+fn with_pinned_keys_alone_other_keys_of_the_key_file_are_taken_for_the_witness() {
+    let place = Place::new("pinned-keys");
+    place.write(FILE);
+    let [own, theirs] = [(); 2].map(|()| NodeKey::generate().expect("entropy"));
+    let mut ring = place.setup().keys.lock().ring().clone();
+    let pinned = |ring: &KeyRing| {
+        Keys::pinned(ring.clone(), Sealing::Enforce, &own, &[(PEER, theirs.public())]).expect("keys")
+    };
+    *place.setup().keys.lock() = pinned(&ring);
+    place.is(Role::Active, Some(place.own()));
+    let path = place.path.with_file_name("own");
+    fs::write(&path, own.to_text()).expect("a file can be written");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("its mode can be set");
+    let peer = format!("address = \"10.9.0.2\", public_key = \"{}\" }}", theirs.public());
+    let text = FILE
+        .replace("address = \"10.9.0.2\" }", &peer)
+        .replace("key_file", "node_key_file = \"own\"\nkey_file");
+    place.write(&text);
+    let (answer, _) = place.reload();
+    assert_eq!(answer.expect("it is good").changes, Vec::<String>::new());
+    ring.add(Key::generate().expect("entropy")).expect("there is room");
+    place.write_keys(&ring);
+    let (answer, _) = place.reload();
+    assert!(answer.expect("it is good").changes[0].starts_with("sealing: pinned keys alone: "));
+    assert!(place.taken.borrow().as_ref().is_some_and(|keys| keys.are_as(&pinned(&ring))));
+}
+
+#[test]
+fn one_that_hears_of_no_leader_takes_other_keys_since_its_own_may_be_wrong() {
+    let place = Place::new("lone-keys");
+    place.write(FILE);
+    let lone = || {
+        let mut alone = status(Role::Standby, None, None);
+        alone.peers[0].heard = false;
+        *place.setup().board.status.lock() = Some(alone);
+    };
+    lone();
+    let (answer, _) = place.reload();
+    assert!(matches!(answer, Err(NotReloaded::Failed(_))), "there is nothing else to do: {answer:?}");
+    let mut ring = place.setup().keys.lock().ring().clone();
+    ring.add(Key::generate().expect("entropy")).expect("there is room");
+    place.write_keys(&ring);
+    let report = place.reload().0.expect("keys are its own");
+    assert!(
+        report.changes[0].starts_with("sealing: ") && report.warnings[0].contains("it hears of no active"),
+        "{report:?}"
+    );
+    // Services are none that it can change now.
+    ring.put_first(ring.keys()[1].name()).expect("it is there");
+    place.write_keys(&ring);
+    place.write(&file_with_weight(2));
+    let (answer, handed) = place.reload();
+    let Err(NotReloaded::Failed(why)) = answer else { panic!("it was taken: {answer:?}") };
+    assert!(
+        why.contains("it hears of no active") && why.contains("other keys were taken: sealing: key "),
+        "{why}"
+    );
+    assert!(
+        handed.is_empty()
+            && place
+                .taken
+                .borrow()
+                .as_ref()
+                .is_some_and(|keys| keys.ring().first().name() == ring.first().name())
+    );
 }

@@ -99,8 +99,10 @@ pub fn run(path: &Path, text: &str, checked: &Checked) -> Result<(), String> {
     );
     let mut manager = ServiceManager::from_environment();
     let clock = Clock::start();
-    let key_file = checked.mirror.as_ref().map(|mirror| mirror.key_file.as_path());
-    let secrets = Secrets::gather(key_file).map_err(sentence)?;
+    let secrets = Secrets::gather(checked.mirror.as_ref()).map_err(sentence)?;
+    if checked.mirror.is_some() {
+        log::info!("sealing: {}", secrets.keys.sentence());
+    }
     let left = state::open(&checked.failover.state_dir).map_err(sentence)?;
     let terms = TermWriter::start(&checked.failover.state_dir, &left).map_err(sentence)?;
 
@@ -436,6 +438,7 @@ fn assemble(
         questions: questions.clone(),
         board: Arc::clone(&shared.board),
         events: Arc::clone(&shared.events),
+        keys: Mutex::new(secrets.keys),
     })
     .map_err(sentence)?;
     let kind = |number: usize| if number < usize::from(workers) { "worker" } else { "distributor" };
@@ -511,7 +514,7 @@ fn failover_setup(
         peers: mirror.iter().flat_map(|mirror| &mirror.peers).map(|peer| peer.node).collect(),
         ports: ports.collect(),
         config: checked.failover.clone(),
-        key: secrets.key.clone(),
+        keys: secrets.keys.clone(),
         reserved: Term { counter: left.reserved, node: checked.appliance.node },
         workers: workers.into(),
         lcores: checked.lcores.workers.len(),

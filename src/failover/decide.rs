@@ -71,6 +71,7 @@ impl Failover {
         }
         self.announce_again(now);
         self.follow_services(now);
+        self.judge_disbelieved(now);
         self.tell_state(now);
     }
 

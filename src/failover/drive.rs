@@ -249,7 +249,11 @@ impl Failover {
         if now - self.announced_at < ANNOUNCE_RIVAL {
             return;
         }
-        self.event(FailoverEvent::RivalSeen { node: claim.node, term: claim.term });
+        self.tell_disbelieved(
+            now,
+            claim.node,
+            FailoverEvent::RivalSeen { node: claim.node, term: claim.term },
+        );
         if self.role.serves() {
             self.announce_from(now);
         } else {

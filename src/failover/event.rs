@@ -4,11 +4,12 @@ use core::fmt;
 
 use serde::Serialize;
 
+use super::distrust::tell;
 use super::role::Role;
 use super::state::State;
 use crate::base::ids::{BootId, NodeId, PortId, Term, WorkerId};
 use crate::base::time::{Duration, Instant};
-use crate::seal::Mismatch;
+use crate::seal::{Distrust, Mismatch};
 
 /// Why an appliance took a term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -229,12 +230,21 @@ pub enum FailoverEvent {
         /// Why.
         mismatch: Mismatch,
     },
-    /// Someone speaks as a peer without the group's key: most likely the key files differ.
+    /// Someone speaks as a peer without a key that is accepted: most likely the key files, or pinned keys, differ.
     PeerUnproven {
         /// As which node it spoke.
         node: NodeId,
         /// By which port.
         port: PortId,
+    },
+    /// Frames in a peer's name were not believed, and dropped.
+    Disbelieved {
+        /// The peer.
+        node: NodeId,
+        /// Why.
+        what: Distrust,
+        /// By which port they came; `None`: on the mirror's streams.
+        by: Option<PortId>,
     },
     /// A peer's node number is used by two live processes.
     DuplicateNode {
@@ -385,8 +395,9 @@ impl fmt::Display for FailoverEvent {
             E::PeerLeft { node } => write!(f, "node {node} left the group"),
             E::PeerRefused { node, mismatch } => write!(f, "node {node} is refused: {mismatch}"),
             E::PeerUnproven { node, port } => {
-                write!(f, "someone at port {port} speaks as node {node} without the group's key")
+                write!(f, "someone at port {port} speaks as node {node} without a key that is accepted here")
             }
+            E::Disbelieved { node, what, by } => tell(f, *node, *what, *by),
             E::DuplicateNode { node } => write!(f, "two live processes speak as node {node}"),
             E::InSync { node, term } => write!(f, "node {node} is in sync in term {term}"),
             E::OutOfSync { node, removal, term } => {
@@ -462,6 +473,7 @@ impl FailoverEvent {
             E::PeerLeft { .. } => "peer-left",
             E::PeerRefused { .. } => "peer-refused",
             E::PeerUnproven { .. } => "peer-unproven",
+            E::Disbelieved { .. } => "disbelieved",
             E::DuplicateNode { .. } => "duplicate-node",
             E::InSync { .. } => "in-sync",
             E::OutOfSync { .. } => "out-of-sync",
@@ -508,6 +520,7 @@ impl FailoverEvent {
             | E::PeerLeft { .. }
             | E::PeerRefused { .. }
             | E::PeerUnproven { .. }
+            | E::Disbelieved { .. }
             | E::DuplicateNode { .. }
             | E::InSync { .. }
             | E::WorkerStuck { .. }
@@ -545,6 +558,7 @@ impl FailoverEvent {
             | E::PeerLeft { node }
             | E::PeerRefused { node, .. }
             | E::PeerUnproven { node, .. }
+            | E::Disbelieved { node, .. }
             | E::DuplicateNode { node }
             | E::InSync { node, .. }
             | E::OutOfSync { node, .. }

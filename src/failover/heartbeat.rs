@@ -323,6 +323,17 @@ impl Beat {
     }
 }
 
+/// Says in a beat's content what its sender proves in the session that it is sealed for.
+pub fn set_proof(content: &mut [u8; BEAT_LEN], proof: u32) {
+    content[PROOF_AT..PROOF_AT + 4].copy_from_slice(&proof.to_be_bytes());
+}
+
+/// What a beat's content proves; 0: nothing.
+pub fn proof(content: &[u8]) -> u32 {
+    let said = content.get(PROOF_AT..).and_then(<[u8]>::first_chunk);
+    said.map_or(0, |bytes| u32::from_be_bytes(*bytes))
+}
+
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut out = [0; 8];
     out.copy_from_slice(&bytes[at..at + 8]);
@@ -335,7 +346,10 @@ const FAILED_AT: usize = BEAT_LEN - 1;
 /// The same of the services' edition.
 const EDITION_AT: usize = 58;
 
-const _: () = assert!(50 + 2 * MEMBERS_MAX <= EDITION_AT && EDITION_AT + 16 <= FAILED_AT);
+/// The same of the proof, which is another one for each session.
+const PROOF_AT: usize = EDITION_AT + 16;
+
+const _: () = assert!(50 + 2 * MEMBERS_MAX <= EDITION_AT && PROOF_AT + 4 <= FAILED_AT);
 
 #[cfg(test)]
 mod tests {

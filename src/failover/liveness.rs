@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use super::distrust::Disbelieved;
 use super::event::Removal;
 use super::heartbeat::Beat;
+use super::keys::Proofs;
 use crate::base::ids::{BootId, NodeId, Term};
 use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
 use crate::base::time::{Duration, Instant};
-use crate::seal::{Handshake, Opener, Sealer, Session, StreamId};
+use crate::seal::{Credentials, Handshake, Opener, Sealer, Session, StreamId};
 use crate::wire::ethernet::PortLinks;
 
 /// Beats of this side whose time of sending is remembered.
@@ -50,6 +52,8 @@ impl SentBeats {
 pub struct Live {
     /// The session.
     pub session: Arc<Session>,
+    /// What both sides prove to each other under it.
+    pub proofs: Proofs,
     sealers: [Option<Sealer>; PORTS_MAX],
     openers: [Option<Box<Opener>>; PORTS_MAX],
     /// What is said of the leader's services.
@@ -58,8 +62,9 @@ pub struct Live {
 
 impl Live {
     /// Opens a session's heartbeat streams.
-    pub fn new(session: Arc<Session>) -> Live {
+    pub fn new(session: Arc<Session>, credentials: &Credentials) -> Live {
         Live {
+            proofs: Proofs::new(&session, credentials),
             session,
             sealers: [const { None }; PORTS_MAX],
             openers: [const { None }; PORTS_MAX],
@@ -166,6 +171,8 @@ pub struct Peer {
     pub admit_after: Instant,
     /// A command said that it fenced it, when our next beat had this number.
     pub fenced: Option<u64>,
+    /// What was heard in its name and not believed.
+    pub disbelieved: Disbelieved,
     /// When events about its being refused may be emitted again.
     pub quiet_until: Instant,
 }
@@ -195,6 +202,7 @@ impl Peer {
             overdue: false,
             admit_after: Instant::ZERO,
             fenced: None,
+            disbelieved: Disbelieved::default(),
             quiet_until: Instant::ZERO,
         }
     }

@@ -8,6 +8,7 @@
 //! ```text
 //! handle_frame / handle_report / handle_reserved / handle_operator   as they come
 //! handle_broken                                                       when a thread failed
+//! handle_keys                                                         when there are other keys
 //! handle_services                                                     when the configuration is another one
 //! poll(now, progress)                                                 every millisecond
 //! poll_output() until None                                            after each of these
@@ -83,6 +84,7 @@
 //! `vrrp = "yield"` (`foreign.rs`), and then only that nobody of the group leads.
 
 mod decide;
+pub mod distrust;
 mod drive;
 pub mod event;
 mod fence;
@@ -90,6 +92,7 @@ pub mod foreign;
 pub mod health;
 pub mod heartbeat;
 pub mod insync;
+pub mod keys;
 mod lease;
 mod liveness;
 mod maintenance;
@@ -126,7 +129,7 @@ use crate::base::ids::{BootId, NodeId, PortId, Term};
 use crate::base::limits::{FAILOVER_FRAMES_MAX, PORTS_MAX, WORKERS_MAX};
 use crate::base::time::{Duration, Instant};
 use crate::config::checked;
-use crate::seal::{Handshake, Key, MemberInfo, handshake::Allowance};
+use crate::seal::{Handshake, KeyRing, Keys, MemberInfo, handshake::Allowance};
 use crate::wire::ethernet::MacAddress;
 use fence::Fence;
 use heartbeat::Beat;
@@ -176,8 +179,8 @@ pub struct FailoverSetup {
     pub ports: Vec<PortSetup>,
     /// Priority and timers.
     pub config: checked::Failover,
-    /// The group's key.
-    pub key: Key,
+    /// What it proves itself with, and what it accepts of peers.
+    pub keys: Keys,
     /// The highest counter that was ever reserved, from the state file; `Term::NONE` at the very first start.
     pub reserved: Term,
     /// Workers of this appliance that hold flows: they take roles, and say how far peers are.
@@ -231,7 +234,7 @@ struct Handover {
 pub struct Failover {
     member: MemberInfo,
     config: checked::Failover,
-    key: Key,
+    ring: KeyRing,
     variant: Variant,
     workers: usize,
     lcores: usize,
@@ -323,10 +326,22 @@ impl Failover {
     /// `setup.lcores` is at most `WORKERS_MAX`, as the configuration check sees to;
     /// what is beyond them is left out.
     pub fn new(setup: FailoverSetup, now: Instant) -> Failover {
-        let FailoverSetup { member, peers, ports, config, key, reserved, workers, lcores, counters, variant } =
-            setup;
-        let peers =
-            peers.into_iter().map(|node| Peer::new(node, Handshake::new(&key, member, node))).collect();
+        let FailoverSetup {
+            member,
+            peers,
+            ports,
+            config,
+            keys,
+            reserved,
+            workers,
+            lcores,
+            counters,
+            variant,
+        } = setup;
+        let peers = peers
+            .into_iter()
+            .map(|node| Peer::new(node, Handshake::new(keys.with(node), member, node)))
+            .collect();
         let ports = ports
             .into_iter()
             .filter(|port| usize::from(port.id.0) < PORTS_MAX)
@@ -337,10 +352,10 @@ impl Failover {
             terms: Terms::new(member.node, reserved),
             lease: Lease::new(config.lease),
             fence: Fence::default(),
-            witness: config.witness.map(|_| Asking::new(&key, member.boot, now)),
+            witness: config.witness.map(|_| Asking::new(keys.ring(), member.boot, now)),
             member,
             config,
-            key,
+            ring: keys.ring().clone(),
             variant,
             workers: workers.min(WORKERS_MAX),
             lcores: lcores.min(WORKERS_MAX),
@@ -421,6 +436,9 @@ impl Failover {
                 {
                     peer.overdue = true;
                 }
+            }
+            WorkerReport::Disbelieved { peer, what, count } => {
+                self.handle_disbelieved(now, peer, what, count);
             }
             WorkerReport::Flushed { worker, peer } => {
                 if let Some(handover) = &mut self.handover

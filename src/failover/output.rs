@@ -11,7 +11,7 @@ use crate::base::ids::{NodeId, PortId, Term, WorkerId};
 use crate::base::limits::WORKERS_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::config::mirrored::Edition;
-use crate::seal::Session;
+use crate::seal::{Distrust, Session};
 use crate::wire::ethernet::PortLinks;
 
 /// What a worker is.
@@ -171,6 +171,15 @@ pub enum WorkerReport {
         worker: WorkerId,
         /// Who did not acknowledge.
         peer: NodeId,
+    },
+    /// Mirror frames in a peer's name were dropped.
+    Disbelieved {
+        /// The peer.
+        peer: NodeId,
+        /// Why.
+        what: Distrust,
+        /// How many.
+        count: u64,
     },
     /// The answer to [`Output::Quiesce`], and to [`Output::Hold`]: the peer acknowledged everything.
     Flushed {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::distrust::QUIET;
 use super::event::{Cause, FailoverEvent, Removal};
 use super::heartbeat::{self, BEAT_LEN, Beat, Envelope, Kind};
 use super::liveness::Live;
@@ -11,13 +12,10 @@ use super::{Failover, Variant};
 use crate::base::counters::Counter;
 use crate::base::ids::{PortId, Term};
 use crate::base::limits::OLD_BOOT_INTERVALS;
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::seal::handshake::{Handled, read_hello};
-use crate::seal::{Mismatch, Refused, Session};
+use crate::seal::{Distrust, Mismatch, Refused, Session};
 use crate::wire::ethernet::MacAddress;
-
-/// Between two events of one kind that strangers can cause.
-const QUIET: Duration = Duration::from_secs(10);
 
 impl Failover {
     /// Handles a frame of EtherType 0x88b5 that came in by `port`, as it is on the wire,
@@ -43,21 +41,27 @@ impl Failover {
         }
         let peer = self.peers.iter().position(|peer| peer.node == envelope.from);
         let peer = peer.ok_or(Counter::LivenessUnknownNode)?;
-        match envelope.kind {
+        let received = match envelope.kind {
             Kind::Hello | Kind::Answer => self.receive_handshake(now, at, peer, &envelope),
             Kind::Beat => self.receive_beat(now, at, peer, source, envelope),
             Kind::Word => self.receive_word(now, peer, envelope),
+        };
+        if let Err(reason) = received {
+            self.disbelieve_for(now, peer, port, reason);
         }
+        received
     }
 
-    /// Our own frame, come back by a loop, or a second appliance with our number.
+    /// Our own frame, come back by a loop, or a second appliance with our number. With pinned keys alone the hello of the second one
+    /// cannot be read by the first: then its peers say that someone speaks without a key, or that two processes do.
     fn receive_own(&mut self, now: Instant, at: usize, envelope: &Envelope<'_>) -> Result<(), Counter> {
         let node = self.node();
         let port = &mut self.ports[at];
         if envelope.kind != Kind::Hello || now < port.quiet_until || !port.allowance.take(now) {
             return Err(Counter::LivenessOwn);
         }
-        match read_hello(&self.key, envelope.from, envelope.to, envelope.message()) {
+        let read = |key| read_hello(key, envelope.from, envelope.to, envelope.message());
+        match self.ring.keys().iter().find_map(read) {
             Some(said) if said.boot != self.member.boot => {
                 port.quiet_until = now + QUIET;
                 self.event(FailoverEvent::PeerRefused { node, mismatch: Mismatch::SameNode });
@@ -103,14 +107,14 @@ impl Failover {
                 // An answer that does not fit may be one to a hello of an earlier boot.
                 if envelope.kind == Kind::Hello && now >= self.ports[at].quiet_until {
                     self.ports[at].quiet_until = now + QUIET;
-                    self.event(FailoverEvent::PeerUnproven { node, port: port.id });
+                    self.tell_disbelieved(now, node, FailoverEvent::PeerUnproven { node, port: port.id });
                 }
                 Err(Counter::HandshakeForged)
             }
             Handled::Mismatch(mismatch) => {
                 if now >= peer.quiet_until {
                     peer.quiet_until = now + QUIET;
-                    self.event(FailoverEvent::PeerRefused { node, mismatch });
+                    self.tell_disbelieved(now, node, FailoverEvent::PeerRefused { node, mismatch });
                 }
                 Err(Counter::HandshakeRefused)
             }
@@ -155,6 +159,7 @@ impl Failover {
             }
         }
         let beat = Beat::decode(&content[..BEAT_LEN]).ok_or(Counter::LivenessMalformed)?;
+        let proof = heartbeat::proof(content);
         let peer = &mut self.peers[peer_at];
         if beat.group != self.member.group || beat.node != peer.node || Some(beat.boot) != peer.boot {
             return Err(Counter::LivenessMalformed);
@@ -166,6 +171,15 @@ impl Failover {
         peer.links[port] = source;
         // The same beat comes by every port; a path that is late brings old news.
         if peer.said.is_none_or(|said| beat.beat > said.beat) {
+            for live in peer.live.iter_mut().chain(&mut peer.before).filter(|live| live.session.id() == id) {
+                live.proofs.hear(now, proof);
+            }
+            let unproven = peer.live.as_mut().is_some_and(|live| live.proofs.is_to_be_told(now));
+            if unproven {
+                let node = peer.node;
+                let event = FailoverEvent::Disbelieved { node, what: Distrust::OtherKey, by: None };
+                self.tell_disbelieved(now, node, event);
+            }
             self.digest(now, peer_at, beat);
         }
         Ok(())
@@ -182,7 +196,7 @@ impl Failover {
             // Said only when it goes on: a quick restart is over in three intervals.
             let node = peer.node;
             if peer.quiet_until != Instant::ZERO {
-                self.event(FailoverEvent::DuplicateNode { node });
+                self.tell_disbelieved(now, node, FailoverEvent::DuplicateNode { node });
             }
             self.peers[peer_at].quiet_until = now + QUIET / 100;
         }
@@ -199,7 +213,7 @@ impl Failover {
         let before = peer.boot.replace(boot);
         peer.opened_at = now;
         peer.followed = false;
-        let old = peer.live.replace(Live::new(session.clone()));
+        let old = peer.live.replace(Live::new(session.clone(), peer.handshake.credentials()));
         peer.before = old.filter(|_| before == Some(boot));
         if peer.before.is_none() {
             peer.diverged = None;
@@ -265,6 +279,7 @@ impl Failover {
                 self.apply_heard(now, Input::Leader, &beat);
             } else {
                 self.counters.bump(Counter::LivenessLowerTerm);
+                self.disbelieve(now, peer_at, Distrust::OldTerm, None, 1);
             }
         } else if !self.role.claims() {
             if beat.successor == own && beat.term == mine && beat.node == mine.node {

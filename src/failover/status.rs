@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::Failover;
+use super::distrust::DisbelievedStatus;
 use super::insync::Change;
+use super::keys::KeyStatus;
 use super::members::Members;
 use super::role::Role;
 use super::state::{Facts, State};
@@ -121,6 +123,10 @@ pub struct PeerStatus {
     pub walk_done: bool,
     /// Flows with changes that it has not acknowledged.
     pub dirty: u64,
+    /// What was heard in its name and not believed, since the start; `None`: nothing that is worth a word.
+    pub disbelieved: Option<DisbelievedStatus>,
+    /// What both prove to each other.
+    pub key: KeyStatus,
     /// Every port, as a path to it.
     pub paths: Vec<PathStatus>,
 }
@@ -207,6 +213,8 @@ impl Failover {
             in_sync: self.insync.told.contains(peer.node),
             walk_done: reports().all(|synced| synced.is_some_and(|synced| synced.walk_done)),
             dirty: reports().flatten().map(|synced| u64::from(synced.dirty)).sum(),
+            disbelieved: peer.disbelieved.status(now),
+            key: self.key_status(peer),
             paths: self
                 .ports
                 .iter()

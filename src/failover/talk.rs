@@ -63,8 +63,11 @@ impl Failover {
             let node = peer.node;
             for live in peer.live.iter_mut().chain(&mut peer.before) {
                 let id = live.session.id();
+                let proof = live.proofs.own();
                 let Some(sealer) = live.sealer(port.id.0) else { continue };
-                let mut frame = heartbeat::beat_frame(port.mac, own, node, id, sealer.stream(), content);
+                let mut content = *content;
+                heartbeat::set_proof(&mut content, proof);
+                let mut frame = heartbeat::beat_frame(port.mac, own, node, id, sealer.stream(), &content);
                 let (header, content) = heartbeat::beat_parts_mut(&mut frame);
                 if sealer.seal_in_place(header, content).is_ok() {
                     frames.push(frame);

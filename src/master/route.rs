@@ -53,6 +53,9 @@ pub fn report_of(worker: WorkerId, event: &Event) -> Option<WorkerReport> {
             })
         }
         Event::HoldOverdue { peer } => Some(WorkerReport::HoldOverdue { worker, peer: *peer }),
+        Event::Disbelieved { peer, what, count } => {
+            Some(WorkerReport::Disbelieved { peer: *peer, what: *what, count: *count })
+        }
         Event::Flushed { peer } => Some(WorkerReport::Flushed { worker, peer: *peer }),
         Event::Resolve { .. }
         | Event::Differs { .. }

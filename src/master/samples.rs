@@ -116,6 +116,7 @@ pub(crate) fn checked() -> Checked {
             udp_port: 7000,
             peers: vec![Peer { node: NodeId(2), address: ip("10.9.0.2") }],
             key_file: "mirror.key".into(),
+            pinning: None,
             hold_timeout: Duration::from_millis(100),
             walk_rate: 1000,
         }),

@@ -205,6 +205,7 @@ impl Advertiser {
             | E::PeerLeft { .. }
             | E::PeerRefused { .. }
             | E::PeerUnproven { .. }
+            | E::Disbelieved { .. }
             | E::DuplicateNode { .. }
             | E::InSync { .. }
             | E::OutOfSync { .. }

@@ -65,6 +65,7 @@ use crate::mirror::statistics::Trouble;
 use crate::mirror::stream::{Room, Sender, Stream};
 use crate::mirror::sync::Settled;
 use crate::mirror::tombstone::{RestingPort, Tombstones};
+use crate::seal;
 
 pub use crate::mirror::kept::Kept;
 pub use crate::mirror::report::{Progress, StreamStatus};
@@ -161,7 +162,16 @@ pub enum Frame {
     Taken,
     /// It was opened, but its sender may not lead: its records were not applied.
     WrongTerm,
-    /// It was refused, or a part of it was applied and the rest has to come again: to be counted.
+    /// It is not sealed with the key of its peer's stream, or came before: not looked at further.
+    Refused {
+        /// Whose stream it is.
+        peer: NodeId,
+        /// What was wrong with it.
+        why: seal::Refused,
+    },
+    /// It is of no process and worker with which there is a session.
+    Unknown,
+    /// It was not taken, or a part of it was applied and the rest has to come again: to be counted.
     Dropped(Counter),
 }
 
@@ -413,18 +423,21 @@ impl Mirror {
         let Some(header) = Header::read(head) else { return Frame::Dropped(Counter::MirrorMalformed) };
         let found = self.peers.iter().position(|peer| peer.boot == Some(header.boot));
         let (Some(i), true) = (found, header.group == self.setup.group) else {
-            return Frame::Dropped(Counter::MirrorUnknownPeer);
+            return Frame::Unknown;
         };
         let (sending, receiving) = (WorkerId(header.stream / 32), WorkerId(header.stream % 32));
         let streams = &mut self.peers[i].streams;
         let place = streams.iter().position(|stream| stream.peer_worker == sending);
         let (Some(place), true) = (place, receiving == self.setup.worker) else {
-            return Frame::Dropped(Counter::MirrorUnknownPeer);
+            return Frame::Unknown;
         };
         let stream = &mut streams[place];
-        let Ok(opened) = stream.opener.open_in_place(head, body) else {
-            stream.statistics.fails(now, Trouble::Unopened);
-            return Frame::Dropped(Counter::MirrorRefused);
+        let opened = match stream.opener.open_in_place(head, body) {
+            Ok(opened) => opened,
+            Err(why) => {
+                stream.statistics.fails(now, Trouble::Unopened);
+                return Frame::Refused { peer: self.peers[i].node, why };
+            }
         };
         stream.statistics.receives(now, header::HEADER_LEN + body.len());
         stream.received.pass(stream.opener.window_floor());

@@ -9,12 +9,15 @@
 //! Whoever opens one knows that a holder of the key file made it, in which process, and as which of its datagrams; not
 //! when. What is to be fresh has to name what it answers.
 
+use arrayvec::ArrayVec;
 use ring::hkdf::{self, HKDF_SHA256, Salt};
 
 use super::frame::{self, Refused, SealError, Sealer, TAG_LEN};
 use super::key::Key;
+use super::keyring::KeyRing;
 use super::session::StreamId;
 use crate::base::ids::BootId;
+use crate::base::limits::KEYS_MAX;
 
 /// Bytes of the header, its sequence last.
 pub const HEADER_LEN: usize = 20;
@@ -46,7 +49,7 @@ pub struct DatagramKey(hkdf::Prk);
 impl DatagramKey {
     /// From the group's key.
     pub fn new(key: &Key) -> DatagramKey {
-        DatagramKey(Salt::new(HKDF_SHA256, b"baton datagrams").extract(&key.derive("witness")))
+        DatagramKey(Salt::new(HKDF_SHA256, b"baton datagrams").extract(&*key.derive("witness")))
     }
 
     fn of_process(&self, boot: BootId) -> hkdf::Prk {
@@ -77,6 +80,49 @@ impl DatagramKey {
     }
 }
 
+/// Those of a whole key file: the first one seals, and all of them open.
+pub struct DatagramKeys(ArrayVec<DatagramKey, KEYS_MAX>);
+
+impl DatagramKeys {
+    /// From the group's keys.
+    pub fn new(ring: &KeyRing) -> DatagramKeys {
+        DatagramKeys(ring.keys().iter().map(DatagramKey::new).collect())
+    }
+
+    /// The one that seals.
+    pub fn first(&self) -> &DatagramKey {
+        &self.0[0]
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &DatagramKey> {
+        self.0.iter()
+    }
+
+    /// Opens a datagram in place, whoever sent it, and as often as it comes; tells by which of the keys.
+    pub fn open<'a>(
+        &self,
+        direction: Direction,
+        datagram: &'a mut [u8],
+    ) -> Result<(usize, Opened<'a>), Refused> {
+        // What does not open is destroyed: all but the last key are tried on a copy.
+        let (mut copy, len) = ([0; DATAGRAM_MAX], datagram.len());
+        let opens = |key: &DatagramKey| match copy.get_mut(..len) {
+            Some(copy) => {
+                copy.copy_from_slice(datagram);
+                key.open(direction, copy).is_ok()
+            }
+            None => false,
+        };
+        let last = self.0.len() - 1;
+        let at = self.0[..last].iter().position(opens).unwrap_or(last);
+        self.0[at].open(direction, datagram).map(|opened| (at, opened))
+    }
+}
+
+/// The longest datagram that is tried with several keys; longer ones are opened with the last one alone.
+const DATAGRAM_MAX: usize = 2048;
+
 /// What was opened.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Opened<'a> {
@@ -101,6 +147,11 @@ impl DatagramSealer {
     /// For the process of this boot.
     pub fn new(key: &DatagramKey, direction: Direction, boot: BootId) -> DatagramSealer {
         DatagramSealer { sealer: Sealer::new(key.of_process(boot), direction.label(), STREAM), boot }
+    }
+
+    /// The same process's, with another key; what was counted goes on.
+    pub fn renewed(&self, key: &DatagramKey) -> DatagramSealer {
+        DatagramSealer { sealer: self.sealer.renewed(key.of_process(self.boot)), boot: self.boot }
     }
 
     /// The sequence that the next one will have.
@@ -165,6 +216,26 @@ mod tests {
         let other = DatagramKey::new(&Key::generate().unwrap());
         assert_eq!(other.open(Direction::ToWitness, &mut datagram.clone()), Err(Refused::Forged));
         assert_eq!(key.open(Direction::FromWitness, &mut datagram.clone()), Err(Refused::Forged));
+    }
+
+    #[test]
+    fn each_key_of_a_file_opens_and_a_sealer_goes_on_counting_with_another_one() {
+        let [old, new] = [Key::generate().unwrap(), Key::generate().unwrap()];
+        let mut ring = KeyRing::from(old.clone());
+        ring.add(new).unwrap();
+        let keys = DatagramKeys::new(&ring);
+        let mut sealer = sealer(&DatagramKey::new(&old));
+        let mut datagram = sealed(&mut sealer, b"a request");
+        assert_eq!(keys.open(Direction::ToWitness, &mut datagram).unwrap().0, 0);
+        ring.put_first(ring.keys()[1].name()).unwrap();
+        let changed = DatagramKeys::new(&ring);
+        let mut sealer = sealer.renewed(changed.first());
+        let mut datagram = sealed(&mut sealer, b"a request");
+        let (at, opened) = keys.open(Direction::ToWitness, &mut datagram).unwrap();
+        assert_eq!((at, opened.sequence, opened.payload), (1, 2, &b"a request"[..]));
+        ring.drop_others().unwrap();
+        let mut datagram = sealed(&mut self::sealer(&DatagramKey::new(&old)), b"a request");
+        assert_eq!(DatagramKeys::new(&ring).open(Direction::ToWitness, &mut datagram), Err(Refused::Forged));
     }
 
     #[test]

@@ -96,6 +96,13 @@ impl Sealer {
         Sealer { chain, key, epoch: 0, next: 1 }
     }
 
+    /// The same stream's, with another secret; what was counted goes on.
+    pub(super) fn renewed(&self, secret: hkdf::Prk) -> Sealer {
+        let mut renewed = Sealer::new(secret, self.chain.label, self.chain.stream);
+        renewed.next = self.next;
+        renewed
+    }
+
     /// The stream that it seals.
     pub fn stream(&self) -> StreamId {
         self.chain.stream

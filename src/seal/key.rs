@@ -1,10 +1,11 @@
 //! The key that the members of a group share, and what is derived from it.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
 use ring::hkdf::{self, HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use serde::Serialize;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::base::ids::BootId;
 
@@ -15,6 +16,24 @@ pub const KEY_LEN: usize = 32;
 /// It is never shown and is wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Key([u8; KEY_LEN]);
+
+/// The name of a key, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct KeyName(pub u32);
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl KeyName {
+    /// As it is shown.
+    pub fn parse(text: &str) -> Option<KeyName> {
+        let is_one = text.len() == 8 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        is_one.then(|| u32::from_str_radix(text, 16).ok()).flatten().map(KeyName)
+    }
+}
 
 /// What is wrong with a key file's text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +100,20 @@ impl Key {
         Ok(key)
     }
 
+    pub(super) fn from_bytes(bytes: [u8; KEY_LEN]) -> Key {
+        Key(bytes)
+    }
+
+    pub(super) fn bytes(&self) -> &[u8; KEY_LEN] {
+        &self.0
+    }
+
+    /// Its name: it tells keys apart, and nothing of the key.
+    pub fn name(&self) -> KeyName {
+        let derived = self.derive("name");
+        KeyName(u32::from_be_bytes([derived[0], derived[1], derived[2], derived[3]]))
+    }
+
     /// A new key, of the operating system's entropy.
     pub fn generate() -> Result<Key, NoEntropy> {
         let mut key = Key([0; KEY_LEN]);
@@ -89,35 +122,35 @@ impl Key {
     }
 
     /// The text of its key file. It is the secret itself: only ever write it to that file.
-    pub fn to_text(&self) -> String {
-        let mut text: String = self.0.iter().map(|byte| format!("{byte:02x}")).collect();
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let mut text = digits_of(&self.0, "");
         text.push('\n');
         text
     }
 
     /// 64 bytes that every holder of the key derives alike, others for each label
     /// (HKDF-SHA256). So members agree on the keys of their hashes.
-    pub fn derive(&self, label: &str) -> [u8; 64] {
+    pub fn derive(&self, label: &str) -> Zeroizing<[u8; 64]> {
         struct Len;
         impl hkdf::KeyType for Len {
             fn len(&self) -> usize {
                 64
             }
         }
-        let mut out = [0; 64];
+        let mut out = Zeroizing::new([0; 64]);
         Salt::new(HKDF_SHA256, b"baton group key")
             .extract(&self.0)
             .expand(&[b"baton derive ", label.as_bytes()], Len)
-            .and_then(|okm| okm.fill(&mut out))
+            .and_then(|okm| okm.fill(&mut *out))
             .expect("64 bytes are within what HKDF-SHA256 gives");
         out
     }
 
     /// The pre-shared key of the handshake: derived, so that the file's bytes
     /// themselves are used for nothing else.
-    pub(super) fn handshake_psk(&self) -> [u8; 32] {
+    pub(super) fn handshake_psk(&self) -> Zeroizing<[u8; 32]> {
         let derived = self.derive("handshake");
-        let mut psk = [0; 32];
+        let mut psk = Zeroizing::new([0; 32]);
         psk.copy_from_slice(&derived[..32]);
         psk
     }
@@ -127,6 +160,17 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(hidden)")
     }
+}
+
+/// A secret's digits behind a word, in memory that is wiped and never grown, which would leave a copy.
+pub(super) fn digits_of(secret: &[u8; KEY_LEN], word: &str) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(word.len() + 2 * KEY_LEN + 1));
+    text.push_str(word);
+    for byte in secret {
+        // A string takes all that is written to it.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn digit(hex: u8) -> u8 {
@@ -154,7 +198,7 @@ mod tests {
     #[test]
     fn a_key_file_is_64_digits_on_one_line() {
         let key = Key::parse(TEXT).unwrap();
-        assert_eq!(key.to_text(), TEXT.to_lowercase());
+        assert_eq!(*key.to_text(), TEXT.to_lowercase());
         assert_eq!(Key::parse("").unwrap_err(), KeyError::Length(0));
         assert_eq!(Key::parse("ab").unwrap_err(), KeyError::Length(2));
         assert_eq!(Key::parse(&TEXT.replace('a', "g")).unwrap_err(), KeyError::NotHex(22));

@@ -8,7 +8,7 @@ use ring::hkdf::{self, HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::frame::{Opener, Sealer};
-use super::key::NoEntropy;
+use super::key::{KeyName, NoEntropy};
 use super::member::MemberInfo;
 use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
 
@@ -78,6 +78,7 @@ pub struct Session {
     peer: MemberInfo,
     version: u16,
     side: Side,
+    key: KeyName,
     secret: hkdf::Prk,
     taken: [AtomicU64; STREAMS.div_ceil(64)],
 }
@@ -85,7 +86,7 @@ pub struct Session {
 impl Session {
     /// `transcript` is the handshake's hash, `secret` what only the two sides know.
     pub(super) fn new(
-        side: Side,
+        (side, key): (Side, KeyName),
         local: MemberInfo,
         peer: MemberInfo,
         transcript: &[u8],
@@ -109,6 +110,7 @@ impl Session {
             peer,
             version: local.version_max.min(peer.version_max),
             side,
+            key,
             secret,
             taken: [const { AtomicU64::new(0) }; STREAMS.div_ceil(64)],
         }
@@ -119,14 +121,30 @@ impl Session {
     pub fn agree_in_memory(a: MemberInfo, b: MemberInfo) -> Result<(Session, Session), NoEntropy> {
         let mut secret = [0; 32];
         SystemRandom::new().fill(&mut secret).map_err(|_| NoEntropy)?;
-        let [left, right] = [(Side::Initiator, a, b), (Side::Responder, b, a)]
-            .map(|(side, local, peer)| Session::new(side, local, peer, b"agreed in memory", &secret));
+        let [left, right] = [(Side::Initiator, a, b), (Side::Responder, b, a)].map(|(side, local, peer)| {
+            Session::new((side, KeyName(0)), local, peer, b"agreed in memory", &secret)
+        });
         Ok((left, right))
     }
 
     /// Its name: the same on both sides, different for each session.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What it was agreed with.
+    pub fn key(&self) -> KeyName {
+        self.key
+    }
+
+    /// What both sides know, and nobody else: whatever is bound to it is of this session.
+    pub(super) fn binder(&self) -> [u8; 32] {
+        let mut binder = [0; 32];
+        self.secret
+            .expand(&[b"baton session binder"], HKDF_SHA256)
+            .and_then(|okm| okm.fill(&mut binder))
+            .expect("32 bytes are within what HKDF-SHA256 gives");
+        binder
     }
 
     /// What this appliance said of itself.

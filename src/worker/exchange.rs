@@ -64,6 +64,16 @@ impl<B: Buffer> Worker<B> {
         match mirror.handle_frame(now, frame, flows, &mut applier, counters) {
             Frame::Taken => {}
             Frame::WrongTerm => counters.bump(Counter::MirrorWrongTerm),
+            Frame::Refused { peer, why } => {
+                counters.bump(Counter::MirrorRefused);
+                self.disbelieve(now, peer, why.into());
+            }
+            Frame::Unknown => {
+                counters.bump(Counter::MirrorUnknownPeer);
+                if let Some((source, _)) = parsed.addresses(packet.head()) {
+                    self.disbelieve_address(now, source);
+                }
+            }
             Frame::Dropped(counter) => counters.bump(counter),
         }
         self.settle(now, io);

@@ -7,6 +7,7 @@ use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::flow::{Flow, FlowIndex, Key};
 use crate::mirror::StreamStatus;
+use crate::seal::Distrust;
 use crate::seal::session::Session;
 use crate::traffic::routes::NextHop;
 use crate::wire::ethernet::PortLinks;
@@ -137,6 +138,15 @@ pub enum Event {
     HoldOverdue {
         /// The peer that has not acknowledged its flow.
         peer: NodeId,
+    },
+    /// Mirror frames in a peer's name were dropped.
+    Disbelieved {
+        /// The peer.
+        peer: NodeId,
+        /// Why.
+        what: Distrust,
+        /// How many.
+        count: u64,
     },
     /// A peer's flows of a shard are not this appliance's, as they should be: it is told of all of them again.
     Differs {

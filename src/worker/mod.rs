@@ -30,6 +30,7 @@ mod arriving;
 mod burst;
 mod choosing;
 mod configuring;
+mod disbelief;
 mod ends;
 mod exchange;
 mod first;
@@ -82,6 +83,7 @@ use crate::wire::ethernet::MacAddress;
 
 use burst::Note;
 use choosing::TakingUp;
+use disbelief::Disbelief;
 use first::Coming;
 use message::{Command, Event, Role};
 use moving::Moving;
@@ -177,6 +179,8 @@ pub struct Worker<B: Buffer> {
     released: Vec<HeldPacket<B>>,
     hold_timeout: Duration,
     overdue_at: Instant,
+    /// Mirror frames that were not believed.
+    disbelief: Disbelief,
     /// The successor that everything is flushed to; no new flow begins.
     quiesce: Option<NodeId>,
     flushed: bool,
@@ -281,6 +285,7 @@ impl<B: Buffer> Worker<B> {
             hold: Hold::new(setup.hold_packets_max),
             released: Vec::new(),
             overdue_at: Instant::ZERO,
+            disbelief: Disbelief::new(),
             quiesce: None,
             flushed: false,
             sync_at: setup.now,
@@ -414,6 +419,7 @@ impl<B: Buffer> Worker<B> {
         self.poll_choosing(now, io);
         self.say_held_again(now);
         self.check_overdue(now);
+        self.tell_disbelieved(now);
         self.poll_moving(now, io);
         self.send_frames(now, io);
         if self.role == Role::Active && now >= self.sync_at {
@@ -452,6 +458,7 @@ impl<B: Buffer> Worker<B> {
             .chain(self.mirror.next_deadline())
             .chain(fragments)
             .chain(self.stragglers.next_deadline())
+            .chain(self.disbelief.next_deadline())
             .min()
             .unwrap_or(Instant::FAR_FUTURE)
     }

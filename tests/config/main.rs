@@ -3,6 +3,7 @@
 
 mod distributor;
 mod fence;
+mod keys;
 mod mirrored;
 mod notify;
 mod policy;

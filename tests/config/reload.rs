@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use baton::base::time::Duration;
-use baton::config::checked::Checked;
+use baton::config::checked::{Checked, Sealing};
 use baton::config::reload::{differences, reload, without_idle};
 use baton::config::{ConfigError, load};
 
@@ -162,6 +162,24 @@ fn what_was_made_at_the_start_changes_only_by_a_restart() {
         }
         refused(&running(), &text, at, key, "it can change only by a restart of baton");
     }
+}
+
+#[test]
+fn what_members_prove_themselves_with_changes() {
+    let public = "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f";
+    let pinned = GOOD
+        .replacen("key_file =", "node_key_file = \"own.key\"\nsealing = \"permissive\"\nkey_file =", 1)
+        .replacen("\"10.9.0.2\" }", &format!("\"10.9.0.2\", public_key = \"{public}\" }}"), 1);
+    let checked = again(&running(), &pinned).expect("it is good");
+    let pinning = checked.mirror.and_then(|mirror| mirror.pinning).expect("keys are pinned");
+    assert_eq!((pinning.sealing, pinning.peers[0].1[0]), (Sealing::Permissive, 0xde));
+    refused(
+        &running(),
+        &pinned.replacen("10.9.0.2", "10.9.0.3", 1),
+        "10.9.0.3",
+        "mirror.peers[0].address",
+        "at the start",
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use baton::base::counters::Counter;
 use baton::base::ids::{NodeId, Term};
 use baton::base::io::TxClass;
 use baton::flow::TcpState;
+use baton::seal::Distrust;
 use baton::worker::message::{Command, Event, Role};
 
 use crate::bench::*;
@@ -143,8 +144,17 @@ fn records_of_a_lower_term_are_neither_applied_nor_acknowledged() {
     assert!(pair.standby.count(Counter::MirrorWrongTerm) > 0);
 }
 
+/// What the standby has newly said of frames in the active's name that it did not believe.
+fn disbelieved(pair: &mut Pair) -> Vec<(Distrust, u64)> {
+    let said = |event: &Event| match event {
+        Event::Disbelieved { peer: NodeId(1), what, count } => Some((*what, *count)),
+        _ => None,
+    };
+    pair.standby.events().iter().filter_map(said).collect()
+}
+
 #[test]
-fn a_forged_frame_is_dropped_and_counted() {
+fn a_forged_frame_is_dropped_counted_and_named() {
     let mut pair = Pair::in_sync();
     pair.active.handle(CLIENT_PORT, &from_client(40000, "10.1.0.101", 80, Some(SYN)).bytes());
     let (frames, _) = split(pair.active.poll_after(1));
@@ -153,11 +163,21 @@ fn a_forged_frame_is_dropped_and_counted() {
     frame[at] ^= 1;
     pair.standby.handle(MIRROR_PORT, &frame);
     assert_eq!(pair.standby.count(Counter::MirrorRefused), 1);
+    assert_eq!(disbelieved(&mut pair), [(Distrust::Forged, 1)]);
     assert_eq!(pair.standby.status().flows, 0);
     pair.standby.handle(MIRROR_PORT, &to(&frames[0].bytes, 2));
     assert_eq!(pair.standby.status().flows, 1);
     pair.standby.handle(MIRROR_PORT, &to(&frames[0].bytes, 2));
     assert_eq!(pair.standby.count(Counter::MirrorRefused), 2, "a replay is refused too");
+    // The boot of its sender is another one: a process that has ended.
+    let (mut earlier, is_ipv4) = (to(&frames[0].bytes, 2), frames[0].bytes[12..14] == [8, 0]);
+    earlier[if is_ipv4 { 42 } else { 62 } + 11] ^= 1;
+    pair.standby.handle(MIRROR_PORT, &earlier);
+    assert_eq!(pair.standby.count(Counter::MirrorUnknownPeer), 1);
+    assert_eq!(disbelieved(&mut pair), [], "a flood of such frames makes no flood of events");
+    // By its own clock, whether somebody asks or not.
+    drop(pair.standby.poll_after(200));
+    assert_eq!(disbelieved(&mut pair), [(Distrust::Replayed, 1), (Distrust::EarlierSession, 1)]);
 }
 
 /// Of the newest report: the in-sync set's epoch before which the standby has everything.

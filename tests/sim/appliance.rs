@@ -227,7 +227,7 @@ impl Appliance {
                 peers: mirror.peers.iter().map(|peer| peer.node).collect(),
                 ports: link_addresses(at).into_iter().enumerate().map(port).collect(),
                 config: config.failover.clone(),
-                key: seal::Key::parse(GROUP_KEY).expect("a key"),
+                keys: seal::Key::parse(GROUP_KEY).expect("a key").into(),
                 reserved: Term { counter: disk.reserved, node: config.appliance.node },
                 workers: division.workers(),
                 lcores: division.lcores(),

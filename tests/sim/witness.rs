@@ -8,7 +8,7 @@ use baton::base::time::{Duration, Instant};
 use baton::failover::Failover;
 use baton::failover::witness::words::ANSWER_MAX;
 use baton::failover::witness::{News, Witness, WitnessVariant};
-use baton::seal::Key;
+use baton::seal::KeyRing;
 
 use crate::agenda::{Agenda, Happening, MS, Nanos, US};
 use crate::appliance::GROUP_KEY;
@@ -76,7 +76,7 @@ impl Site {
 
     /// Starts the witness; one that runs is gone, with all that it knew.
     pub fn start(&mut self, now: Nanos) {
-        let key = Key::parse(GROUP_KEY).expect("a good key");
+        let key = KeyRing::parse(GROUP_KEY).expect("a good key");
         let started = Witness::new(&key, HOLD, self.variant, self.clock.read(now));
         self.witness = Some(started.expect("the system has entropy"));
     }

@@ -6,7 +6,7 @@ use crate::base::ids::{NodeId, PortId};
 use crate::base::limits::MEMBERS_MAX;
 use crate::config::check::addresses::{Addresses, Use};
 use crate::config::check::blame;
-use crate::config::checked::{Mirror, Peer};
+use crate::config::checked::{Mirror, Peer, Pinning, Sealing};
 use crate::config::file::{File, MirrorFile};
 use crate::config::report::Report;
 
@@ -21,6 +21,7 @@ pub fn check(
     let port = port(file, mirror, report);
     peers(file, mirror, port, addresses, report);
     hold_timeout(file, mirror, report);
+    let pinning = pinning(mirror, directory, report);
     let peers =
         mirror.peers.all()?.into_iter().map(|(_, peer)| {
             Some(Peer { node: NodeId(peer.node.get()?.u16()), address: peer.address.get()?.0 })
@@ -30,6 +31,7 @@ pub fn check(
         udp_port: mirror.udp_port.get()?.u16(),
         peers: peers.collect::<Option<_>>()?,
         key_file: directory.join(&mirror.key_file.get()?.0),
+        pinning: pinning?,
         hold_timeout: mirror.hold_timeout_ms.get()?.millis(),
         walk_rate: mirror.walk_rate.get()?.u32(),
     }))
@@ -78,6 +80,38 @@ fn peers(
         }
         addresses.claim(address.0, Use::Peer, &peer.address.place, report);
     }
+}
+
+/// Members' own keys are pinned at all peers, or at none.
+fn pinning(mirror: &MirrorFile, directory: &Path, report: &mut Report) -> Option<Option<Pinning>> {
+    let Some(own) = mirror.node_key_file.optional()? else {
+        for (_, peer) in mirror.peers.elements().filter(|(_, peer)| peer.public_key.is_given()) {
+            report.refuse(&peer.public_key.place, "no public key without mirror.node_key_file");
+        }
+        if mirror.sealing.get().is_some_and(|sealing| *sealing != Sealing::Enforce) {
+            let expected =
+                "\"enforce\" without mirror.node_key_file: the others are on the way to members' own keys";
+            report.refuse(&mirror.sealing.place, expected);
+        }
+        return Some(None);
+    };
+    let mut peers = Vec::new();
+    for (place, peer) in mirror.peers.elements() {
+        match peer.public_key.optional()? {
+            Some(public) if peers.iter().any(|(_, known)| *known == public.0) => {
+                report.refuse(
+                    &peer.public_key.place,
+                    "another key than that of a peer above: each node has its own",
+                );
+            }
+            Some(public) => peers.push((NodeId(peer.node.get()?.u16()), public.0)),
+            None => report.refuse(
+                place,
+                "public_key in it, as mirror.node_key_file is given: `baton keys public` prints it",
+            ),
+        }
+    }
+    Some(Some(Pinning { sealing: *mirror.sealing.get()?, node_key_file: directory.join(&own.0), peers }))
 }
 
 /// DESIGN "Mirroring", Hold: the bound is longer than failure detection.

@@ -83,6 +83,7 @@ impl Changes {
             | E::PeerLeft { .. }
             | E::PeerRefused { .. }
             | E::PeerUnproven { .. }
+            | E::Disbelieved { .. }
             | E::DuplicateNode { .. }
             | E::InSync { .. }
             | E::OutOfSync { .. }

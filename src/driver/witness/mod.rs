@@ -16,7 +16,7 @@ use std::path::Path;
 
 use crate::base::time::Duration;
 use crate::driver::clock::{Clock, std_duration};
-use crate::driver::secrets::{SecretsError, read_key};
+use crate::driver::secrets::{SecretsError, read_ring};
 use crate::failover::witness::words::ANSWER_MAX;
 use crate::failover::witness::{Witness, WitnessVariant};
 use crate::seal::key::NoEntropy;
@@ -66,13 +66,13 @@ pub fn run(
     hold: Duration,
     stop: &AtomicBool,
 ) -> Result<(), WitnessError> {
-    let key = read_key(key_file)?;
+    let ring = read_ring(key_file)?;
     let socket = UdpSocket::bind(listen).map_err(|error| WitnessError::Listen(listen, error))?;
     socket.set_read_timeout(Some(std_duration(LOOK_INTERVAL))).map_err(WitnessError::Broken)?;
     let clock = Clock::start();
     // From here on nothing is granted for `hold`: what an earlier process granted was granted before.
-    let mut witness = Witness::new(&key, hold, WitnessVariant::Sound, clock.now())?;
-    drop(key);
+    let mut witness = Witness::new(&ring, hold, WitnessVariant::Sound, clock.now())?;
+    drop(ring);
     log::info!(
         "bears witness on {listen}: grants for {hold_ms} ms, and nothing in the first {hold_ms} ms",
         hold_ms = hold.millis()

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use crate::base::time::Duration;
 use crate::driver::clock::{Clock, std_duration};
-use crate::driver::secrets::{SecretsError, read_key};
+use crate::driver::secrets::{SecretsError, read_ring};
 use crate::failover::witness::WitnessStatus;
 use crate::failover::witness::words::{ANSWER_MAX, Kind, REPORT_MAX, decode_report};
 use crate::seal::datagram::{DatagramKey, DatagramSealer, Direction};
@@ -60,7 +60,7 @@ impl From<NoEntropy> for QuestionError {
 
 /// How things are with the witness at this address.
 pub fn ask(witness: SocketAddr, key_file: &Path) -> Result<WitnessStatus, QuestionError> {
-    let key = DatagramKey::new(&read_key(key_file)?);
+    let key = DatagramKey::new(read_ring(key_file)?.first());
     let mut sealer = DatagramSealer::new(&key, Direction::ToWitness, boot_id()?);
     let any = match witness.ip() {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

@@ -1,11 +1,13 @@
 //! Members of a group in virtual time, joined by links that lose, delay and cut.
 
 mod admission;
+mod attacks;
 mod broken;
 mod chaos;
 mod fencing;
 mod foreign;
 mod health;
+mod keys;
 mod lagging;
 mod maintenance;
 mod operator;

@@ -538,7 +538,13 @@ fn strangers_and_broken_frames_change_nothing_and_are_counted() {
     for counter in [Counter::LivenessMalformed, Counter::LivenessUnknownSession, Counter::HandshakeForged] {
         assert!(counters.value(counter) > 0, "{counter:?}");
     }
-    assert_eq!(world.status(1), before);
+    let mut after = world.status(1);
+    let told = after.peers[0].disbelieved.take().expect("it says what it heard");
+    assert!(
+        told.count > 0 && told.newest.to_string().contains("without a key that is accepted here"),
+        "{told:?}"
+    );
+    assert_eq!(after, before);
     world.run_ms(100);
     assert_eq!(world.leader(), 0);
 }
@@ -558,7 +564,7 @@ fn a_flood_of_handshakes_is_bounded_and_does_not_disturb() {
     }
     let counters = world.machine(1).failover.counters();
     let forged = counters.value(Counter::HandshakeForged);
-    assert!((200..=240).contains(&forged), "{forged}");
+    assert!((20..=40).contains(&forged), "{forged}");
     assert_eq!(counters.value(Counter::HandshakeFlood) + forged, 5000);
     assert_eq!(world.leader(), 0);
     assert!(world.status(1).peers[0].session);

@@ -263,7 +263,7 @@ impl World {
                 })
                 .collect(),
             config,
-            key: self.key.clone(),
+            keys: self.key.clone().into(),
             reserved: Term { counter: node.disk, node: NodeId(node.id) },
             workers: WORKERS,
             lcores: WORKERS,

@@ -15,15 +15,15 @@ use crate::failover::output::Output;
 use crate::failover::role::Role;
 use crate::failover::status::WitnessView;
 use crate::failover::{Failover, Variant};
-use crate::seal::datagram::{DatagramKey, DatagramSealer, Direction};
-use crate::seal::{Key, Refused};
+use crate::seal::datagram::{DatagramKeys, DatagramSealer, Direction};
+use crate::seal::{KeyRing, Refused};
 
 /// A sealed request.
 pub type RequestBytes = ArrayVec<u8, REQUEST_LEN>;
 
 /// What is known of the witness, and what was asked of it.
 pub(in crate::failover) struct Asking {
-    key: DatagramKey,
+    keys: DatagramKeys,
     sealer: DatagramSealer,
     sent: SentBeats,
     due: Instant,
@@ -55,11 +55,11 @@ pub(in crate::failover) struct Asking {
 }
 
 impl Asking {
-    pub(in crate::failover) fn new(key: &Key, boot: BootId, now: Instant) -> Asking {
-        let key = DatagramKey::new(key);
+    pub(in crate::failover) fn new(ring: &KeyRing, boot: BootId, now: Instant) -> Asking {
+        let keys = DatagramKeys::new(ring);
         Asking {
-            sealer: DatagramSealer::new(&key, Direction::ToWitness, boot),
-            key,
+            sealer: DatagramSealer::new(keys.first(), Direction::ToWitness, boot),
+            keys,
             sent: SentBeats::new(),
             due: now,
             asks: Asks::Nothing,
@@ -81,6 +81,12 @@ impl Asking {
         }
     }
 
+    /// Goes by other keys from now on.
+    pub(in crate::failover) fn renew(&mut self, ring: &KeyRing) {
+        self.keys = DatagramKeys::new(ring);
+        self.sealer = self.sealer.renewed(self.keys.first());
+    }
+
     /// The process of the witness that was heard last.
     pub(in crate::failover) fn boot(&self) -> Option<BootId> {
         self.boot
@@ -98,10 +104,11 @@ impl Failover {
     fn receive_witness(&mut self, now: Instant, datagram: &mut [u8]) -> Result<(), Counter> {
         let (node, boot, variant) = (self.node(), self.member.boot, self.variant);
         let asking = self.witness.as_mut().ok_or(Counter::WitnessMalformed)?;
-        let opened = asking.key.open(Direction::FromWitness, datagram).map_err(|refused| match refused {
-            Refused::Malformed => Counter::WitnessMalformed,
-            Refused::Forged | Refused::Replayed | Refused::TooOld => Counter::WitnessForged,
-        })?;
+        let (_, opened) =
+            asking.keys.open(Direction::FromWitness, datagram).map_err(|refused| match refused {
+                Refused::Malformed => Counter::WitnessMalformed,
+                Refused::Forged | Refused::Replayed | Refused::TooOld => Counter::WitnessForged,
+            })?;
         let answer = match Kind::of_code(opened.kind) {
             Some(Kind::Answer) => Answer::decode(opened.payload).ok_or(Counter::WitnessMalformed)?,
             Some(Kind::Request | Kind::Question | Kind::Report) | None => {

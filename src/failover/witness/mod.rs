@@ -40,11 +40,11 @@ use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{BootId, GroupId, NodeId, Term};
-use crate::base::limits::{MEMBERS_MAX, WITNESS_GROUPS_MAX};
+use crate::base::limits::{KEYS_MAX, MEMBERS_MAX, WITNESS_GROUPS_MAX};
 use crate::base::time::{Duration, Instant};
-use crate::seal::datagram::{DatagramKey, DatagramSealer, Direction};
+use crate::seal::datagram::{DatagramKeys, DatagramSealer, Direction};
 use crate::seal::key::{NoEntropy, boot_id};
-use crate::seal::{Key, Refused};
+use crate::seal::{KeyRing, Refused};
 use words::{ANSWER_MAX, Answer, Asks, Kind, Request, Verdict};
 
 /// How sound the rules are. All but `Sound` exist only to prove that checkers see a broken rule.
@@ -119,8 +119,9 @@ pub struct WitnessCounts {
 
 /// The witness.
 pub struct Witness {
-    key: DatagramKey,
-    sealer: DatagramSealer,
+    keys: DatagramKeys,
+    /// One for each key: an answer is sealed with the key that opened the request.
+    sealers: ArrayVec<DatagramSealer, KEYS_MAX>,
     hold: Duration,
     started_at: Instant,
     variant: WitnessVariant,
@@ -161,20 +162,20 @@ pub enum News {
 impl Witness {
     /// One that starts now, and grants for `hold`.
     pub fn new(
-        key: &Key,
+        ring: &KeyRing,
         hold: Duration,
         variant: WitnessVariant,
         now: Instant,
     ) -> Result<Witness, NoEntropy> {
-        let (key, boot) = (DatagramKey::new(key), boot_id()?);
-        let sealer = DatagramSealer::new(&key, Direction::FromWitness, boot);
+        let (keys, boot) = (DatagramKeys::new(ring), boot_id()?);
+        let sealers = keys.iter().map(|key| DatagramSealer::new(key, Direction::FromWitness, boot)).collect();
         let (groups, counts) = (ArrayVec::new(), WitnessCounts::default());
-        Ok(Witness { key, sealer, hold, started_at: now, variant, groups, counts })
+        Ok(Witness { keys, sealers, hold, started_at: now, variant, groups, counts })
     }
 
     /// Handles what came, which is opened in place; the answer, if there is one, is in `out`.
     pub fn handle(&mut self, now: Instant, datagram: &mut [u8], out: &mut [u8; ANSWER_MAX]) -> Option<Reply> {
-        let opened = match self.key.open(Direction::ToWitness, datagram) {
+        let (by, opened) = match self.keys.open(Direction::ToWitness, datagram) {
             Ok(opened) => opened,
             Err(Refused::Malformed) => {
                 self.counts.malformed += 1;
@@ -193,7 +194,7 @@ impl Witness {
                     return None;
                 };
                 let (answer, news) = self.answer(now, boot, number, &request)?;
-                let len = self.seal(Kind::Answer, &answer.encode(), out)?;
+                let len = self.seal(by, Kind::Answer, &answer.encode(), out)?;
                 Some(Reply { len, news })
             }
             // A question is as long as its answer can be: nobody can make this one flood others.
@@ -202,7 +203,7 @@ impl Witness {
                 let mut payload = [0; words::REPORT_MAX];
                 payload[..8].copy_from_slice(&opened.payload[..8]);
                 let len = words::encode_report(&self.status(now), &mut payload[8..]);
-                let len = self.seal(Kind::Report, &payload[..8 + len], out)?;
+                let len = self.seal(by, Kind::Report, &payload[..8 + len], out)?;
                 Some(Reply { len, news: None })
             }
             Some(Kind::Question | Kind::Answer | Kind::Report) | None => {
@@ -217,8 +218,8 @@ impl Witness {
         self.counts.unanswered += 1;
     }
 
-    fn seal(&mut self, kind: Kind, payload: &[u8], out: &mut [u8]) -> Option<usize> {
-        let sealed = self.sealer.seal(kind.code(), payload, out);
+    fn seal(&mut self, by: usize, kind: Kind, payload: &[u8], out: &mut [u8]) -> Option<usize> {
+        let sealed = self.sealers[by].seal(kind.code(), payload, out);
         if sealed.is_err() {
             self.counts.unanswered += 1;
         }

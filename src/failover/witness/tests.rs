@@ -70,7 +70,7 @@ struct World {
 impl World {
     fn started() -> World {
         let now = Instant::from_millis(1000);
-        let witness = Witness::new(&key(), HOLD, WitnessVariant::Sound, now).unwrap();
+        let witness = Witness::new(&key().into(), HOLD, WitnessVariant::Sound, now).unwrap();
         World { witness, now, news: Vec::new() }
     }
 

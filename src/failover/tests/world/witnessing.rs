@@ -27,7 +27,7 @@ pub struct Site {
 impl World {
     /// Starts the witness, if the setup has one; one that runs is killed.
     pub fn start_witness(&mut self) {
-        let (key, now) = (self.key.clone(), self.now());
+        let (key, now) = (self.key.clone().into(), self.now());
         let hold = Duration::from_millis(50);
         let start = |variant| Witness::new(&key, hold, variant, now).expect("the system has entropy");
         self.witness.witness = self.setup.witness.map(start);
