@@ -37,6 +37,7 @@ pub mod downloads;
 pub mod figures;
 pub mod frozen;
 pub mod group;
+pub mod inject;
 pub mod keepalived;
 pub mod plan;
 pub mod probe;
