@@ -137,7 +137,7 @@ counters! {
     ShardsMoved => "shards_moved",
     /// Flows that came with them.
     FlowsMoved => "flows_moved",
-    /// Flows that did not, since the table was full.
+    /// Flows that did not, and were ended: the new traffic manager had no room for them.
     FlowsNotMoved => "flows_not_moved",
     /// Packets of no flow, from or to a real server, that were routed past the flows.
     Routed => "routed",

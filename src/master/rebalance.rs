@@ -236,7 +236,7 @@ impl Rebalance {
         }
         let said = match &event {
             MoveEvent::Gathered { .. } => Said::Gathered,
-            MoveEvent::Expecting => Said::Expecting,
+            MoveEvent::Expecting { .. } => Said::Expecting,
             MoveEvent::Refused(_) => Said::Refused,
             MoveEvent::Cargo(_) => Said::Cargo,
             MoveEvent::Settled { .. } => Said::Settled,
@@ -246,7 +246,8 @@ impl Rebalance {
                 self.under_way = Some(UnderWay { these, stage: Stage::Preparing, home });
                 self.tell(these.to, MoveCommand::Expect { these, flows, home });
             }
-            (Step::Redirect, _) => {
+            (Step::Redirect, MoveEvent::Expecting { room }) => {
+                self.tell(these.from, MoveCommand::Room(room));
                 self.under_way = Some(UnderWay { these, stage: Stage::Moving, home });
                 these.shards.iter().for_each(|shard| self.owners.set(shard, these.to));
                 for worker in (0..self.workers).map(WorkerId).filter(|worker| *worker != these.from) {
@@ -262,9 +263,15 @@ impl Rebalance {
                 self.refused(these, why, home);
             }
             (
-                Step::Stay | Step::Prepare | Step::Forward | Step::Finish | Step::GiveUp | Step::Cancel,
+                Step::Stay
+                | Step::Prepare
+                | Step::Redirect
+                | Step::Forward
+                | Step::Finish
+                | Step::GiveUp
+                | Step::Cancel,
                 MoveEvent::Gathered { .. }
-                | MoveEvent::Expecting
+                | MoveEvent::Expecting { .. }
                 | MoveEvent::Refused(_)
                 | MoveEvent::Cargo(_)
                 | MoveEvent::Settled { .. },

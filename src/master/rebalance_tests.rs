@@ -48,7 +48,7 @@ fn carry_out(rebalance: &mut Rebalance) -> Option<Move> {
         Output::Worker { .. } | Output::Distributors(_) | Output::Done(_) => None,
     })?;
     rebalance.handle_event(these.from, MoveEvent::Gathered { flows: 2 });
-    rebalance.handle_event(these.to, MoveEvent::Expecting);
+    rebalance.handle_event(these.to, MoveEvent::Expecting { room: 9 });
     rebalance.handle_event(these.from, cargo(these));
     rebalance.handle_event(these.to, MoveEvent::Settled { flows: 2 });
     Some(these)
@@ -75,9 +75,10 @@ fn a_move_goes_by_its_stages() {
         [Output::Worker { to: WorkerId(2), command: MoveCommand::Expect { flows: 7, .. } }]
     ));
     assert_eq!(rebalance.owners().of(ShardId(4)), WorkerId(1));
-    rebalance.handle_event(WorkerId(2), MoveEvent::Expecting);
+    rebalance.handle_event(WorkerId(2), MoveEvent::Expecting { room: 9 });
     let told = outputs(&mut rebalance);
     let [
+        Output::Worker { to: WorkerId(1), command: MoveCommand::Room(9) },
         Output::Worker { to: WorkerId(0), command: MoveCommand::Redirect(_) },
         Output::Worker { to: WorkerId(2), command: MoveCommand::Redirect(_) },
         Output::Distributors(_),

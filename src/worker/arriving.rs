@@ -7,6 +7,7 @@ use crate::base::buffer::{Buffer, Handed};
 use crate::base::counters::Counter;
 use crate::base::ids::ShardId;
 use crate::base::io::Io;
+use crate::base::limits::ARRIVING_SPARE;
 use crate::base::time::Instant;
 use crate::distributor::tell::Tell;
 use crate::flow::Flow;
@@ -36,6 +37,8 @@ pub(super) struct Arriving<B> {
     /// Restarts of mirror streams when the first flows came.
     restarts: u64,
     flows: u32,
+    /// Room that is kept for flows which are to come.
+    pub(super) kept: usize,
     stage: Stage,
 }
 
@@ -58,25 +61,28 @@ impl<B> Arriving<B> {
 }
 
 impl<B: Buffer> Worker<B> {
-    /// Makes ready for shards that are to come.
-    pub(super) fn expect(&mut self, these: Move, flows: u32, home: bool) -> Result<(), MoveRefusal> {
+    /// Makes ready for shards that are to come: for how many flows it keeps room, until they are here.
+    pub(super) fn expect(&mut self, these: Move, flows: u32, home: bool) -> Result<u32, MoveRefusal> {
         if self.moving.giving.is_some() || self.moving.arriving.is_some() || these.to != self.id {
             return Err(MoveRefusal::Otherwise);
         }
         let room = self.flows.capacity() as usize - self.flows.table.len();
         // Some more may be made until they come.
-        if !home && room < flows as usize + flows as usize / 8 {
+        let more = flows as usize + flows as usize / 8;
+        if !home && room < more {
             return Err(MoveRefusal::NoRoom);
         }
+        let kept = if home { 0 } else { room.min(more + ARRIVING_SPARE) };
         self.moving.arriving = Some(Arriving {
             these,
             parked: VecDeque::new(),
             bonds: Vec::new(),
             restarts: 0,
             flows: 0,
+            kept,
             stage: Stage::Coming,
         });
-        Ok(())
+        Ok(if home { u32::MAX } else { kept as u32 })
     }
 
     /// Gives a packet to the owner of its shard, who is another worker; or parks it, if that is to be this one. With what is
@@ -127,6 +133,7 @@ impl<B: Buffer> Worker<B> {
                 }
                 Some(_) | None => 0,
             };
+            arriving.kept = arriving.kept.saturating_sub(1);
             arriving.flows += u32::from(self.take_in(now, &moved, holding));
         }
         if let Some(rest) = cargo.last {

@@ -210,6 +210,10 @@ impl<B: Buffer> Worker<B> {
         if holds && !self.hold.has_room() {
             return Err(Counter::DropHoldFull);
         }
+        let room = self.flows.capacity() as usize - self.flows.table.len();
+        if self.moving.has_no_room(coming.shard, room) {
+            return Err(Counter::DropTableFull);
+        }
         let client = coming.client;
         let to_client = self.tables.routes.next_hop(client.src.ip()).ok_or(Counter::DropNoRoute)?;
         let answers = self.server_key(now, coming, listener, backend)?;

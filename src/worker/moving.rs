@@ -66,6 +66,8 @@ pub enum MoveCommand {
         /// They come home: whether there is room or not.
         home: bool,
     },
+    /// To the old owner: there is room for so many flows of the shards at the new one, and so there may be no more of them.
+    Room(u32),
     /// Hand over packets of these shards to their new owner, and put a marker behind the last one to the old owner.
     Redirect(Move),
     /// The move will not be: the new owner has no room.
@@ -83,7 +85,10 @@ pub enum MoveEvent {
         flows: u32,
     },
     /// Packets of the shards will be parked.
-    Expecting,
+    Expecting {
+        /// Room is kept for so many flows.
+        room: u32,
+    },
     /// It will not be.
     Refused(MoveRefusal),
     /// Some of the flows, for the new owner.
@@ -164,7 +169,10 @@ pub(super) struct Giving {
     came: u16,
     /// Places of the table, then places of resting ports, that were looked at.
     looked: (u32, u32),
+    /// In the order in which they were found, and then made.
     places: Vec<FlowIndex>,
+    /// More flows than these have no room at the new owner.
+    room: usize,
     ports: Vec<Image>,
     /// Places that were marked, and flows that left.
     done: usize,
@@ -193,6 +201,15 @@ impl<B> Moving<B> {
             redirecting: None,
             parked_max: parked_max.min(PARKED_PACKETS_MAX),
         }
+    }
+
+    /// Whether a new flow of a shard would take the room of one that is to come to this worker, or leave with the others and
+    /// find none. `room`: flows that the table has room for.
+    #[inline]
+    pub(super) fn has_no_room(&self, shard: ShardId, room: usize) -> bool {
+        self.arriving.as_ref().is_some_and(|arriving| room <= arriving.kept)
+            || (self.noted.has(shard)
+                && self.giving.as_ref().is_some_and(|giving| giving.places.len() >= giving.room))
     }
 
     /// A flow was made.
@@ -260,10 +277,15 @@ impl<B: Buffer> Worker<B> {
             }
             MoveCommand::Expect { these, flows, home } => {
                 let said = match self.expect(these, flows, home) {
-                    Ok(()) => MoveEvent::Expecting,
+                    Ok(room) => MoveEvent::Expecting { room },
                     Err(why) => MoveEvent::Refused(why),
                 };
                 self.answer(Event::Move(said));
+            }
+            MoveCommand::Room(room) => {
+                if let Some(giving) = &mut self.moving.giving {
+                    giving.room = room as usize;
+                }
             }
             MoveCommand::Redirect(these) => {
                 self.moving.redirecting = Some(these);
@@ -303,6 +325,7 @@ impl<B: Buffer> Worker<B> {
             came: 0,
             looked: (0, 0),
             places: Vec::new(),
+            room: usize::MAX,
             ports: Vec::new(),
             done: 0,
             known: Vec::new(),
@@ -476,6 +499,7 @@ impl<B: Buffer> Worker<B> {
         // What could not be told in all this time begins anew at the new owner, and waits there.
         let held: Vec<_> = self.hold.flows().filter(|(shard, _)| shards.has(*shard)).collect();
         held.into_iter().for_each(|(_, place)| self.end_flow(now, place));
+        self.end_those_without_room(now);
         let Some(mut giving) = self.moving.giving.take() else { return };
         let is_quiet = self.mirror.is_quiet(&shards);
         let table = &self.flows.table;
@@ -505,6 +529,23 @@ impl<B: Buffer> Worker<B> {
         }
         (giving.stage, giving.done) = (Stage::Sending, 0);
         self.moving.giving = Some(giving);
+    }
+
+    /// Ends flows for which the new owner has no room, and tells peers so: the newest, made before its word came.
+    fn end_those_without_room(&mut self, now: Instant) {
+        let Some(giving) = &mut self.moving.giving else { return };
+        if giving.places.len() <= giving.room {
+            return;
+        }
+        let (shards, table) = (giving.these.shards, &self.flows.table);
+        let is_theirs = |place: &FlowIndex| table.hot(*place).is_some_and(|hot| shards.has(hot.shard()));
+        giving.places.retain(is_theirs);
+        let newest = giving.places.split_off(giving.room.min(giving.places.len()));
+        for place in newest {
+            // One place may have been noted twice: then nothing is there any more.
+            self.counters.add(Counter::FlowsNotMoved, self.flows.table.hot(place).is_some().into());
+            self.end_flow(now, place);
+        }
     }
 
     /// Lets some flows leave.

@@ -144,8 +144,6 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
         let whose = if rng.bool() { Some(rng.u16(1..=kind.members() as u16)) } else { None };
         scenario.small = Some((rng.u32(least..most), whose));
         scenario.rate *= if light { 3 } else { 1 };
-        // A worker whose table fills up meanwhile cannot take in all of a shard (`flows_not_moved`).
-        scenario.moves = 0;
     }
     if kind.disturbs_mirror() && rng.u8(..4) == 0 {
         scenario.hold_packets_max = rng.usize(8..32);

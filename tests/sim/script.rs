@@ -8,7 +8,7 @@ use crate::agenda::{Happening, MS, Nanos};
 use crate::checks;
 use crate::kind::Kind;
 use crate::lcore::Slow;
-use crate::link::Narrow;
+use crate::link::{MIRROR, Narrow};
 use crate::witness::Cut;
 use crate::world::{ALL, World};
 
@@ -164,8 +164,9 @@ pub fn go_on(world: &mut World) {
                 return;
             }
             // Where a third of all is lost, one of many streams waits for an answer at any time: nobody need be in sync.
-            let is_rough = world.scenario.kind.has_rough_mirror() && world.checks.fair_since.is_none();
-            if !(is_rough && matches!(step, Step::Settled)) {
+            let scenario = &world.scenario;
+            let is_rough = scenario.kind.has_rough_mirror() || scenario.weather[MIRROR].loss > 100_000;
+            if !(is_rough && world.checks.fair_since.is_none() && matches!(step, Step::Settled)) {
                 world.checks.violate(now, format!("after {} ms still not: {step:?}", (now - since) / MS));
                 world.script.end();
                 return;
