@@ -148,7 +148,8 @@ impl Digests {
             return;
         }
         self.audit_at = now;
-        let end = table.places_end().0;
+        // Without peers there is room for none.
+        let end = table.places_end().0.min(self.sums.len() as u32);
         let places = (millis * PLACES_PER_MILLI).min(PLACES_PER_CALL).min(end.into()) as u32;
         for _ in 0..places {
             let place = FlowIndex(self.audited);
@@ -299,12 +300,7 @@ impl Asking {
         *self = Asking { rounds: self.rounds, ..Asking::default() };
     }
 
-    /// Whether it is time to ask again.
-    pub fn is_due(&self, now: Instant) -> bool {
-        now >= self.due_at
-    }
-
-    /// When it is.
+    /// When it is time to ask again.
     pub fn due_at(&self) -> Instant {
         self.due_at
     }

@@ -75,6 +75,16 @@ impl Named {
             Named::Digest { .. } | Named::Nothing => false,
         }
     }
+
+    /// The shard that it is about, if it is about one.
+    pub const fn shard(&self) -> Option<ShardId> {
+        match self {
+            Named::Flow { shard, .. } | Named::Ended { shard, .. } | Named::Digest { shard, .. } => {
+                Some(*shard)
+            }
+            Named::WalkBegin | Named::WalkEnd | Named::Floor { .. } | Named::Nothing => None,
+        }
+    }
 }
 
 /// A sent record and how long its state has been waiting.
@@ -135,8 +145,15 @@ impl Default for InFlight {
             sent_at: Instant::ZERO,
             records: Vec::with_capacity(RECORDS_PER_FRAME_MAX),
         };
+        InFlight::over((0..ACK_SPAN).map(|_| frame()).collect())
+    }
+}
+
+impl InFlight {
+    /// Nothing was sent; this is room for frames, which hold no record.
+    fn over(frames: Vec<Frame>) -> InFlight {
         InFlight {
-            frames: (0..ACK_SPAN).map(|_| frame()).collect(),
+            frames,
             waiting: 0,
             oldest: 0,
             next: 0,
@@ -150,9 +167,7 @@ impl Default for InFlight {
             floor: 0,
         }
     }
-}
 
-impl InFlight {
     /// Waits for nothing any more: what is on its way may come or not.
     pub fn begin_anew(&mut self) {
         let (lost_below, floor) = (self.lost_below.max(self.next), self.floor);
@@ -165,21 +180,7 @@ impl InFlight {
     /// Forgets all, for another session; keeps the room.
     pub fn clear(&mut self) {
         self.frames.iter_mut().for_each(|frame| frame.records.clear());
-        let frames = core::mem::take(&mut self.frames);
-        *self = InFlight {
-            frames,
-            waiting: 0,
-            oldest: 0,
-            next: 0,
-            smoothed: None,
-            deviation: Duration::ZERO,
-            latency: Spans::default(),
-            shortest: None,
-            walk_room: WALK_FRAMES_MIN * PARTS,
-            backoff: 0,
-            lost_below: 0,
-            floor: 0,
-        };
+        *self = InFlight::over(core::mem::take(&mut self.frames));
     }
 
     /// Whether a frame waits that names one of these.

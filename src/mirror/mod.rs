@@ -457,11 +457,7 @@ impl Mirror {
             let mut is_answered = false;
             in_flight.acknowledge(now, acknowledged, |records, fate| {
                 is_answered |= fate == in_flight::Fate::Applied;
-                let count = stream::states(records);
-                statistics.records_applied += if fate == in_flight::Fate::Applied { count } else { 0 };
-                if fate == in_flight::Fate::Lost {
-                    statistics.loses(now, count);
-                }
+                statistics.settles(now, fate, stream::states(records));
                 // So that all of the frame waits for memory together.
                 records.iter().for_each(|sent| sync.prefetch_settled(sent, flows, tombstones));
                 for sent in records {
@@ -514,6 +510,7 @@ impl Mirror {
                     let Stream { in_flight, sync, statistics, .. } = stream;
                     let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                     in_flight.refuse(sequence, which, |sent, fate| {
+                        statistics.settles(now, fate, sent.named.is_state().into());
                         let settled = sync.settle(sent, fate, flows);
                         match settled {
                             Settled::Differs { .. } => statistics.digests_differing += 1,
@@ -545,7 +542,8 @@ impl Mirror {
                 Parsed::Skipped => Applied::Done,
                 Parsed::Refused(reason) => Applied::Refused(reason),
             };
-            stream.statistics.records_received += 1;
+            let is_question = matches!(parsed, Parsed::Record(Record::Digest { .. }));
+            stream.statistics.records_received += u64::from(!is_question);
             if applied == Applied::Later {
                 // The frame is not acknowledged, so it is said again.
                 let was_full = !effects.may_remove();

@@ -90,15 +90,10 @@ impl Mirror {
     }
 
     fn is_about(&self, named: &Named, shards: &ShardSet) -> bool {
-        match named {
-            Named::Flow { shard, .. } => shards.has(*shard),
-            Named::Ended { shard, .. } => shards.has(*shard),
-            // They name every shard of a walk.
-            Named::WalkBegin | Named::WalkEnd => true,
-            // A question that comes after another worker has told of the shard would seem to find a difference.
-            Named::Digest { shard, .. } => shards.has(*shard),
-            Named::Floor { .. } | Named::Nothing => false,
-        }
+        // These name every shard of a walk.
+        let is_of_walk = matches!(named, Named::WalkBegin | Named::WalkEnd);
+        // Questions too: one that comes after another worker has told of the shard would seem to find a difference.
+        is_of_walk || named.shard().is_some_and(|shard| shards.has(shard))
     }
 
     /// Under which session each peer was told of a shard, for the worker to which it goes.
@@ -146,19 +141,16 @@ impl Mirror {
     /// Another worker speaks of this shard from now on: its ends that some peer has not acknowledged, for that worker to
     /// tell. All of its flows have left.
     pub fn part_with(&mut self, shard: ShardId) -> Vec<MovedEnd> {
-        let only: ShardSet = [shard].into_iter().collect();
         let about: Vec<u32> = self.tombstones.of_shard(shard).collect();
-        let of_shard = |named: &Named| match named {
-            Named::Flow { shard, .. } | Named::Ended { shard, .. } | Named::Digest { shard, .. } => {
-                only.has(*shard)
-            }
-            Named::WalkBegin | Named::WalkEnd | Named::Floor { .. } | Named::Nothing => false,
-        };
+        let of_shard = |named: &Named| named.shard() == Some(shard);
         for peer in &mut self.peers {
             if let Some(stream) = stream_of(peer, shard) {
                 stream.in_flight.forget(of_shard);
                 stream.sync.forget_ends(&about);
                 stream.sync.tell_of(shard, false);
+                if stream.sync.is_idle() {
+                    stream.unanswered_since = None; // It asks nothing any more, so nobody will answer.
+                }
             }
             peer.stream_of[usize::from(shard.0)] = u8::MAX;
         }

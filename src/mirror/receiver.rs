@@ -173,11 +173,6 @@ impl Received {
         self.graves.room()
     }
 
-    /// Graves kept.
-    pub fn graves(&self) -> usize {
-        self.graves.len()
-    }
-
     /// Graves that count.
     pub fn dug(&self) -> usize {
         self.graves.dug()

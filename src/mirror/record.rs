@@ -166,7 +166,7 @@ pub enum Record {
         sequence: u64,
         /// Bit i: the frame's record i was refused.
         which: u64,
-        /// Why the first of them was.
+        /// Why the first of them was that was not for an unknown handle; if all were for that, that.
         reason: Refusal,
     },
 }

@@ -62,11 +62,6 @@ pub struct StreamStatus {
 }
 
 impl Mirror {
-    /// Whether any peer has a session.
-    pub fn has_session(&self) -> bool {
-        self.peers.iter().any(|peer| peer.boot.is_some())
-    }
-
     /// Whether every one of `members` knows the flow; peers that are not named do not count.
     pub fn is_known_to(&self, members: &[NodeId], shard: ShardId, flow: FlowIndex) -> bool {
         self.all_say(members, shard, |sync| sync.knows(flow))

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::base::time::{Duration, Instant};
+use crate::mirror::in_flight::Fate;
 use crate::mirror::record::Refusal;
 
 /// Rates are taken over so long at least.
@@ -17,7 +18,7 @@ pub struct StreamStatistics {
     pub bytes_sent: u64,
     /// State records sent.
     pub records_sent: u64,
-    /// Records that the peer applied.
+    /// State records that the peer applied.
     pub records_applied: u64,
     /// Records taken for lost.
     pub records_lost: u64,
@@ -31,7 +32,7 @@ pub struct StreamStatistics {
     pub frames_received: u64,
     /// Their bytes, as of those sent.
     pub bytes_received: u64,
-    /// State records received.
+    /// State records received; questions are none.
     pub records_received: u64,
     /// What went wrong the last time, and when.
     pub trouble: Option<(Instant, Trouble)>,
@@ -138,6 +139,15 @@ impl StreamStatistics {
     /// Something went wrong.
     pub(super) fn fails(&mut self, now: Instant, trouble: Trouble) {
         self.trouble = Some((now, trouble));
+    }
+
+    /// So it went with so many state records of a frame. What was refused is counted where it is known how it counts.
+    pub(super) fn settles(&mut self, now: Instant, fate: Fate, records: u64) {
+        match fate {
+            Fate::Applied => self.records_applied += records,
+            Fate::Lost => self.loses(now, records),
+            Fate::Refused => {}
+        }
     }
 
     /// So many state records of a frame are taken for lost.

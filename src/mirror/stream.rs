@@ -212,8 +212,8 @@ impl Stream {
         gather.into_iter().chain(asks).chain(self.in_flight.next_deadline()).min()
     }
 
-    /// Writes and seals one frame into `out`: its length, and how many of its
-    /// records the walk added. `None`: there was nothing to say or no sequence left.
+    /// Writes and seals one frame into `out`: its length. What the walk adds is taken from `walk_budget`. `None`: there was nothing
+    /// to say or no sequence left.
     pub(super) fn write_frame(
         &mut self,
         now: Instant,

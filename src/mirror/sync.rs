@@ -1,6 +1,6 @@
 //! What one peer knows of the shards that one stream covers, and what it is to
-//! be told next: ends first, then changes, then the walk that brings it up to
-//! date (REQ A9, B4, B5).
+//! be told next: ends and changes, then the walk that brings it up to
+//! date (REQ A9, B4, B5); none of them for ever before the others.
 //!
 //! A flow is in the dirty queue at most once; what is sent is its newest state
 //! at that moment. Memory is bounded: one byte for each place in the table, and a queue of
@@ -86,7 +86,7 @@ pub enum Settled {
         /// Since when it waited.
         since: Instant,
     },
-    /// The peer refused the flow's state; it is not sent again before it changes.
+    /// The peer refused the flow's state; it is sent again when it changes, and now and then.
     Refused {
         /// Its shard.
         shard: ShardId,

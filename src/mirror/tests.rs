@@ -3,6 +3,7 @@
 //! hands, sessions are renewed; in the end both tables must be equal, and at any time
 //! the follower must have what the leader says that it knows.
 
+mod counts;
 mod credit;
 mod damage;
 

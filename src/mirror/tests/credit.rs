@@ -71,3 +71,23 @@ fn a_stream_that_is_not_answered_is_seen_although_nothing_changes() {
     world.settle(0).expect("both alike");
     assert!(silent_for(&world) < Duration::from_millis(20), "{:?}", silent_for(&world));
 }
+
+/// A stream that has parted with all of its shards asks nothing any more, so what it was not answered says nothing of the peer.
+#[test]
+fn a_stream_without_shards_waits_for_no_answer() {
+    let mut world = World::new(3, Variant::Sound);
+    world.follow(1);
+    (0..20).for_each(|_| world.change(0));
+    world.settle(0).expect("both alike");
+    (0..20).for_each(|_| world.change(0));
+    for _ in 0..50 {
+        world.turn();
+        world.link.clear();
+    }
+    assert!(world.told().unanswered_since.is_some());
+    let Worker { mirror, flows } = &mut world.sides[0][0];
+    let all: Vec<_> = flows.table.iter().map(|(place, flow)| (place, flow.shard)).collect();
+    all.iter().for_each(|(place, shard)| mirror.flow_left(world.now, *shard, *place));
+    (0..SHARDS as u16).for_each(|shard| drop(mirror.part_with(ShardId(shard))));
+    assert_eq!(world.told().unanswered_since, None);
+}
