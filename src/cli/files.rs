@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use crate::cli::keys::write_new;
 use crate::cli::words::Baton;
 use crate::cli::{Failure, print};
-use crate::config::checked::{Checked, Commit, Forwarding, MirrorMode};
+use crate::config::checked::{Checked, Forwarding};
 use crate::config::{Warning, load_with_warnings, sentence};
 use crate::driver::secrets::{SecretsError, read_keys};
 use crate::seal::keyring::KeyRing;
@@ -92,12 +92,7 @@ fn summary(path: &Path, checked: &Checked) -> String {
             Forwarding::Nat => "nat",
             Forwarding::FullNat(_) => "full-nat",
         };
-        let mirror = match server.mirror {
-            MirrorMode::Off => "off",
-            MirrorMode::Checkpoint(Commit::Hold) => "checkpoint, hold",
-            MirrorMode::Checkpoint(Commit::Async) => "checkpoint, async",
-        };
-        let (name, protocol) = (&server.name, server.protocol);
+        let (name, protocol, mirror) = (&server.name, server.protocol, server.mirror);
         let rules = match server.rules.len() {
             0 => String::new(),
             count => format!(", rules: {count}"),

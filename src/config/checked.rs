@@ -314,6 +314,16 @@ pub enum MirrorMode {
     Checkpoint(Commit),
 }
 
+impl fmt::Display for MirrorMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            MirrorMode::Off => "off",
+            MirrorMode::Checkpoint(Commit::Hold) => "checkpoint, hold",
+            MirrorMode::Checkpoint(Commit::Async) => "checkpoint, async",
+        })
+    }
+}
+
 /// When a mirrored flow's first packet is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Commit {

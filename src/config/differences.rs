@@ -2,8 +2,9 @@
 
 use core::net::SocketAddr;
 
-use crate::config::checked::{Checked, Commit, Forwarding, MirrorMode, Pool, Server, VirtualServer};
+use crate::config::checked::{Checked, Forwarding, Pool, Server, VirtualServer};
 use crate::config::mirrored;
+use crate::config::reload::without_idle;
 
 /// What is otherwise in `now` than it was in `before`, of pools, servers, virtual servers and time-outs. Retired things
 /// count as gone.
@@ -59,7 +60,11 @@ pub fn differences(before: &Checked, now: &Checked) -> Vec<String> {
         said.push("idle time-outs of flows changed".to_owned());
     }
     // What has no sentence of its own is a difference, too: peers would not take it for the same.
-    if said.is_empty() && mirrored::text(before) != mirrored::text(now) {
+    let text = |checked: &Checked| {
+        let left = without_idle(checked, |_| false, |_| false);
+        mirrored::text(left.as_ref().unwrap_or(checked))
+    };
+    if said.is_empty() && text(before) != text(now) {
         said.push("the order of servers or virtual servers changed".to_owned());
     }
     said
@@ -118,13 +123,8 @@ fn of_virtual_server(
     } else if before.sources() != now.sources() {
         said.push(format!("virtual server {name}: source-NAT addresses changed"));
     }
-    let mirror = |server: &VirtualServer| match server.mirror {
-        MirrorMode::Off => "off",
-        MirrorMode::Checkpoint(Commit::Hold) => "checkpoint, hold",
-        MirrorMode::Checkpoint(Commit::Async) => "checkpoint, async",
-    };
-    if mirror(before) != mirror(now) {
-        said.push(format!("virtual server {name}: mirror {}, was {}", mirror(now), mirror(before)));
+    if before.mirror != now.mirror {
+        said.push(format!("virtual server {name}: mirror {}, was {}", now.mirror, before.mirror));
     }
     if before.rules != now.rules {
         let (rules, were) = (now.rules.len(), before.rules.len());

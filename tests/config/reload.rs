@@ -61,6 +61,8 @@ fn servers_and_weights_change() {
     assert_eq!((stays.port, stays.weight, stays.retired), (80, 2, false));
     assert_eq!((gone.address.to_string().as_str(), gone.weight, gone.retired), ("10.2.0.10", 0, true));
     assert_eq!(after.retired(), 1);
+    let forgotten = without_idle(&after, |_| false, |_| false).expect("one server is retired");
+    assert_eq!(differences(&after, &forgotten), [""; 0], "what is retired counts as gone");
     // It comes back before its connections have ended.
     let back = again(&after, GOOD).expect("it is good");
     assert_eq!((back.pools[0].servers.len(), back.retired()), (2, 0));
@@ -97,6 +99,7 @@ fn virtual_servers_and_pools_come_and_go() {
     assert_eq!((left.retired(), left.pools.len(), left.virtual_servers.len()), (1, 2, 2));
     let left = without_idle(&left, |_| false, |_| false).expect("nor had the virtual server");
     assert_eq!((left.retired(), left.pools.len(), left.virtual_servers.len()), (0, 1, 1));
+    assert_eq!(differences(&after, &left), [""; 0], "what is retired counts as gone");
 
     let told = "virtual server new added: 10.1.0.110:80/tcp -> web";
     let new = "[[virtual_server]]\nname = \"new\"\naddress = \"10.1.0.110:80\"\nprotocol = \"tcp\"\npool = \"web\"\n\
