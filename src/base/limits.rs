@@ -166,7 +166,12 @@ pub const HANDSHAKE_RETRY: Duration = Duration::from_millis(10);
 /// it once.
 pub const HANDSHAKE_PATIENCE: Duration = Duration::from_millis(15);
 
-/// Keys in a group's key file: one seals, and the others open while one is changed for another. A file of more is refused.
+/// A standby is taken into the in-sync set only while its oldest change that it has not acknowledged is younger; one whose
+/// oldest is older is shown as expired.
+pub const ADMIT_UNACKED_MAX: Duration = Duration::from_millis(100);
+
+/// Keys in a group's key file: one is proven to peers, and the others are accepted of them while one is changed for another. A
+/// file of more is refused.
 pub const KEYS_MAX: usize = 4;
 
 /// What is accepted of a peer: the keys of the key file, and the one that is pinned of it.

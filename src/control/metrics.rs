@@ -226,7 +226,7 @@ const QUANTILES: [(&str, Percentile); 3] =
 /// Prometheus' histograms are cumulative.
 fn hold_latency(page: &mut Page, mirror: &MirrorReport) {
     let name = "hold_microseconds_bucket";
-    page.head("hold_microseconds", "How long held packets waited.", "histogram");
+    page.head("hold_microseconds", "How long the first packets of flows were held.", "histogram");
     let mut count = 0;
     for bucket in &mirror.hold.latency.buckets {
         count += bucket.count;

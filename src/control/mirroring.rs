@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::base::ids::{NodeId, WorkerId};
+use crate::base::limits::ADMIT_UNACKED_MAX;
 use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::control::report::DisbelievedReport;
@@ -19,6 +20,9 @@ pub struct MirrorReport {
     /// How long flows were unprotected: from their first change, or since a walk named them, until a peer said that it knows
     /// them; `None`: no flow became known.
     pub protection: Option<LatencyReport>,
+    /// The same, in coarse bins.
+    #[serde(default)]
+    pub protected_after: Histogram,
 }
 
 /// Mirroring with one peer.
@@ -273,9 +277,6 @@ pub struct Bucket {
     pub count: u64,
 }
 
-/// What a synchronized peer has known for longer: a standby is taken into the in-sync set only below this.
-const EXPIRES_AFTER: Duration = Duration::from_millis(100);
-
 /// Where mirroring to a peer of a leader stands, by whether there is a session and all of it was walked, and by its
 /// streams; and what hinders it from being synchronized.
 pub fn standing<'a>(
@@ -288,7 +289,8 @@ pub fn standing<'a>(
     }
     let differing: usize = streams.clone().map(|stream| stream.agreement.differing).sum();
     let to_walk: usize = streams.clone().map(|stream| stream.shards_to_walk).sum();
-    let late = |since: Option<Instant>| since.map(|since| now - since).filter(|late| *late > EXPIRES_AFTER);
+    let late =
+        |since: Option<Instant>| since.map(|since| now - since).filter(|late| *late > ADMIT_UNACKED_MAX);
     let unanswered = late(streams.clone().filter_map(|stream| stream.unanswered_since).min());
     let oldest = late(streams.filter_map(|stream| stream.oldest_since).min());
     if let Some(late) = unanswered {

@@ -281,7 +281,7 @@ pub struct FlowFilter {
     pub client: Option<IpAddr>,
     /// To this real server alone.
     pub server: Option<IpAddr>,
-    /// Those that are not protected alone.
+    /// Those alone that are to be mirrored and are not protected yet.
     pub unprotected: bool,
 }
 
@@ -292,6 +292,14 @@ impl Default for FlowFilter {
 }
 
 impl FlowFilter {
+    /// Whether it lets a flow through. What is not to be mirrored lacks no protection.
+    pub fn wants(&self, flow: &FlowLine) -> bool {
+        self.virtual_server.as_ref().is_none_or(|name| *name == flow.virtual_server)
+            && self.client.is_none_or(|client| client == flow.client.ip())
+            && self.server.is_none_or(|server| server == flow.server.ip())
+            && !(self.unprotected && (flow.protected || !flow.mirrored))
+    }
+
     /// As the query of [`super::paths::FLOWS`].
     pub fn to_query(&self) -> String {
         let mut query = format!("limit={}", self.limit);

@@ -306,11 +306,7 @@ impl Backend for Appliance {
         while let Ok((worker, slice)) = slices.recv_timeout(ANSWER_TIMEOUT) {
             for seen in &slice.flows {
                 let line = Appliance::flow_line(&snapshot.checked, worker, seen);
-                let wanted = filter.virtual_server.as_ref().is_none_or(|name| *name == line.virtual_server)
-                    && filter.client.is_none_or(|client| client == line.client.ip())
-                    && filter.server.is_none_or(|server| server == line.server.ip())
-                    && !(filter.unprotected && (seen.protected || !line.mirrored));
-                if wanted {
+                if filter.wants(&line) {
                     report.matching += 1;
                     if report.flows.len() < filter.limit {
                         report.flows.push(line);
@@ -381,9 +377,11 @@ impl Backend for Appliance {
         });
         let held: usize = workers.iter().map(|status| status.held).sum();
         let held_for = spans_of(&workers, |status| &status.held_for);
+        let protected_after = spans_of(&workers, |status| &status.protection_latency);
         MirrorReport {
             peers: peers.collect(),
-            protection: LatencyReport::of(&spans_of(&workers, |status| &status.protection_latency)),
+            protection: LatencyReport::of(&protected_after),
+            protected_after: Histogram::of(&protected_after),
             hold: HoldReport {
                 held: held as u64,
                 released: self.counted(Counter::Held).saturating_sub(held as u64),

@@ -10,11 +10,10 @@ use super::members::Members;
 use super::output::{Output, WorkerRole, all};
 use super::role::Role;
 use crate::base::ids::{NodeId, Term, WorkerId};
+use crate::base::limits::ADMIT_UNACKED_MAX;
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::{Lagging, Partition};
 
-/// A standby comes in only while its oldest unacknowledged change is younger.
-const ADMIT_UNACKED_MAX: Duration = Duration::from_millis(100);
 /// One that was removed because it was too slow comes back in this much later at the earliest.
 const READMIT_AFTER: Duration = Duration::from_millis(500);
 /// A report counts for so long.

@@ -44,6 +44,13 @@ pub fn flow(client: &str, protected: bool) -> FlowLine {
     }
 }
 
+/// All that it has: one that is protected, one that is left out, and one that waits to be protected.
+pub fn flows() -> [FlowLine; 3] {
+    let waiting =
+        FlowLine { mirrored: true, because: "virtual server".to_owned(), ..flow("10.1.0.8:1026", false) };
+    [flow("10.1.0.7:1024", true), flow("[fd01::7]:1025", false), waiting]
+}
+
 impl Backend for Fake {
     fn status(&self) -> StatusReport {
         StatusReport {
@@ -119,13 +126,7 @@ impl Backend for Fake {
     }
 
     fn flows(&self, filter: &FlowFilter) -> FlowReport {
-        let all = [flow("10.1.0.7:1024", true), flow("[fd01::7]:1025", false)];
-        let wanted = |flow: &&FlowLine| {
-            filter.client.is_none_or(|client| client == flow.client.ip())
-                && filter.virtual_server.as_ref().is_none_or(|name| *name == flow.virtual_server)
-                && !(filter.unprotected && flow.protected)
-        };
-        let flows: Vec<FlowLine> = all.iter().filter(wanted).cloned().collect();
+        let flows: Vec<FlowLine> = flows().into_iter().filter(|flow| filter.wants(flow)).collect();
         FlowReport { matching: flows.len() as u64, flows: flows.into_iter().take(filter.limit).collect() }
     }
 
@@ -177,6 +178,7 @@ impl Backend for Fake {
                 waited: Some(LatencyReport { count: 9, p50_us: 60.0, p99_us: 130.0, max_us: 131.2 }),
             },
             protection: Some(LatencyReport { count: 48, p50_us: 70.5, p99_us: 120.0, max_us: 131.2 }),
+            protected_after: Histogram { buckets: vec![bucket(Some(128), 47), bucket(None, 1)] },
         }
     }
 

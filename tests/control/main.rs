@@ -14,7 +14,7 @@ use baton::control::client::{AskError, ask};
 use baton::control::report::*;
 use baton::control::server::{ServeError, Server};
 
-use fake::{Fake, fake, flow};
+use fake::{Fake, fake, flow, flows};
 
 /// A directory of its own for each test, gone at its end.
 struct Scratch(PathBuf);
@@ -64,6 +64,7 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "active",
                 "term 3.1",
                 "peer 2: mirror frames in the name of node 2 are refused (1s 500ms ago; frames not believed: 7)",
+                "peer 2 is not synchronized: it has answered nothing for 700 ms",
                 "peer 2 is in term 2.2",
                 "peer 2 proves key 5eed0002, this one 5eed0001",
                 "  accepted of it: 5eed0001, 5eed0002",
@@ -90,7 +91,7 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "established",
                 "rule 2",
                 "operator",
-                "2 of 2 flows",
+                "3 of 3 flows",
             ],
         ),
         ("counters", &["rx_packets", "42", "worker1", "Packets received from a port."]),
@@ -139,6 +140,9 @@ fn every_question_is_answered_as_a_table_and_as_json() {
     let status: StatusReport =
         serde_json::from_str(&prints(&["status", "--json"], &socket)).expect("a report");
     assert_eq!(status, Fake::default().status(), "JSON carries the whole report");
+    let mirror: MirrorReport =
+        serde_json::from_str(&prints(&["mirror", "--json"], &socket)).expect("a report");
+    assert_eq!(mirror, Fake::default().mirror(), "JSON carries the whole report");
 }
 
 #[test]
@@ -149,12 +153,14 @@ fn flows_are_filtered_by_the_appliance() {
     let listed = |words: &[&str]| -> FlowReport {
         serde_json::from_str(&prints(&[&["flows", "--json"], words].concat(), &socket)).expect("a report")
     };
-    assert_eq!(listed(&[]).flows.len(), 2);
+    assert_eq!(listed(&[]).flows, flows());
     assert_eq!(listed(&["--client", "fd01::7"]).flows, [flow("[fd01::7]:1025", false)]);
-    assert_eq!(listed(&["--unprotected"]).flows.len(), 1);
+    let [_, _, waiting] = flows();
+    assert_eq!(listed(&["--unprotected"]).flows, [waiting], "what is left out lacks no protection");
+    assert_eq!(listed(&["--server", "10.2.0.11"]).flows.len(), 0);
     assert_eq!(listed(&["--virtual-server", "dns"]).flows.len(), 0);
     let cut = listed(&["--limit", "1"]);
-    assert_eq!((cut.flows.len(), cut.matching), (1, 2));
+    assert_eq!((cut.flows.len(), cut.matching), (1, 3));
     assert_eq!(baton(&["flows", "--limit", "10001"], &socket).status.code(), Some(2));
     assert_eq!(baton(&["flows", "--client", "nobody"], &socket).status.code(), Some(2));
 }
@@ -337,6 +343,7 @@ fn metrics_are_served_on_tcp_and_nothing_else_is() {
         "baton_role{role=\"active\"} 1",
         "baton_role{role=\"standby\"} 0",
         "baton_flows_unprotected 1",
+        "baton_flows_left_out 5",
         "baton_worker_load_percent{worker=\"0\"} 42.5",
         "baton_worker_cycles_per_packet{worker=\"0\"} 131",
         "baton_worker_busy_microseconds_total{worker=\"0\"} 425000",
@@ -351,6 +358,8 @@ fn metrics_are_served_on_tcp_and_nothing_else_is() {
         "baton_peer_state{node=\"2\",state=\"walking\"} 1",
         "baton_peer_flows_unprotected{node=\"2\"} 31",
         "baton_peer_unprotected_oldest_milliseconds{node=\"2\"} 4",
+        "baton_peer_shards_differing{node=\"2\"} 1",
+        "baton_peer_differences_total{node=\"2\"} 3",
         "baton_peer_credit{node=\"2\"} 256",
         "baton_peer_frames_in_flight{node=\"2\"} 2",
         "baton_peer_sent_bytes_per_second{node=\"2\"} 99000",

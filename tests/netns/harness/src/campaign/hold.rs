@@ -128,9 +128,9 @@ pub fn protection(stage: &mut Stage, time: Duration) -> Result<Protection> {
     })
 }
 
-/// Bins of the protection latency: upper bound in milliseconds, and how many.
+/// Bins of how long flows were unprotected: upper bound in milliseconds, and how many.
 pub(crate) fn bins(mirror: &Value) -> Result<Vec<(f64, u64)>> {
-    let buckets = mirror["hold"]["latency"]["buckets"].as_array().context("no protection latency")?;
+    let buckets = mirror["protected_after"]["buckets"].as_array().context("no protection latency")?;
     buckets
         .iter()
         .map(|bucket| {
