@@ -140,9 +140,7 @@ texts! {
     };
     /// A node's public key.
     PublicKey([u8; 32]), "64 hexadecimal digits in quotes, as `baton keys public` prints them", |text| {
-        let digits: Vec<u8> = text.chars().map(|digit| digit.to_digit(16).map(|digit| digit as u8)).collect::<Option<_>>()?;
-        let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
-        (digits.len() == 64).then(|| bytes.try_into().ok()).flatten()
+        from_hex(text)?.try_into().ok()
     };
     /// An argument of the EAL, or of a command.
     Argument(String), "an argument in quotes, not empty", |text| {

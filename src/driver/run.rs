@@ -524,6 +524,6 @@ fn failover_setup(
 }
 
 /// An error in its own words.
-pub(super) fn sentence(error: impl Display) -> String {
+fn sentence(error: impl Display) -> String {
     error.to_string()
 }

@@ -9,7 +9,6 @@ use crate::driver::master::mac_text;
 use crate::driver::outbox::{Outbox, Relay};
 use crate::driver::ports::{self, OpenPort, Queues};
 use crate::driver::rss;
-use crate::driver::run::sentence;
 use crate::failover;
 use crate::wire::{MacAddress, vrrp};
 
@@ -53,7 +52,8 @@ pub fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool, rss_key: &[u8]) -
     let memory = ports::SharedMemory::of(eal, &checked.ports);
     for ((config, number), ends) in checked.ports.iter().zip(0..).zip(rss::ends(checked)) {
         let wish = rss::Wish { ends, key: rss_key };
-        let open = ports::open(eal, PortId(number), config, wanted, wish, pool).map_err(sentence)?;
+        let open = ports::open(eal, PortId(number), config, wanted, wish, pool)
+            .map_err(|error| error.to_string())?;
         let OpenPort { id, mut port, mac, receives_all, tx_abilities, configured, rss, rx, tx } = open;
         if !receives_all {
             add_macs(&mut port, &config.name, checked.failover.virtual_router_id);
@@ -82,16 +82,16 @@ pub fn share_out(eal: &Eal, checked: &Checked, pool: &Mempool, rss_key: &[u8]) -
                 Some(queue) => Outbox::of_queue(queue, tx_abilities),
                 None => {
                     let name = format!("relay-{worker}-{id}");
-                    let (outbox, relay) =
-                        Outbox::of_owner(eal, &name, RELAY_PACKETS, tx_abilities).map_err(sentence)?;
+                    let (outbox, relay) = Outbox::of_owner(eal, &name, RELAY_PACKETS, tx_abilities)
+                        .map_err(|error| error.to_string())?;
                     owned.relays[worker % owners].push((id, relay));
                     outbox
                 }
             };
             owned.outboxes[worker].push(outbox);
         }
-        let (outbox, relay) =
-            Outbox::of_owner(eal, &format!("inject-{id}"), RELAY_PACKETS, tx_abilities).map_err(sentence)?;
+        let (outbox, relay) = Outbox::of_owner(eal, &format!("inject-{id}"), RELAY_PACKETS, tx_abilities)
+            .map_err(|error| error.to_string())?;
         owned.relays[0].push((id, relay));
         owned.master.push(outbox);
         memory.started(config, &port);

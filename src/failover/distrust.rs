@@ -34,7 +34,7 @@ struct Tally {
 /// What was heard in a peer's name and not believed, since the start.
 #[derive(Clone, Debug, Default)]
 pub struct Disbelieved {
-    /// Of what came as liveness frames, and on the mirror's streams.
+    /// Of what came by a port, and of what came on the mirror's streams or by whichever.
     tallies: [[Tally; 2]; Distrust::ALL.len()],
     /// What came on the mirror's streams and waits to be judged, and since when.
     unjudged: [Option<(Instant, u64)>; Distrust::ALL.len()],
@@ -122,22 +122,29 @@ pub(super) fn tell(
     what: Distrust,
     by: Option<PortId>,
 ) -> fmt::Result {
-    match (what, by) {
-        (Distrust::OldTerm, _) => write!(f, "node {node} claims to lead in a term that is over"),
-        (Distrust::KeyGone, _) => write!(
-            f,
-            "the session with node {node} was agreed with a key that is gone, and it proves no other: a new one begins"
-        ),
-        (Distrust::OtherKey, _) => write!(
-            f,
-            "node {node} proves a key that is not accepted here: the session goes on, but no new one can be agreed with that key"
-        ),
-        (Distrust::Forged | Distrust::Replayed | Distrust::EarlierSession, Some(port)) => {
-            write!(f, "frames at port {port} in the name of node {node} are refused: {what}")
+    let why = match what {
+        Distrust::OldTerm => return write!(f, "node {node} claims to lead in a term that is over"),
+        Distrust::KeyGone => {
+            return write!(
+                f,
+                "the session with node {node} was agreed with a key that is gone, and it proves no other: a new one begins"
+            );
         }
-        (Distrust::Forged | Distrust::Replayed | Distrust::EarlierSession, None) => {
-            write!(f, "mirror frames in the name of node {node} are refused: {what}")
+        Distrust::OtherKey => {
+            return write!(
+                f,
+                "node {node} proves a key that is not accepted here: the session goes on, but no new one can be agreed with that key"
+            );
         }
+        Distrust::Forged => "not sealed with the session's key, or changed on their way",
+        Distrust::Replayed => {
+            "accepted before, or too late to tell: somebody sends them again, or the network held them back"
+        }
+        Distrust::EarlierSession => "of a session that is over: somebody sends them again",
+    };
+    match by {
+        Some(port) => write!(f, "frames at port {port} in the name of node {node} are refused: {why}"),
+        None => write!(f, "mirror frames in the name of node {node} are refused: {why}"),
     }
 }
 

@@ -243,7 +243,7 @@ pub enum FailoverEvent {
         node: NodeId,
         /// Why.
         what: Distrust,
-        /// By which port they came; `None`: on the mirror's streams.
+        /// By which port they came; `None`: on the mirror's streams, or whichever it was.
         by: Option<PortId>,
     },
     /// A peer's node number is used by two live processes.

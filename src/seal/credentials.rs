@@ -10,10 +10,10 @@
 use core::fmt;
 
 use arrayvec::ArrayVec;
-use ring::hkdf::{self, HKDF_SHA256, Salt};
+use ring::hkdf::{HKDF_SHA256, Salt};
 use snow::{Builder, HandshakeState};
 
-use super::key::{Key, KeyName};
+use super::key::{Key, KeyName, expand};
 use super::keyring::KeyRing;
 use super::node::{NodeKey, PublicKey};
 use super::session::{Session, Side};
@@ -56,11 +56,13 @@ impl Credential {
         prologue[18..20].copy_from_slice(&initiator.0.to_be_bytes());
         prologue[20..22].copy_from_slice(&responder.0.to_be_bytes());
         // It is only derived where it is used: strangers have this done.
-        let psk = self.pinned.is_none().then(|| self.shared.handshake_psk());
-        let builder = match (&psk, &self.pinned) {
-            (Some(psk), _) => Builder::new(OF_GROUP.parse().ok()?).psk(0, psk).ok()?,
-            (None, None) => return None,
-            (None, Some((own, theirs))) => Builder::new(OF_NODES.parse().ok()?)
+        let psk;
+        let builder = match &self.pinned {
+            None => {
+                psk = self.shared.handshake_psk();
+                Builder::new(OF_GROUP.parse().ok()?).psk(0, &psk).ok()?
+            }
+            Some((own, theirs)) => Builder::new(OF_NODES.parse().ok()?)
                 .local_private_key(own.private())
                 .ok()?
                 .remote_public_key(&theirs.0)
@@ -75,19 +77,9 @@ impl Credential {
 
     /// That `sender` holds it, in this session; never 0.
     pub fn proof(&self, session: &Session, sender: NodeId) -> u32 {
-        struct Len;
-        impl hkdf::KeyType for Len {
-            fn len(&self) -> usize {
-                4
-            }
-        }
-        let mut proof = [0; 4];
-        Salt::new(HKDF_SHA256, &session.binder())
-            .extract(&*self.shared.derive("proof"))
-            .expand(&[b"baton proof", &sender.0.to_be_bytes()], Len)
-            .and_then(|okm| okm.fill(&mut proof))
-            .expect("4 bytes are within what HKDF-SHA256 gives");
-        u32::from_be_bytes(proof).max(1)
+        let secret = Salt::new(HKDF_SHA256, &*session.binder()).extract(&*self.shared.derive("proof"));
+        let proof = expand(&secret, &[b"baton proof", &sender.0.to_be_bytes()]);
+        u32::from_be_bytes(*proof).max(1)
     }
 }
 

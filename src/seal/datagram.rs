@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each sending process has a key of its own, derived from the group's key, its boot and its direction. The boot is 64 bits of
-//! the operating system's entropy and the sequence is counted by the one [`DatagramSealer`] of it: no nonce is used twice.
+//! the operating system's entropy and the sequence is counted by the one [`DatagramSealer`] of that key: no nonce is used twice.
 //! Whoever opens one knows that a holder of the key file made it, in which process, and as which of its datagrams; not
 //! when. What is to be fresh has to name what it answers.
 
@@ -13,7 +13,7 @@ use arrayvec::ArrayVec;
 use ring::hkdf::{self, HKDF_SHA256, Salt};
 
 use super::frame::{self, Refused, SealError, Sealer, TAG_LEN};
-use super::key::Key;
+use super::key::{Key, expand};
 use super::keyring::KeyRing;
 use super::session::StreamId;
 use crate::base::ids::BootId;
@@ -53,18 +53,8 @@ impl DatagramKey {
     }
 
     fn of_process(&self, boot: BootId) -> hkdf::Prk {
-        struct Len;
-        impl hkdf::KeyType for Len {
-            fn len(&self) -> usize {
-                32
-            }
-        }
-        let mut secret = [0; 32];
-        self.0
-            .expand(&[b"baton process", &boot.0.to_be_bytes()], Len)
-            .and_then(|okm| okm.fill(&mut secret))
-            .expect("32 bytes are within what HKDF-SHA256 gives");
-        hkdf::Prk::new_less_safe(HKDF_SHA256, &secret)
+        let secret = expand::<32>(&self.0, &[b"baton process", &boot.0.to_be_bytes()]);
+        hkdf::Prk::new_less_safe(HKDF_SHA256, &*secret)
     }
 
     /// Opens a datagram in place, whoever sent it, and as often as it comes.
@@ -130,13 +120,13 @@ pub struct Opened<'a> {
     pub kind: u8,
     /// The process that sent it.
     pub boot: BootId,
-    /// Its place among what that process sent, from 1.
+    /// Its place among what that process sent under this key in this direction, from 1.
     pub sequence: u64,
     /// What it says.
     pub payload: &'a [u8],
 }
 
-/// Seals what one process sends in one direction. A process makes one for each direction.
+/// Seals what one process sends in one direction under one of the group's keys. A process makes one for each of these.
 #[derive(Debug)]
 pub struct DatagramSealer {
     sealer: Sealer,

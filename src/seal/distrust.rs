@@ -1,7 +1,5 @@
 //! Why what speaks in a member's name is not believed.
 
-use core::fmt;
-
 use serde::Serialize;
 
 use super::frame::Refused;
@@ -38,26 +36,6 @@ impl Distrust {
     /// Its place in a table.
     pub const fn index(self) -> usize {
         self as usize
-    }
-
-    /// In words, as the end of a sentence about frames.
-    pub const fn words(self) -> &'static str {
-        match self {
-            Distrust::Forged => "not sealed with the session's key, or changed on their way",
-            Distrust::Replayed => {
-                "accepted before, or too late to tell: somebody sends them again, or the network held them back"
-            }
-            Distrust::EarlierSession => "of a session that is over: somebody sends them again",
-            Distrust::OldTerm => "a claim to lead in a term that is over",
-            Distrust::KeyGone => "of a session that was agreed with a key that is gone",
-            Distrust::OtherKey => "of one that proves a key that is not accepted",
-        }
-    }
-}
-
-impl fmt::Display for Distrust {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words())
     }
 }
 

@@ -131,19 +131,8 @@ impl Key {
     /// 64 bytes that every holder of the key derives alike, others for each label
     /// (HKDF-SHA256). So members agree on the keys of their hashes.
     pub fn derive(&self, label: &str) -> Zeroizing<[u8; 64]> {
-        struct Len;
-        impl hkdf::KeyType for Len {
-            fn len(&self) -> usize {
-                64
-            }
-        }
-        let mut out = Zeroizing::new([0; 64]);
-        Salt::new(HKDF_SHA256, b"baton group key")
-            .extract(&self.0)
-            .expand(&[b"baton derive ", label.as_bytes()], Len)
-            .and_then(|okm| okm.fill(&mut *out))
-            .expect("64 bytes are within what HKDF-SHA256 gives");
-        out
+        let secret = Salt::new(HKDF_SHA256, b"baton group key").extract(&self.0);
+        expand(&secret, &[b"baton derive ", label.as_bytes()])
     }
 
     /// The pre-shared key of the handshake: derived, so that the file's bytes
@@ -160,6 +149,23 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(hidden)")
     }
+}
+
+/// So many bytes that follow from a secret and from what they are for (HKDF-SHA256, RFC 5869 section 2.3), wiped when dropped.
+pub(super) fn expand<const N: usize>(secret: &hkdf::Prk, info: &[&[u8]]) -> Zeroizing<[u8; N]> {
+    struct Len(usize);
+    impl hkdf::KeyType for Len {
+        fn len(&self) -> usize {
+            self.0
+        }
+    }
+    const { assert!(N <= 255 * 32) };
+    let mut out = Zeroizing::new([0; N]);
+    secret
+        .expand(info, Len(N))
+        .and_then(|okm| okm.fill(&mut *out))
+        .expect("it is within what HKDF-SHA256 gives");
+    out
 }
 
 /// A secret's digits behind a word, in memory that is wiped and never grown, which would leave a copy.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! # comments, and empty lines, are allowed
-//! 64 hexadecimal digits          the first key: this member seals with it
-//! 64 hexadecimal digits          further ones: they open what others seal
+//! 64 hexadecimal digits          the first key: this member proves it to peers
+//! 64 hexadecimal digits          further ones: they are accepted of peers
 //! hashes 64 hexadecimal digits   what the hashes of flows are derived from; without it, the first key
 //! ```
 //!

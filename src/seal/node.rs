@@ -50,6 +50,7 @@ impl core::error::Error for NodeKeyError {}
 
 impl PublicKey {
     /// From 64 hexadecimal digits.
+    #[cfg(test)]
     pub fn parse(text: &str) -> Result<PublicKey, KeyError> {
         Key::parse(text).map(|key| PublicKey(*key.bytes()))
     }

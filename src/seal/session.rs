@@ -6,9 +6,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use ring::hkdf::{self, HKDF_SHA256, Salt};
 use ring::rand::{SecureRandom, SystemRandom};
+use zeroize::Zeroizing;
 
 use super::frame::{Opener, Sealer};
-use super::key::{KeyName, NoEntropy};
+use super::key::{KeyName, NoEntropy, expand};
 use super::member::MemberInfo;
 use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
 
@@ -92,20 +93,9 @@ impl Session {
         transcript: &[u8],
         secret: &[u8],
     ) -> Session {
-        struct Len;
-        impl hkdf::KeyType for Len {
-            fn len(&self) -> usize {
-                8
-            }
-        }
         let secret = Salt::new(HKDF_SHA256, transcript).extract(secret);
-        let mut id = [0; 8];
-        secret
-            .expand(&[b"baton session id"], Len)
-            .and_then(|okm| okm.fill(&mut id))
-            .expect("8 bytes are within what HKDF-SHA256 gives");
         Session {
-            id: u64::from_be_bytes(id),
+            id: u64::from_be_bytes(*expand(&secret, &[b"baton session id"])),
             local,
             peer,
             version: local.version_max.min(peer.version_max),
@@ -138,13 +128,8 @@ impl Session {
     }
 
     /// What both sides know, and nobody else: whatever is bound to it is of this session.
-    pub(super) fn binder(&self) -> [u8; 32] {
-        let mut binder = [0; 32];
-        self.secret
-            .expand(&[b"baton session binder"], HKDF_SHA256)
-            .and_then(|okm| okm.fill(&mut binder))
-            .expect("32 bytes are within what HKDF-SHA256 gives");
-        binder
+    pub(super) fn binder(&self) -> Zeroizing<[u8; 32]> {
+        expand(&self.secret, &[b"baton session binder"])
     }
 
     /// What this appliance said of itself.
