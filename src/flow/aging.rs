@@ -253,8 +253,7 @@ impl LastSeen {
 
     /// How long a flow has been idle, to a tick; `None`: no flow is here.
     pub fn idle(&self, flow: FlowIndex, now: Instant) -> Option<Duration> {
-        let word = self.0.words.get(flow.slot())?.load(Ordering::Relaxed);
-        (word >> TICK_BITS != 0).then(|| TICK * u64::from(self.moment(now).idle_ticks(word)))
+        self.idleness(now).ticks(flow).map(|ticks| TICK * u64::from(ticks))
     }
 
     /// How long flows have been idle at a moment.

@@ -207,8 +207,10 @@ impl<B: Buffer> Worker<B> {
         };
         let end = self.flows.table.places_end().0;
         let stop = next.saturating_add(TAKING_UP_PLACES).min(end);
+        let room = TAKING_UP_WAITING_MAX.saturating_sub(self.mirror.waiting(peer));
+        let most = TAKING_UP_PER_TURN.min(room);
         let (mut at, mut taken) = (next, 0);
-        while at < stop && taken < TAKING_UP_PER_TURN && self.mirror.waiting(peer) < TAKING_UP_WAITING_MAX {
+        while at < stop && taken < most {
             let place = FlowIndex(at);
             at += 1;
             let flags = self.flows.table.hot(place).map(Hot::flags);

@@ -18,11 +18,12 @@
 //! * `ends`: flows that end.
 //! * `choosing`: which flows are mirrored.
 //! * `state`: what the mirror says of flows.
-//! * `exchange`: mirror frames in and out.
+//! * `exchange`: mirror frames in and out; `disbelief`: those that are not believed.
 //! * [`moving`], in `stages`, and `arriving`: shards that go to another worker, or come from one.
 //! * `stragglers`: packets that come while this appliance hands over.
 //! * `configuring`: another generation of the configuration.
-//! * `report`: what the worker says of itself.
+//! * `report`: what the worker says of itself; `kept`: how much it keeps, for tests.
+//! * `setup`: what it is made from; `tables`: what it looks up.
 //!
 //! Not yet: the mirror on an lcore of its own.
 
@@ -220,8 +221,9 @@ impl<B: Buffer> Worker<B> {
         let placer =
             Placer::new(PlacerSetup { me: setup.id, config, hash_seed: setup.hash_seed, now: setup.now })?;
         let watched = Watched::new(flows.capacity(), placer.is_in_use())?;
-        let chosen = Chosen::new(flows.capacity())?;
         let mirror = config.mirror.as_ref();
+        // Without peers there are neither rules nor choices.
+        let chosen = Chosen::new(mirror.map_or(0, |_| flows.capacity()))?;
         let virtual_router = config.failover.virtual_router_id;
         let mut mirror_room = Mirror::new(MirrorSetup {
             worker: setup.id,
