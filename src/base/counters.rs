@@ -303,7 +303,7 @@ counters! {
     LivenessTxFull => "liveness_tx_full",
     /// Handshake messages dropped: too many in a second on one port.
     HandshakeFlood => "handshake_flood",
-    /// Handshake messages dropped: their sender does not hold the group's key.
+    /// Handshake messages dropped: their sender holds no key that is accepted here.
     HandshakeForged => "handshake_forged",
     /// Handshake messages dropped: handled before, or both sides started; common.
     HandshakeStale => "handshake_stale",
@@ -329,7 +329,7 @@ counters! {
     WitnessUnsent => "witness_unsent",
     /// Datagrams from the witness dropped: not of this format.
     WitnessMalformed => "witness_malformed",
-    /// Datagrams from the witness dropped: not sealed with the group's key, or not from its address.
+    /// Datagrams from the witness dropped: not sealed with a key of the group's, or not from its address.
     WitnessForged => "witness_forged",
     /// Answers of the witness dropped: to another process, or to a request that was answered or is long past.
     WitnessStale => "witness_stale",

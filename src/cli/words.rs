@@ -44,7 +44,7 @@ pub enum Word {
     Flows(Flows),
     /// Show every counter, by owner and in sum
     Counters(Query),
-    /// Show the mirror's streams, walks and held packets
+    /// Show where mirroring with each peer stands and what hinders it, its streams, and held packets
     Mirror(Query),
     /// Show what happened lately
     Events(Query),
@@ -55,14 +55,15 @@ pub enum Word {
     /// Read the configuration file again and go on by it, without touching connections
     ///
     /// Pools, their servers and weights, virtual servers, the idle time-outs of [flows], the key file and pinned keys may
-    /// change; all or nothing. Whatever
+    /// change; services all or nothing. Keys are each appliance's own, a standby's too: they are taken first, and stay when
+    /// services then cannot change, which the answer says. Whatever
     /// else has changed since the start is an error that names file, line and key, and so is what is wrong in the file
     /// (exit status 2): then nothing changes. New connections are made as the file says now. Those that exist go on, also
     /// to servers and by virtual servers that are gone from the file: these are retired, and shown by `baton pools` until
     /// their last connection has ended.
     ///
     /// Peers take them from the active, before it goes by them itself: if one that is in sync cannot, it is named, and
-    /// nothing changes. A standby checks its file, says in what that differs, and goes by its active's.
+    /// no service changes. A standby checks its file, says in what that differs, and goes by its active's.
     ///
     /// SIGHUP does the same; what came of it is in the log and in `baton events`.
     Reload(Query),
@@ -121,7 +122,8 @@ pub enum Word {
     /// witness reads the file at its start: start it again after each step.
     ///
     /// With keys of their own members do not share one: `generate` at each node, mirror.node_key_file, and the public key of every
-    /// other node in mirror.peers. The shared key stays, for the hashes of flows and for a witness.
+    /// other node in mirror.peers. While members run, in three steps, each at all of them with `baton reload` before the next:
+    /// mirror.sealing = "receive-only", "permissive", "enforce". The shared key stays, for the hashes of flows and for a witness.
     Keys {
         /// What to do
         #[command(subcommand)]
@@ -313,7 +315,7 @@ pub enum OnOffAuto {
     On,
     /// It is not
     Off,
-    /// As the rules of its virtual server say, if it began under them; otherwise it is
+    /// As the rules of its virtual server say, if it began under them; otherwise as its virtual server
     Auto,
 }
 
@@ -344,7 +346,7 @@ pub struct FlowQuery {
     /// To this real server alone
     #[arg(long, value_name = "ADDRESS")]
     pub server: Option<IpAddr>,
-    /// Those that are not protected alone
+    /// Those alone that are to be mirrored and are not protected yet
     #[arg(long)]
     pub unprotected: bool,
 }

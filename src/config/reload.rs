@@ -1,8 +1,9 @@
 //! A file that is read again while the appliance runs (REQ C10): what of it can be taken, and what the running
 //! configuration becomes with it.
 //!
-//! Pools, their servers, virtual servers, the idle time-outs of flows and what members prove themselves with change while it runs; everything else was made at
-//! the start and is compared with the file of the start, key by key. All or nothing: one error, and nothing changes.
+//! Pools, their servers, virtual servers, the idle time-outs of flows and what members prove themselves with change while it
+//! runs; everything else was made at the start and is compared with the file of the start, key by key. All or nothing: one
+//! error, and nothing changes.
 //!
 //! No flow is touched. What is gone from the file is *retired*, not removed, while it may have flows:
 //!

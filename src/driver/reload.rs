@@ -46,7 +46,8 @@ const RELOAD_TIMEOUT: StdDuration = StdDuration::from_secs(8);
 const PEER_LOOKS: u32 = 400;
 /// with this between them.
 const PEER_LOOK: StdDuration = StdDuration::from_millis(5);
-/// How often other keys are offered: as long as a peer that was reloaded just before takes to prove another one.
+/// How often other keys are offered: at usual intervals of heartbeats for as long as a peer that was reloaded just before takes
+/// to prove another one.
 const KEY_LOOKS: u32 = 40;
 /// How long the liveness thread may take to say whether it takes them.
 const KEYS_WAIT: StdDuration = StdDuration::from_secs(2);
@@ -433,7 +434,7 @@ impl ReloadSetup {
         }
         if let Some(node) = behind.iter().find(|node| !apart.contains(node)) {
             return Err(format!(
-                "node {node} is in sync and does not go by it: `baton events` there says why; nothing has changed"
+                "node {node} is in sync and does not go by it: `baton events` there says why; no services have changed"
             ));
         }
         let remark = |node| {
@@ -444,7 +445,7 @@ impl ReloadSetup {
         match self.rule() {
             Rule::Own => Ok(behind.into_iter().map(remark).collect()),
             Rule::Leader(_) | Rule::Nobody(_) => {
-                Err("the lead was lost meanwhile: nothing has changed, reload at the active".to_owned())
+                Err("the lead was lost meanwhile: no services have changed, reload at the active".to_owned())
             }
         }
     }
