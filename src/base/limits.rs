@@ -11,6 +11,10 @@ pub const SHARDS: usize = 256;
 /// Members of a group. A configuration naming more is refused.
 pub const MEMBERS_MAX: usize = 4;
 
+/// Virtual servers that a member may name which tracks only these: its handshake has room for so many. A configuration
+/// naming more is refused.
+pub const TRACKED_MAX: usize = 8;
+
 /// Shards that one `baton rebalance` moves to even out the load. What is still uneven then is left for the next one.
 pub const REBALANCE_MOVES_MAX: usize = 32;
 

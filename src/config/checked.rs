@@ -412,6 +412,8 @@ pub struct Mirror {
     pub hold_timeout: Duration,
     /// Records per second and worker at most while a peer is brought up to date.
     pub walk_rate: u32,
+    /// The virtual servers of which this appliance tracks the flows while another one leads; all of them if none is named.
+    pub only: Vec<VirtualServerId>,
 }
 
 /// Members' own keys, instead of the one that they share.

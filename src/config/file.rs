@@ -172,6 +172,7 @@ tables! {
         node_key_file: FilePath = optional,
         hold_timeout_ms: Int<1, 10_000> = 200,
         walk_rate: Int<100, 10_000_000> = 100_000,
+        only: Vec<Key<Name>> = [],
     }
     /// One of `mirror.peers`.
     PeerFile {

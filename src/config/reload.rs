@@ -89,6 +89,7 @@ fn refuse_fixed(file: &File, before: &File, report: &mut Report) {
                 node_key_file: _,
                 hold_timeout_ms,
                 walk_rate,
+                only,
             } = now;
             port.changes(&before.port, &mut changes);
             udp_port.changes(&before.udp_port, &mut changes);
@@ -96,6 +97,7 @@ fn refuse_fixed(file: &File, before: &File, report: &mut Report) {
             key_file.changes(&before.key_file, &mut changes);
             hold_timeout_ms.changes(&before.hold_timeout_ms, &mut changes);
             walk_rate.changes(&before.walk_rate, &mut changes);
+            only.changes(&before.only, &mut changes);
         }
         (None, None) | (Some(_), None) | (None, Some(_)) => file.mirror.changes(&before.mirror, &mut changes),
     }

@@ -37,6 +37,9 @@ pub struct MirrorPeerReport {
     /// What was heard in its name and not believed, since the start; `None`: nothing that is worth a word.
     #[serde(default)]
     pub disbelieved: Option<DisbelievedReport>,
+    /// The virtual servers of which it tracks the flows; none: all of them. It is never in the in-sync set otherwise.
+    #[serde(default)]
+    pub only: Vec<String>,
     /// The session that the handshake made; `None`: there is none.
     pub session: Option<String>,
     /// Whether it is in the in-sync set.

@@ -179,7 +179,8 @@ impl Display for StatusReport {
         ]);
         for p in &self.peers {
             let role = or_dash(p.state.map(State::name));
-            let (in_sync, heard) = (yes_no(p.in_sync), or_dash(p.heard_ms_ago));
+            let in_sync = if p.only.is_empty() { yes_no(p.in_sync) } else { "partial" };
+            let heard = or_dash(p.heard_ms_ago);
             let able = match p.maintenance {
                 Some(true) => "maintenance".to_owned(),
                 Some(false) | None => or_dash(p.can_lead.map(yes_no)),
@@ -300,6 +301,9 @@ impl Display for MirrorReport {
             let session = peer.session.as_deref().unwrap_or("none");
             let in_sync = if peer.in_sync { "in sync" } else { "not in sync" };
             writeln!(f, "peer {}: {}, {in_sync}, session {session}", peer.node, peer.state.text())?;
+            if !peer.only.is_empty() {
+                writeln!(f, "  tracks only: {}", peer.only.join(", "))?;
+            }
             if let Some(hindrance) = &peer.hindrance {
                 writeln!(f, "  not synchronized: {hindrance}")?;
             }

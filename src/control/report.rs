@@ -136,6 +136,9 @@ pub struct PeerReport {
     pub state: Option<State>,
     /// Whether it is in the in-sync set.
     pub in_sync: bool,
+    /// The virtual servers that it tracks, by name; none: all.
+    #[serde(default)]
+    pub only: Vec<String>,
     /// What hinders it from having every flow, as part of a sentence; `None`: nothing, or this appliance does not lead.
     pub hindrance: Option<String>,
     /// Whether it says that it could take the lead; `None`: it was not heard.
@@ -188,6 +191,7 @@ impl PeerReport {
             role: status.role,
             state: status.state,
             in_sync: status.in_sync,
+            only: Vec::new(),
             hindrance: None,
             can_lead: status.can_lead,
             maintenance: status.maintenance,

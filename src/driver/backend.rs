@@ -169,6 +169,15 @@ impl Appliance {
     }
 }
 
+/// The names of virtual servers, which have these ids.
+fn names_of(config: &Checked, ids: &[u32]) -> Vec<String> {
+    let name = |id: &u32| {
+        let found = config.virtual_servers.iter().find(|server| server.id.0 == *id);
+        found.map_or_else(|| format!("unknown here, number {id}"), |server| server.name.clone())
+    };
+    ids.iter().map(name).collect()
+}
+
 /// As the command line shows it.
 const fn state_text(state: TcpState) -> &'static str {
     match state {
@@ -279,6 +288,7 @@ impl Backend for Appliance {
                 .iter()
                 .flat_map(|status| &status.peers)
                 .map(|peer| PeerReport {
+                    only: names_of(config, &peer.only),
                     hindrance: hindrance(peer),
                     ..PeerReport::new(peer, own_edition, port_name)
                 })
@@ -358,7 +368,8 @@ impl Backend for Appliance {
             let known: u64 = streams().map(|stream| stream.known).sum();
             let oldest = streams().filter_map(|stream| stream.oldest_since).min().filter(|_| told);
             MirrorPeerReport {
-                unprotected: leads.then(|| mirrored.saturating_sub(known)),
+                only: names_of(&self.published.newest().checked, &peer.only),
+                unprotected: (leads && peer.only.is_empty()).then(|| mirrored.saturating_sub(known)),
                 oldest_unprotected_ms: oldest.map(|since| (now - since).millis()),
                 digests: told.then(|| DigestReport::of(now, streams())),
                 disbelieved: peer.disbelieved.as_ref().map(DisbelievedReport::new),

@@ -189,6 +189,7 @@ fn status(role: Role, leader: Option<NodeId>, peer: Option<Edition>) -> Failover
         edition: peer,
         priority: None,
         in_sync: true,
+        only: Vec::new(),
         walk_done: true,
         dirty: 0,
         disbelieved: None,

@@ -60,8 +60,8 @@ use crate::driver::witness::link::WitnessLink;
 use crate::failover::{self, Failover, FailoverSetup, Operator};
 use crate::master::{Master, MasterSetup};
 use crate::mirror;
-use crate::seal::MemberInfo;
 use crate::seal::member::VERSIONS;
+use crate::seal::{MemberInfo, Mirroring, Tracked};
 use crate::wire::MacAddress;
 use crate::worker::{Worker, WorkerSetup};
 
@@ -510,6 +510,10 @@ fn failover_setup(
             hash_keys: secrets.hash_keys,
             udp_port: mirror.map_or(0, |mirror| mirror.udp_port),
             generation: shared.snapshot.generation,
+            // The check of the file lets no more through than there may be.
+            mirroring: Mirroring {
+                tracked: mirror.and_then(|mirror| Tracked::only(&mirror.only)).unwrap_or_default(),
+            },
         },
         peers: mirror.iter().flat_map(|mirror| &mirror.peers).map(|peer| peer.node).collect(),
         ports: ports.collect(),

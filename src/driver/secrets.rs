@@ -204,6 +204,7 @@ mod tests {
             pinning: None,
             hold_timeout: Duration::from_millis(200),
             walk_rate: 1000,
+            only: Vec::new(),
         }
     }
 

@@ -12,6 +12,7 @@ use super::{Failover, Variant};
 use crate::base::ids::{NodeId, WorkerId};
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::Partition;
+use crate::seal::Tracked;
 
 /// Beats in a row that acknowledge nothing new, until a standby counts as one that does
 /// not hear us. After a pause it says stale things once or twice.
@@ -30,9 +31,14 @@ const UNABLE_AFTER: Duration = Duration::from_secs(1);
 /// A state that no event told is told when it has been another than the one told for so long.
 const STATE_SETTLES: Duration = Duration::from_millis(500);
 
-/// How well someone would lead: one that can take a term before one that cannot, in sync before not before booted fresh,
-/// then the one of which less has failed, then the higher priority, then the lower node.
+/// How well someone would lead: one that can take a term before one that cannot, in sync before not, before who tracks only
+/// some virtual servers, before booted fresh, then the one of which less has failed, then the higher priority, then the lower node.
 type Fitness = (bool, u8, Reverse<u8>, u8, Reverse<NodeId>);
+
+/// As in [`Failover::fitness`].
+fn has(in_sync: bool, tracked: Tracked) -> u8 {
+    u8::from(!tracked.is_partial()) + u8::from(in_sync)
+}
 
 impl Failover {
     /// Goes one step; called every millisecond.
@@ -217,7 +223,8 @@ impl Failover {
         now - peer.heard_at.max(self.listening_since) >= self.config.takeover_after
     }
 
-    fn fitness(can_lead: bool, role: Role, in_sync: bool, failed: u8, priority: u8, node: NodeId) -> Fitness {
+    /// `has`: 2 of who is in sync, 1 of who is not, 0 of who tracks only some virtual servers.
+    fn fitness(can_lead: bool, role: Role, has: u8, failed: u8, priority: u8, node: NodeId) -> Fitness {
         let class = match role {
             Role::Booting => 0,
             Role::Standby
@@ -226,25 +233,25 @@ impl Failover {
             | Role::Quiescing
             | Role::Resigning
             | Role::Silenced
-            | Role::Left => 1 + u8::from(in_sync),
+            | Role::Left => 1 + has,
         };
         (can_lead, class, Reverse(failed), priority, Reverse(node))
     }
 
-    fn fitness_of(said: &Beat) -> Fitness {
+    fn fitness_of(peer: &Peer, said: &Beat) -> Fitness {
         let Beat { can_lead, role, in_sync, failed, priority, node, .. } = *said;
-        Failover::fitness(can_lead, role, in_sync, failed, priority, node)
+        Failover::fitness(can_lead, role, has(in_sync, peer.tracked()), failed, priority, node)
     }
 
     /// How many others that are heard would lead better.
     fn better_candidates(&self, now: Instant) -> u64 {
-        let (in_sync, priority) = (self.leader.in_sync, self.config.priority);
-        let own =
-            Failover::fitness(self.can_lead(), self.role, in_sync, self.failed(), priority, self.node());
+        let (has, priority) = (has(self.leader.in_sync, self.member.mirroring.tracked), self.config.priority);
+        let own = Failover::fitness(self.can_lead(), self.role, has, self.failed(), priority, self.node());
         let better = |peer: &&Peer| {
             peer.heard_within(now, self.config.takeover_after)
                 && peer.said.is_some_and(|said| {
-                    matches!(said.role, Role::Booting | Role::Standby) && Failover::fitness_of(&said) > own
+                    matches!(said.role, Role::Booting | Role::Standby)
+                        && Failover::fitness_of(peer, &said) > own
                 })
         };
         self.peers.iter().filter(better).count() as u64
@@ -488,8 +495,8 @@ impl Failover {
                     .is_some_and(|said| said.role == Role::Standby && said.term == self.terms.current())
                 && (!in_sync || self.insync.told.contains(peer.node))
         };
-        let best = self.peers.iter().filter(follows).filter_map(|peer| peer.said);
-        best.max_by_key(Failover::fitness_of).map(|said| said.node)
+        let best = self.peers.iter().filter(follows).filter_map(|peer| Some((peer, peer.said?)));
+        best.max_by_key(|(peer, said)| Failover::fitness_of(peer, said)).map(|(peer, _)| peer.node)
     }
 
     /// Notes who fell silent, and closes the streams of those that stay so.

@@ -9,7 +9,7 @@ use super::keys::Proofs;
 use crate::base::ids::{BootId, NodeId, Term};
 use crate::base::limits::{PORTS_MAX, WORKERS_MAX};
 use crate::base::time::{Duration, Instant};
-use crate::seal::{Credentials, Handshake, Opener, Sealer, Session, StreamId};
+use crate::seal::{Credentials, Handshake, Opener, Sealer, Session, StreamId, Tracked};
 use crate::wire::ethernet::PortLinks;
 
 /// Beats of this side whose time of sending is remembered.
@@ -178,6 +178,16 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// It tracks certain virtual servers only, by what it said of itself.
+    pub fn is_partial(&self) -> bool {
+        self.tracked().is_partial()
+    }
+
+    /// The virtual servers that it tracks.
+    pub fn tracked(&self) -> Tracked {
+        self.live.as_ref().map_or(Tracked::ALL, |live| live.session.peer().mirroring.tracked)
+    }
+
     /// Nothing is known of it yet.
     pub fn new(node: NodeId, handshake: Handshake) -> Peer {
         Peer {

@@ -84,6 +84,8 @@ impl Failover {
             })
         };
         peer.open
+            // It does not have every flow, and never will.
+            && !peer.is_partial()
             && !self.insync.told.contains(peer.node)
             && !peer.overdue
             && now >= peer.admit_after

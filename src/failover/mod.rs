@@ -53,7 +53,7 @@
 //! - A peer's boot id that changes while its old boot was heard within three intervals is taken
 //!   for two live processes with one node number: the new one is not believed until the old one is silent.
 //! - Several candidates: one that can take a term before one that cannot write its term file; a standby in sync before
-//!   one that is not, before one that booted fresh; then the healthier, then the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
+//!   one that is not, before one that tracks only some virtual servers, before one that booted fresh; then the healthier, then the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
 //!   to the wait (at boot two; with `safety` a better candidate is waited for without end). A standby tells how long ago it heard the leader, so one cut off from the leader alone does not take over.
 //! - `safety`: neither a standby nor a booting appliance leads because of silence. It does when it knows:
 //!   handed over, the leader's process restarted and all others are heard (one that is not may have heard it too), all peers heard
@@ -79,6 +79,9 @@
 //!   hands over as planned when a healthier one is in sync. The rest is in [`health`].
 //!
 //! - Whoever follows asks for the leader's services, if they are not its own, and its driver goes by them (`services.rs`).
+//!
+//! - Who tracks only some virtual servers never comes into the in-sync set: there is one group, so who leads serves all of
+//!   them. Whoever has everything leads before it, and its own promotion is degraded.
 //!
 //! Not yet: several groups. VRRP is said in `master/vrrp.rs`; it decides nothing here but with
 //! `vrrp = "yield"` (`foreign.rs`), and then only that nobody of the group leads.

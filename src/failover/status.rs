@@ -119,6 +119,8 @@ pub struct PeerStatus {
     pub priority: Option<u8>,
     /// It is in our in-sync set.
     pub in_sync: bool,
+    /// The virtual servers that it tracks, by id; none: all.
+    pub only: Vec<u32>,
     /// All that existed when it came was sent and acknowledged.
     pub walk_done: bool,
     /// Flows with changes that it has not acknowledged.
@@ -211,6 +213,7 @@ impl Failover {
             edition: peer.said.map(|said| said.edition).filter(Edition::is_said),
             priority: peer.said.map(|said| said.priority),
             in_sync: self.insync.told.contains(peer.node),
+            only: peer.tracked().named().iter().map(|id| id.0).collect(),
             walk_done: reports().all(|synced| synced.is_some_and(|synced| synced.walk_done)),
             dirty: reports().flatten().map(|synced| u64::from(synced.dirty)).sum(),
             disbelieved: peer.disbelieved.status(now),

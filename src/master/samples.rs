@@ -112,6 +112,7 @@ pub(crate) fn checked() -> Checked {
             route_to_servers: false,
         },
         mirror: Some(Mirror {
+            only: Vec::new(),
             port: MIRROR,
             udp_port: 7000,
             peers: vec![Peer { node: NodeId(2), address: ip("10.9.0.2") }],

@@ -1,12 +1,12 @@
 //! What the worker says of its flows: made, changed, ended.
 
-use crate::base::ids::{ShardId, Version};
+use crate::base::ids::{ShardId, Version, VirtualServerId};
 use crate::base::time::Instant;
 use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::image::Image;
 use crate::flow::{FlowIndex, Key};
 use crate::mirror::tombstone::{Buried, Departed, RestingPort};
-use crate::mirror::{Mirror, Outcome, stream_of};
+use crate::mirror::{Mirror, Outcome, Peer, stream_of};
 
 /// A flow that was removed from its place.
 #[derive(Clone, Copy, Debug)]
@@ -57,19 +57,23 @@ impl Mirror {
     #[inline]
     pub fn prefetch(&self, flow: FlowIndex) {
         self.digests.prefetch(flow);
+        self.peers.iter().filter_map(|peer| peer.digests.as_ref()).for_each(|digests| digests.prefetch(flow));
         for stream in self.peers.iter().flat_map(|peer| &peer.streams).filter(|s| !s.sync.is_idle()) {
             stream.sync.prefetch(flow);
         }
     }
 
-    /// The peers that are to hear when a flow of this shard ends: bit i is peer i.
-    pub fn listeners(&self, shard: ShardId, flags: FlowFlags) -> u8 {
+    /// The peers that are to hear when a flow of this shard and virtual server ends: bit i is peer i. `None`: it is not known
+    /// which one it is of.
+    pub fn listeners(&self, shard: ShardId, flags: FlowFlags, of: Option<VirtualServerId>) -> u8 {
         if !self.standing.leads || !flags.contains(FlowFlags::MIRRORED) {
             return 0;
         }
-        let hears = |stream: u8| u8::from(stream != u8::MAX);
-        let streams = self.peers.iter().map(|peer| peer.stream_of[usize::from(shard.0)]);
-        streams.enumerate().fold(0, |bits, (i, stream)| bits | hears(stream) << i)
+        let hears = |peer: &Peer| {
+            let tracks = of.is_none_or(|of| peer.tracked.has(of));
+            u8::from(tracks && peer.stream_of[usize::from(shard.0)] != u8::MAX)
+        };
+        self.peers.iter().enumerate().fold(0, |bits, (i, peer)| bits | hears(peer) << i)
     }
 
     /// A flow was removed from its place. Tells the `listeners`, which may know it, and
@@ -77,15 +81,17 @@ impl Mirror {
     pub fn flow_ended(&mut self, now: Instant, ended: &Ended<'_>, listeners: u8) {
         let Ended { shard, place, client, image, port, created, stamp } = *ended;
         if listeners == 0 {
-            return self.forget(now, shard, place, created, None);
+            return self.forget(now, shard, place, created, (None, 0));
         }
         let RestingPort { image: answers, place: resting } = port;
         let departed = Departed { shard, client: image, answers, resting, stamp, waiting: listeners };
         match self.tombstones.bury(departed, client) {
-            Buried::At(tombstone) => self.forget(now, shard, place, created, Some(tombstone)),
+            Buried::At(tombstone) => {
+                self.forget(now, shard, place, created, (Some(tombstone), listeners));
+            }
             Buried::Full => {
                 // The walk's end tells them instead.
-                self.forget(now, shard, place, created, None);
+                self.forget(now, shard, place, created, (None, 0));
                 for peer in 0..self.peers.len() {
                     self.restart(peer);
                 }
@@ -100,11 +106,12 @@ impl Mirror {
         shard: ShardId,
         place: FlowIndex,
         created: Version,
-        tombstone: Option<u32>,
+        (tombstone, listeners): (Option<u32>, u8),
     ) {
         self.flow_is_gone(place);
-        for peer in &mut self.peers {
+        for (i, peer) in self.peers.iter_mut().enumerate() {
             if let Some(stream) = stream_of(peer, shard) {
+                let tombstone = tombstone.filter(|_| listeners >> i & 1 == 1);
                 stream.sync.ended(now, shard, place, created, tombstone);
             }
         }

@@ -25,6 +25,7 @@ use crate::flow::table::Table;
 use crate::flow::{Direction, FlowIndex, TcpState};
 use crate::mirror::Variant;
 use crate::mirror::record::RECORDS_PER_FRAME_MAX;
+use crate::seal::Tracked;
 
 /// Between two frames that ask.
 pub const ASK_INTERVAL: Duration = Duration::from_millis(100);
@@ -50,6 +51,8 @@ pub struct Digests {
     /// For each place in the table the sum of its flow, its shard in the highest eight bits; 0: the flow was never told.
     sums: Slab<u64>,
     shards: Vec<Digest>,
+    /// Flows of others do not count.
+    tracked: Tracked,
     audit_at: Instant,
     audited: u32,
     ignores_state: bool,
@@ -65,10 +68,16 @@ impl Digests {
         Ok(Digests {
             sums: Slab::new(capacity as usize)?,
             shards: vec![Digest::default(); SHARDS],
+            tracked: Tracked::ALL,
             audit_at: Instant::ZERO,
             audited: 0,
             ignores_state: variant == Variant::DigestIgnoresState,
         })
+    }
+
+    /// The same of flows of these virtual servers alone.
+    pub fn tracking(self, tracked: Tracked) -> Digests {
+        Digests { tracked, ..self }
     }
 
     /// The digest of a shard.
@@ -97,6 +106,9 @@ impl Digests {
     /// As [`Digests::note`], with what [`Table::named`] gave.
     #[inline]
     pub fn note_named(&mut self, table: &Table, place: FlowIndex, hot: &Hot, names: &Names) {
+        if !self.tracked.has(names.virtual_server) {
+            return self.forget(place);
+        }
         let state = if self.ignores_state { 0 } else { state_number(hot.tcp_number()) };
         let sum = match sum_v4(hot, names, state) {
             Some(sum) => sum,

@@ -21,7 +21,7 @@
 //! * [`moving`]: shards that go to another worker of this appliance, or come from one.
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
-//! * `pace`: how fast a walk goes; `kept`: how much of everything is kept, and how much may be.
+//! * `pace`: how fast a walk goes; `kept`: how much of everything is kept, and how much may be; `variant`: what tests break.
 //!
 //! Not yet: log records.
 
@@ -47,6 +47,7 @@ pub mod sync;
 #[cfg(test)]
 mod tests;
 pub mod tombstone;
+mod variant;
 pub mod walk;
 
 use crate::base::counters::{Counter, Counters};
@@ -65,31 +66,11 @@ use crate::mirror::statistics::Trouble;
 use crate::mirror::stream::{Room, Sender, Stream};
 use crate::mirror::sync::Settled;
 use crate::mirror::tombstone::{RestingPort, Tombstones};
-use crate::seal;
+use crate::seal::{self, Tracked};
 
 pub use crate::mirror::kept::Kept;
 pub use crate::mirror::report::{Progress, StreamStatus};
-
-/// Soundness, or one of the ways to break it that the simulator's checkers
-/// must see. Never anything but sound outside tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Variant {
-    /// As it should be.
-    #[default]
-    Sound,
-    /// Frames are acknowledged when they arrive and applied some time later.
-    AcknowledgedBeforeApplied,
-    /// The receiver forgets at once that a flow ended.
-    TombstoneDroppedEarly,
-    /// A standby takes what the leader says of a shard that is not home yet.
-    TakenBeforeHome,
-    /// A shard is moved while frames about it, which were taken for lost, may still come.
-    StraysLetIn,
-    /// Digests say nothing of how far a connection has come.
-    DigestIgnoresState,
-    /// The source-NAT port of an ended flow is free at once, whether its end was acknowledged or not.
-    PortReusedBeforeAcknowledged,
-}
+pub use crate::mirror::variant::Variant;
 
 /// What a mirror is made from.
 #[derive(Clone, Debug)]
@@ -198,6 +179,10 @@ struct Peer {
     rooms: Vec<Room>,
     /// Index of the stream of each shard; `u8::MAX`: not of this worker.
     stream_of: Vec<u8>,
+    /// It is told of flows of these virtual servers alone.
+    tracked: Tracked,
+    /// The digests of these, if it does not track all.
+    digests: Option<Digests>,
 }
 
 /// The mirror of one worker.
@@ -237,6 +222,8 @@ impl Mirror {
                 workers: 0,
                 rooms: Vec::new(),
                 stream_of: vec![u8::MAX; SHARDS],
+                tracked: Tracked::ALL,
+                digests: None,
             })
             .collect();
         Ok(Mirror {
@@ -338,6 +325,9 @@ impl Mirror {
         self.refill(now);
         self.digests.audit(now, &flows.table);
         for (i, peer) in self.peers.iter_mut().enumerate() {
+            if let Some(digests) = &mut peer.digests {
+                digests.audit(now, &flows.table);
+            }
             for stream in &mut peer.streams {
                 let Stream { in_flight, sync, statistics, .. } = stream;
                 let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
@@ -380,6 +370,7 @@ impl Mirror {
             for stream in &mut peer.streams {
                 if stream.is_due(now, sender.leads, self.walk_tokens > 0) {
                     let Mirror { digests, walk_tokens, .. } = self;
+                    let digests = peer.digests.as_mut().unwrap_or(digests);
                     let len = stream.write_frame(now, &sender, digests, walk_tokens, out);
                     if let Some(len) = len {
                         return Some(Written { peer: i, worker: stream.peer_worker, len });

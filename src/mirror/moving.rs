@@ -131,6 +131,9 @@ impl Mirror {
     /// A flow is gone from its place, and no record has ended it.
     pub fn flow_is_gone(&mut self, place: FlowIndex) {
         self.digests.forget(place);
+        for digests in self.peers.iter_mut().filter_map(|peer| peer.digests.as_mut()) {
+            digests.forget(place);
+        }
         if !self.standing.leads {
             // While it leads no handle counts: who leads after it names each flow in full before it uses one.
             let streams = self.peers.iter_mut().flat_map(|peer| &mut peer.streams);
@@ -219,6 +222,9 @@ impl Mirror {
     ) {
         // It counts as it is; to whom that is news, it will be told.
         self.digests.note(table, place);
+        for digests in self.peers.iter_mut().filter_map(|peer| peer.digests.as_mut()) {
+            digests.note(table, place);
+        }
         let is_mirrored = |hot: &Hot| hot.flags().contains(FlowFlags::MIRRORED);
         if !self.standing.leads || !table.hot(place).is_some_and(is_mirrored) {
             return;
@@ -237,7 +243,7 @@ impl Mirror {
 
     /// An end came with its shard: whether peers are told, and its port, at this place, waits for that.
     pub fn end_came(&mut self, now: Instant, end: &MovedEnd, imager: &Imager, resting: RestingPlace) -> bool {
-        let waiting = self.listeners(end.shard, FlowFlags::MIRRORED);
+        let waiting = self.listeners(end.shard, FlowFlags::MIRRORED, None);
         if waiting == 0 {
             return false;
         }

@@ -183,6 +183,7 @@ mod tests {
             hash_keys: 0,
             udp_port: 0,
             generation: 1,
+            mirroring: Default::default(),
         };
         let flows = Flows::new(&FlowsSetup {
             worker: WorkerId(0),

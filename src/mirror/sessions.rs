@@ -3,10 +3,13 @@
 //! ([`moving`](super::moving)).
 
 use crate::base::ids::{NodeId, WorkerId};
+use crate::base::memory::NoMemory;
 use crate::flow::flows::Flows;
 use crate::flow::shard::{ShardSet, owner_of};
+use crate::mirror::digest::Digests;
 use crate::mirror::stream::{Room, Stream};
-use crate::mirror::{Mirror, Outcome, Variant};
+use crate::mirror::{Mirror, Outcome, Peer, Variant};
+use crate::seal::Tracked;
 use crate::seal::session::{Session, StreamId};
 
 impl Mirror {
@@ -20,6 +23,13 @@ impl Mirror {
         place.boot = Some(session.peer().boot);
         place.session = session.id();
         place.complete = true;
+        if let Err(error) =
+            place.track(session.peer().mirroring.tracked, flows.capacity(), self.setup.variant)
+        {
+            log::error!("digests of what node {node} tracks: {error}");
+            place.complete = false;
+            return;
+        }
         for worker in (0..theirs).map(WorkerId) {
             let common: ShardSet =
                 flows.owned().iter().filter(|shard| owner_of(*shard, theirs) == worker).collect();
@@ -50,7 +60,7 @@ impl Mirror {
             }
             self.restarted = true;
             self.restarts += 1;
-            place.streams.push(Stream::open(sealer, opener, room, common));
+            place.streams.push(Stream::open(sealer, opener, room, common, session.peer().mirroring));
         }
     }
 
@@ -68,5 +78,20 @@ impl Mirror {
         place.rooms.extend(place.streams.drain(..).map(Stream::close));
         place.stream_of.fill(u8::MAX);
         self.late.retain(|late| late.1 != peer);
+    }
+}
+
+impl Peer {
+    /// From now on it is told of flows of these virtual servers alone. It does not have every flow then, so it has digests of
+    /// its own; they are kept while it is away.
+    fn track(&mut self, tracked: Tracked, capacity: u32, variant: Variant) -> Result<(), NoMemory> {
+        if tracked != self.tracked {
+            self.digests = None;
+        }
+        self.tracked = tracked;
+        if tracked.is_partial() && self.digests.is_none() {
+            self.digests = Some(Digests::new(capacity, variant)?.tracking(tracked));
+        }
+        Ok(())
     }
 }

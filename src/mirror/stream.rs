@@ -17,6 +17,7 @@ use crate::mirror::record::{self, RECORD_MAX, RECORDS_PER_FRAME_MAX, Record};
 use crate::mirror::statistics::StreamStatistics;
 use crate::mirror::sync::Sync;
 use crate::mirror::tombstone::Tombstones;
+use crate::seal::Mirroring;
 use crate::seal::frame::{Opener, Sealer, TAG_LEN};
 use crate::seal::session::StreamId;
 
@@ -113,10 +114,16 @@ impl Room {
 }
 
 impl Stream {
-    /// A stream under a new session, about these shards.
-    pub(super) fn open(sealer: Sealer, opener: Opener, mut room: Room, shards: ShardSet) -> Stream {
+    /// A stream under a new session, about these shards, of which the peer is told so.
+    pub(super) fn open(
+        sealer: Sealer,
+        opener: Opener,
+        mut room: Room,
+        shards: ShardSet,
+        mirroring: Mirroring,
+    ) -> Stream {
         room.received.open_session();
-        room.sync.begin(shards);
+        room.sync.begin(shards, mirroring);
         Stream {
             peer_worker: room.peer_worker,
             number: sealer.stream(),

@@ -30,6 +30,7 @@ use crate::mirror::handle::Handle;
 use crate::mirror::in_flight::{Fate, Named, Sent};
 use crate::mirror::tombstone::{DEPARTED_MAX, Tombstones};
 use crate::mirror::walk::{Due, Walk};
+use crate::seal::{Mirroring, Tracked};
 
 pub use self::writing::state;
 
@@ -116,6 +117,8 @@ pub struct Sync {
     beginning: u8,
     /// Of these shards.
     shards: ShardSet,
+    /// And of flows of these virtual servers alone.
+    tracked: Tracked,
     dirty: VecDeque<Dirty>,
     /// Changes that found the queue full, the place from which to look for them, and since when the oldest waits.
     missed: usize,
@@ -154,6 +157,7 @@ impl Sync {
             marks: Slab::new(capacity as usize)?,
             beginning: 1,
             shards: ShardSet::default(),
+            tracked: Tracked::ALL,
             dirty: VecDeque::with_capacity(DIRTY_MAX.min(capacity as usize)),
             missed: 0,
             look_at: 0,
@@ -171,9 +175,9 @@ impl Sync {
         })
     }
 
-    /// Tells of these shards from now on, and begins anew.
-    pub fn begin(&mut self, shards: ShardSet) {
-        self.shards = shards;
+    /// Tells of these shards from now on, in this way, and begins anew.
+    pub fn begin(&mut self, shards: ShardSet, mirroring: Mirroring) {
+        (self.shards, self.tracked) = (shards, mirroring.tracked);
         self.restart();
     }
 

@@ -24,7 +24,7 @@ use zeroize::Zeroize;
 
 use super::credentials::{Credential, Credentials};
 use super::key::{Key, KeyName};
-use super::member::{MEMBER_LEN, MemberInfo, Mismatch};
+use super::member::{MEMBER_MAX, MemberInfo, Mismatch};
 use super::session::{Session, Side};
 use crate::base::ids::NodeId;
 use crate::base::limits::{
@@ -35,7 +35,7 @@ use crate::base::time::{Duration, Instant};
 
 /// Longest handshake message: an ephemeral key, the member info (with room for
 /// what later versions append) and a tag.
-pub const MESSAGE_MAX: usize = 32 + 2 * MEMBER_LEN + 16;
+pub const MESSAGE_MAX: usize = 32 + MEMBER_MAX + 16;
 
 /// One handshake message.
 pub type Message = ArrayVec<u8, MESSAGE_MAX>;

@@ -7,12 +7,20 @@ use serde::Serialize;
 
 use crate::base::ids::{BootId, GroupId, NodeId};
 use crate::base::limits::WORKERS_MAX;
+use crate::seal::mirroring::{MIRRORING_LEN, Mirroring};
 
 /// The protocol versions that this build speaks: lowest and highest.
 pub const VERSIONS: (u16, u16) = (1, 1);
 
+/// Bytes of what every version says of a member.
+const BASE_LEN: usize = 42;
+
 /// Bytes of an encoded [`MemberInfo`].
-pub const MEMBER_LEN: usize = 42;
+pub const MEMBER_LEN: usize = BASE_LEN + MIRRORING_LEN;
+
+/// Bytes that a member of any version takes.
+pub const MEMBER_MAX: usize = 2 * BASE_LEN;
+const _: () = assert!(MEMBER_LEN <= MEMBER_MAX);
 
 /// What a member says of itself in the handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +47,8 @@ pub struct MemberInfo {
     pub udp_port: u16,
     /// The generation of its configuration.
     pub generation: u64,
+    /// How it is to be mirrored to.
+    pub mirroring: Mirroring,
 }
 
 /// Why two members that hold the same key cannot work together.
@@ -121,12 +131,13 @@ impl MemberInfo {
         out[24..32].copy_from_slice(&self.hash_keys.to_be_bytes());
         out[32..34].copy_from_slice(&self.udp_port.to_be_bytes());
         out[34..42].copy_from_slice(&self.generation.to_be_bytes());
+        out[BASE_LEN..].copy_from_slice(&self.mirroring.encode());
         out
     }
 
     /// The reverse of `encode`; later versions may append to it.
     pub(super) fn decode(bytes: &[u8]) -> Option<MemberInfo> {
-        let bytes: &[u8; MEMBER_LEN] = bytes.first_chunk()?;
+        let (bytes, more) = bytes.split_first_chunk::<BASE_LEN>()?;
         let u16_at = |at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
         let u64_at = |at: usize| {
             let mut out = [0; 8];
@@ -145,6 +156,7 @@ impl MemberInfo {
             hash_keys: u64_at(24),
             udp_port: u16_at(32),
             generation: u64_at(34),
+            mirroring: Mirroring::decode(more)?,
         })
     }
 }
@@ -152,6 +164,8 @@ impl MemberInfo {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::base::ids::VirtualServerId;
+    use crate::seal::mirroring::Tracked;
 
     pub(crate) fn member(node: u16) -> MemberInfo {
         MemberInfo {
@@ -166,6 +180,7 @@ pub(super) mod tests {
             hash_keys: 77,
             udp_port: 7000,
             generation: 3,
+            mirroring: Mirroring { tracked: Tracked::only(&[VirtualServerId(9)]).expect("few enough") },
         }
     }
 
@@ -174,6 +189,12 @@ pub(super) mod tests {
         let said = member(9);
         assert_eq!(MemberInfo::decode(&said.encode()), Some(said));
         assert_eq!(MemberInfo::decode(&said.encode()[..41]), None);
+        let less = MemberInfo { mirroring: Mirroring::default(), ..said };
+        assert_eq!(
+            MemberInfo::decode(&said.encode()[..BASE_LEN]),
+            Some(less),
+            "of a version that says no more"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! - [`node`]: a node's own pair of keys.
 //! - [`credentials`]: what members prove themselves with, and how one thing is changed for another.
 //! - [`member`]: what members say of themselves, and when they do not fit together.
+//! - [`mirroring`]: how a member is to be mirrored to.
 //! - [`handshake`]: two boots of two members agree on a [`Session`].
 //! - [`session`]: one key per direction and stream, each handed out once.
 //! - [`frame`]: AES-256-GCM in place, no allocation, a key for each 2^24 frames.
@@ -37,6 +38,7 @@ pub mod handshake;
 pub mod key;
 pub mod keyring;
 pub mod member;
+pub mod mirroring;
 pub mod node;
 pub mod replay;
 pub mod session;
@@ -48,4 +50,5 @@ pub use handshake::{Handled, Handshake, Message};
 pub use key::{Key, KeyError};
 pub use keyring::KeyRing;
 pub use member::{MemberInfo, Mismatch};
+pub use mirroring::{Mirroring, Tracked};
 pub use session::{Session, StreamId, StreamTaken};

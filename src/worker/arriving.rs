@@ -225,7 +225,9 @@ impl<B: Buffer> Worker<B> {
         if let Some(seen) = moved.seen {
             self.flows.last_seen.mark(place, seen);
         }
-        if self.mirror.listeners(flow.shard, flags) & !(moved.known.flow & holding) != 0 {
+        if self.mirror.listeners(flow.shard, flags, Some(flow.virtual_server)) & !(moved.known.flow & holding)
+            != 0
+        {
             self.holds_since = now;
         }
         self.mirror.flow_came(now, flow.shard, place, &self.flows.table, moved.known, holding);

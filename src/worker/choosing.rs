@@ -253,7 +253,7 @@ impl<B: Buffer> Worker<B> {
         let [image, answers] = [&flow.client, &flow.server].map(|key| self.flows.table.imager().of(key));
         // Its port stays the flow's.
         let port = RestingPort { image: answers, place: RestingPlace::NONE };
-        let listeners = self.mirror.listeners(shard, flow.flags);
+        let listeners = self.mirror.listeners(shard, flow.flags, Some(flow.virtual_server));
         let (client, created) = (&flow.client, flow.created);
         self.mirror.flow_ended(now, &Ended { shard, place, client, image, port, created, stamp }, listeners);
         // Nobody is to acknowledge it any more.

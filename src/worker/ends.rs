@@ -89,7 +89,7 @@ impl<B: Buffer> Worker<B> {
         let was_told = !flow.is_mirrored() && self.was_told(place, shard, flow.created);
         // They may not have heard yet that it is left out: its port waits until they have.
         let flags = if was_told { flow.flags.with(FlowFlags::MIRRORED) } else { flow.flags };
-        let listeners = self.mirror.listeners(shard, flags);
+        let listeners = self.mirror.listeners(shard, flags, Some(flow.virtual_server));
         let [image, answers] = [&flow.client, &flow.server].map(|key| self.flows.table.imager().of(key));
         let mut port = RestingPort { image: answers, place: RestingPlace::NONE };
         if flow.is_full_nat() && self.mirror.variant() != Variant::PortReusedBeforeAcknowledged {

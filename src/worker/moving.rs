@@ -511,7 +511,9 @@ impl<B: Buffer> Worker<B> {
             let Some(hot) = self.flows.table.hot(*place) else { continue };
             let shard = hot.shard();
             let known = self.mirror.standing_of(shard, *place, is_quiet);
-            if self.mirror.listeners(shard, hot.flags()) & !known.flow != 0 {
+            let flags = hot.flags();
+            let of = self.flows.table.named(*place).map(|(_, names)| names.virtual_server);
+            if self.mirror.listeners(shard, flags, of) & !known.flow != 0 {
                 self.holds_since = now;
             }
             giving.known.push(known);

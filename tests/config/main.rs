@@ -4,6 +4,7 @@
 mod distributor;
 mod fence;
 mod keys;
+mod mirror;
 mod mirrored;
 mod notify;
 mod policy;

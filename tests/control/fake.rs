@@ -77,6 +77,7 @@ impl Backend for Fake {
             }],
             skew: Some(1.25),
             peers: vec![PeerReport {
+                only: Vec::new(),
                 node: NodeId(2),
                 role: Some(Role::Standby),
                 state: Some(State::Synchronizing),
@@ -148,6 +149,7 @@ impl Backend for Fake {
         let bucket = |up_to_us, count| Bucket { up_to_us, count };
         MirrorReport {
             peers: vec![MirrorPeerReport {
+                only: vec!["www".to_owned()],
                 node: NodeId(2),
                 state: MirrorState::Walking,
                 hindrance: Some("it is being told of the flows of 244 shards".to_owned()),

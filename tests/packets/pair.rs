@@ -26,6 +26,7 @@ fn member(node: u16, workers: u16) -> MemberInfo {
         hash_keys: 0,
         udp_port: 0,
         generation: 1,
+        mirroring: Default::default(),
     }
 }
 

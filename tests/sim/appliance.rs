@@ -20,7 +20,7 @@ use baton::master::rebalance::Outcome;
 use baton::master::route::report_of;
 use baton::master::{Master, MasterSetup};
 use baton::mirror::Kept;
-use baton::seal::{self, MemberInfo};
+use baton::seal::{self, MemberInfo, Mirroring, Tracked};
 use baton::traffic::routes::NextHop;
 use baton::wire::ethernet::MacAddress;
 use baton::worker::message::{Choice, ChoiceAnswer, Command, Event, WorkerStatus};
@@ -215,6 +215,9 @@ impl Appliance {
             hash_keys: 5,
             udp_port: mirror.udp_port,
             generation: snapshot.generation,
+            mirroring: Mirroring {
+                tracked: Tracked::only(&mirror.only).expect("the check lets no more through"),
+            },
         };
         let port = |(port, mac): (usize, [u8; 6])| PortSetup {
             id: PortId(port as u16),

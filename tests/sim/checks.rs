@@ -3,17 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use baton::base::counters::Counter;
-use baton::base::ids::{NodeId, Term};
+use baton::base::ids::{NodeId, Term, id_of_name};
 use baton::base::spans::Spans;
 use baton::failover::FailoverEvent;
-use baton::flow::Key;
+use baton::flow::{Flow, Key};
 use baton::mirror::header::Header;
 use baton::mirror::{Kept, StreamStatus};
 
 use crate::agenda::{MS, Nanos};
 use crate::appliance::Sessions;
 use crate::client::Outcome;
-use crate::config::SERVICES;
+use crate::config::{SERVICES, TRACKED};
 use crate::flows::Sight;
 use crate::kind::Kind;
 use crate::ports;
@@ -276,12 +276,19 @@ pub fn difference(world: &World) -> Option<String> {
     let table = |at: usize| -> BTreeMap<Key, _> {
         let flows = world.nodes[at].up.iter().flat_map(|up| up.flows()).filter(|flow| flow.is_mirrored());
         flows
-            .map(|flow| (flow.client, (flow.server, flow.server_id, flow.changed, flow.tcp.after_takeover())))
+            .map(|flow| {
+                let Flow { client, server, server_id, changed, virtual_server, .. } = flow;
+                (client, (server, server_id, changed, flow.tcp.after_takeover(), virtual_server))
+            })
             .collect()
     };
-    let ours = table(active);
-    standbys.into_iter().find_map(|standby| {
-        let (theirs, node) = (table(standby), standby + 1);
+    let all = table(active);
+    let partial = world.partial_follower();
+    standbys.into_iter().chain(partial).find_map(|standby| {
+        let (mut ours, theirs, node) = (all.clone(), table(standby), standby + 1);
+        if partial == Some(standby) {
+            ours.retain(|_, (_, _, _, _, of)| TRACKED.iter().any(|name| id_of_name(name) == of.0));
+        }
         let lacking = ours.iter().find(|(key, flow)| theirs.get(key) != Some(flow));
         let ghost = theirs.iter().find(|(key, _)| !ours.contains_key(key));
         if let Some((key, flow)) = lacking {
@@ -295,11 +302,12 @@ pub fn difference(world: &World) -> Option<String> {
 /// is one.
 pub fn disagreement(world: &mut World, since: Nanos) -> Option<String> {
     let Some((active, standbys)) = world.group() else { return Some("nobody is in sync".to_owned()) };
+    let partial = world.partial_follower();
     let World { nodes, agenda, .. } = world;
     let appliance = nodes[active].up.as_mut()?;
     let since = appliance.clock.read(since);
     let all = appliance.worker_status(agenda);
-    for standby in standbys {
+    for standby in standbys.into_iter().chain(partial) {
         let node = NodeId(standby as u16 + 1);
         let to_node = |stream: &&StreamStatus| stream.peer == node && stream.shards > 0;
         for stream in all.iter().flat_map(|status| &status.streams).filter(to_node) {

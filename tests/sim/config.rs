@@ -21,6 +21,8 @@ pub struct Options {
     pub has_witness: bool,
     /// There are rules about what is mirrored of half of the virtual servers.
     pub has_rules: bool,
+    /// The place of the member that tracks the flows of [`TRACKED`] only.
+    pub partial: Option<usize>,
     /// How the traffic manager of a new connection is chosen, of each virtual server.
     pub select: [&'static str; SERVICES.len()],
 }
@@ -76,6 +78,9 @@ pub const SERVICES: [Service; 10] = [
     service("dns-6", "[fd01::104]:53", true, false, true),
 ];
 
+/// What a member tracks that does not track everything.
+pub const TRACKED: [&str; 4] = ["nat-hold", "full-async", "full-hold-6", "dns"];
+
 impl Service {
     pub fn address(&self) -> SocketAddr {
         self.address.parse().expect("an address")
@@ -127,7 +132,7 @@ port = "mirror"
 peers = [ PEERS ]
 key_file = "k"
 walk_rate = WALK
-[failover]
+ONLY[failover]
 virtual_router_id = 51
 priority = PRIORITY
 boot_wait_ms = 300
@@ -173,6 +178,7 @@ pub fn snapshot(
     let peers = (1..=nodes).filter(|peer| *peer != node);
     let peers: Vec<String> =
         peers.map(|peer| format!("{{ node = {peer}, address = \"10.9.0.{peer}\" }}")).collect();
+    let is_partial = options.partial == Some(usize::from(node) - 1);
     let mut text = HEAD
         .replace("WORKERS", &division.config())
         .replace("DISTRIBUTOR", &distributor(options, division))
@@ -184,7 +190,8 @@ pub fn snapshot(
         .replace("QUARANTINE", &options.quarantine_s.to_string())
         .replace("PARTITION", if options.is_safe { "safety" } else { "availability" })
         .replace("WITNESS", if options.has_witness { "witness = \"192.0.2.9:7878\"\n" } else { "" })
-        .replace("WALK", &options.walk_rate.to_string());
+        .replace("WALK", &options.walk_rate.to_string())
+        .replace("ONLY", &if is_partial { format!("only = {TRACKED:?}\n") } else { String::new() });
     for (number, (service, select)) in SERVICES.iter().zip(options.select).enumerate() {
         let v6 = service.address().is_ipv6();
         let protocol = if service.udp { "udp" } else { "tcp" };

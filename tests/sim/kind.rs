@@ -94,10 +94,12 @@ pub enum Kind {
     ThreeTableFullThenCrash,
     /// Flows are mirrored, left out and mirrored again, as rules and an operator say; the active crashes, and the next one hands over.
     FlowsChosen,
+    /// Of three, the third tracks certain virtual servers only, and the active crashes: the other one leads if it can.
+    ThreePartial,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 55] = [
+    pub const ALL: [Kind; 56] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -153,6 +155,7 @@ impl Kind {
         Kind::TableFullThenCrash,
         Kind::ThreeTableFullThenCrash,
         Kind::FlowsChosen,
+        Kind::ThreePartial,
     ];
 
     /// How many appliances there are.
@@ -169,9 +172,15 @@ impl Kind {
             | Kind::ThreeCrashInHandover
             | Kind::ThreeCrashInRejoin
             | Kind::ThreeSlowThenCrash
-            | Kind::ThreeTableFullThenCrash => 3,
+            | Kind::ThreeTableFullThenCrash
+            | Kind::ThreePartial => 3,
             _ => 2,
         }
+    }
+
+    /// The place of the one that tracks certain virtual servers only, if there is one.
+    pub fn partial(self) -> Option<usize> {
+        (self == Kind::ThreePartial).then_some(2)
     }
 
     /// For a while no path may work between two appliances.
@@ -275,7 +284,8 @@ impl Kind {
             | Kind::ThreeTwoCrash
             | Kind::WitnessLost
             | Kind::DiskLost
-            | Kind::FlowsChosen => false,
+            | Kind::FlowsChosen
+            | Kind::ThreePartial => false,
         }
     }
 

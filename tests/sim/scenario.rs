@@ -105,6 +105,7 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
         is_safe: kind.prefers_safety(),
         has_witness: kind.has_witness(),
         has_rules: kind == Kind::FlowsChosen,
+        partial: kind.partial(),
         select: ["source"; SERVICES.len()],
     };
     let mut scenario = Scenario {

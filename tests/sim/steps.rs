@@ -225,7 +225,9 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
         },
         Kind::ActiveLinksCut => steps.extend([Do(AllCables(Who::Active)), outage, Do(Mend)]),
         Kind::StandbyLinksCut => steps.extend([Do(AllCables(Who::Standby)), outage, Do(Mend)]),
-        Kind::ThreeActiveCrashes => steps.extend([Do(Crash(Who::Active)), outage, Do(Start(Who::Victim))]),
+        Kind::ThreeActiveCrashes | Kind::ThreePartial => {
+            steps.extend([Do(Crash(Who::Active)), outage, Do(Start(Who::Victim))])
+        }
         Kind::ThreeTwoCrash => {
             steps.extend([Do(Crash(Who::Active)), Wait(rng.u64(0..100) * MS), UpSettled]);
             steps.extend([Wait(rng.u64(0..150) * MS), Do(Crash(Who::Active)), outage]);

@@ -400,7 +400,23 @@ impl World {
     /// One serves, and all others are in sync with it: all of the group, or all that are up.
     pub fn is_settled(&self, all: bool) -> bool {
         let up = self.nodes.iter().filter(|node| all || node.up.is_some()).count();
-        self.group().is_some_and(|(_, standbys)| standbys.len() + 1 == up)
+        self.group().is_some_and(|(active, standbys)| {
+            let partial = self.scenario.kind.partial().filter(|at| *at != active);
+            let missing = partial.filter(|at| all || self.nodes[*at].up.is_some());
+            // One that tracks a part only is never in sync, but follows.
+            standbys.len() + 1 + usize::from(missing.is_some()) == up
+                && missing.is_none_or(|at| self.partial_follower() == Some(at))
+        })
+    }
+
+    /// The place of the one that tracks a part only, if it follows whoever serves.
+    pub fn partial_follower(&self) -> Option<usize> {
+        let at = self.scenario.kind.partial()?;
+        let led = self.nodes[self.active()?].up.as_ref()?;
+        let follows = |following: &Appliance| {
+            following.failover.role() == Role::Standby && following.failover.term() == led.failover.term()
+        };
+        self.nodes[at].up.as_ref().is_some_and(follows).then_some(at)
     }
 
     /// The place of the one that serves, when it is one.

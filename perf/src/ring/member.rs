@@ -226,6 +226,7 @@ fn member(node: u16) -> MemberInfo {
         hash_keys: 0,
         udp_port: 0,
         generation: 1,
+        mirroring: Default::default(),
     }
 }
 

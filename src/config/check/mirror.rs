@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::base::ids::{NodeId, PortId};
-use crate::base::limits::MEMBERS_MAX;
+use crate::base::ids::{NodeId, PortId, VirtualServerId, id_of_name};
+use crate::base::limits::{MEMBERS_MAX, TRACKED_MAX};
 use crate::config::check::addresses::{Addresses, Use};
 use crate::config::check::blame;
 use crate::config::checked::{Mirror, Peer, Pinning, Sealing};
@@ -22,6 +22,7 @@ pub fn check(
     peers(file, mirror, port, addresses, report);
     hold_timeout(file, mirror, report);
     let pinning = pinning(mirror, directory, report);
+    let only = only(file, mirror, report);
     let peers =
         mirror.peers.all()?.into_iter().map(|(_, peer)| {
             Some(Peer { node: NodeId(peer.node.get()?.u16()), address: peer.address.get()?.0 })
@@ -34,6 +35,7 @@ pub fn check(
         pinning: pinning?,
         hold_timeout: mirror.hold_timeout_ms.get()?.millis(),
         walk_rate: mirror.walk_rate.get()?.u32(),
+        only: only?,
     }))
 }
 
@@ -112,6 +114,30 @@ fn pinning(mirror: &MirrorFile, directory: &Path, report: &mut Report) -> Option
         }
     }
     Some(Some(Pinning { sealing: *mirror.sealing.get()?, node_key_file: directory.join(&own.0), peers }))
+}
+
+/// REQ B8. The names are of virtual servers of this file, so that a slip of the pen is found.
+fn only(file: &File, mirror: &MirrorFile, report: &mut Report) -> Option<Vec<VirtualServerId>> {
+    let names = mirror.only.all()?;
+    if names.len() > TRACKED_MAX {
+        report.refuse(&mirror.only.place, format!("at most {TRACKED_MAX} virtual servers"));
+        return None;
+    }
+    let servers = file.virtual_server.get()?;
+    let known: Option<Vec<&str>> =
+        servers.iter().map(|server| Some(server.get()?.name.get()?.0.as_str())).collect();
+    let mut ids = Vec::new();
+    for (place, name) in names {
+        let id = VirtualServerId(id_of_name(&name.0));
+        if known.as_ref().is_some_and(|known| !known.contains(&name.0.as_str())) {
+            let known = known.as_ref().map_or_else(String::new, |known| known.join(", "));
+            report.refuse(place, format!("the name of a [[virtual_server]]: {known}"));
+        } else if ids.contains(&id) {
+            report.refuse(place, "each virtual server once");
+        }
+        ids.push(id);
+    }
+    Some(ids)
 }
 
 /// DESIGN "Mirroring", Hold: the bound is longer than failure detection.

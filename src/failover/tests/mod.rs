@@ -13,6 +13,7 @@ mod maintenance;
 mod operator;
 mod overlaps;
 mod pair;
+mod partial;
 mod services;
 mod sessions;
 mod stale;

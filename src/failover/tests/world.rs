@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::base::counters::Counters;
-use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, WorkerId};
+use crate::base::ids::{BootId, GroupId, NodeId, PortId, Term, VirtualServerId, WorkerId};
 use crate::base::rng::Rng;
 use crate::base::time::{Duration, Instant};
 use crate::config::checked::{self, Partition, VrrpUse};
@@ -16,7 +16,7 @@ use crate::config::mirrored::Edition;
 use crate::failover::event::Cause;
 use crate::failover::witness::WitnessVariant;
 use crate::failover::*;
-use crate::seal::{Key, MemberInfo};
+use crate::seal::{Key, MemberInfo, Mirroring, Tracked};
 use crate::wire::ethernet::{MacAddress, PortLinks};
 
 pub const TICK_US: u64 = 500;
@@ -41,6 +41,8 @@ pub struct Setup {
     pub fences: bool,
     /// There is one, with these rules.
     pub witness: Option<WitnessVariant>,
+    /// The place of the node that tracks a part of the virtual servers.
+    pub partial: Option<usize>,
 }
 
 impl Default for Setup {
@@ -55,6 +57,7 @@ impl Default for Setup {
             vrrp: VrrpUse::Output,
             fences: false,
             witness: None,
+            partial: None,
         }
     }
 }
@@ -236,6 +239,7 @@ impl World {
 
     pub fn start(&mut self, at: usize) {
         let config = self.config(at);
+        let is_partial = self.setup.partial == Some(at);
         let node = &mut self.nodes[at];
         node.boots += 1;
         let member = MemberInfo {
@@ -250,6 +254,9 @@ impl World {
             hash_keys: 5,
             udp_port: 7000,
             generation: 1,
+            mirroring: Mirroring {
+                tracked: Tracked::only(&[VirtualServerId(1)][..usize::from(is_partial)]).expect("few"),
+            },
         };
         let all = 1..=self.setup.nodes;
         let setup = FailoverSetup {

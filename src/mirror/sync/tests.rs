@@ -18,7 +18,7 @@ use crate::mirror::digest::Digests;
 use crate::mirror::record::{self, Parsed, RECORD_MAX, Record};
 use crate::mirror::tombstone::{Buried, Departed};
 use crate::mirror::{Mirror, MirrorSetup, Standing, Variant};
-use crate::seal::{MemberInfo, Session};
+use crate::seal::{MemberInfo, Mirroring, Session};
 
 fn lose(sync: &mut Sync, flow: u32, since: Instant) {
     assert_eq!(sync.flow_settled(ShardId(0), flow, Some(0), Fate::Lost, since), Settled::Nothing);
@@ -98,7 +98,7 @@ fn a_walk_names_the_busiest_flows_first_and_each_once() {
     let flows = flows(8, &seen);
     let mut sync = Sync::new(8).expect("memory");
     let mut digests = Digests::new(8, Variant::Sound).expect("memory");
-    sync.begin([SHARD].into_iter().collect());
+    sync.begin([SHARD].into_iter().collect(), Mirroring::default());
     let mut named = Vec::new();
     let mut out = [0; RECORD_MAX];
     for _ in 0..40 {
@@ -266,6 +266,7 @@ fn a_frame_full_of_changes_has_room_for_a_walk() {
         hash_keys: 0,
         udp_port: 0,
         generation: 1,
+        mirroring: Default::default(),
     };
     let mut mirror = Mirror::new(MirrorSetup {
         worker: WorkerId(0),

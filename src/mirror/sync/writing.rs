@@ -97,6 +97,9 @@ impl Sync {
         if !hot.flags().contains(FlowFlags::MIRRORED) || !self.shards.has(shard) {
             return None;
         }
+        if !self.tracked.has(names.virtual_server) {
+            return None;
+        }
         let handle = Handle::new(place, shard, flows.table.tenant(place)?.1);
         // One that a walk is about to name is named.
         let may_shorten =

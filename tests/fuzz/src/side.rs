@@ -55,6 +55,7 @@ pub fn member(side: usize, boot: BootId) -> MemberInfo {
         hash_keys: 0,
         udp_port: 0,
         generation: 1,
+        mirroring: Default::default(),
     }
 }
 
@@ -174,7 +175,11 @@ impl Side {
                 let port = RestingPort { image: answers, place: RestingPlace::NONE };
                 let (shard, created) = (flow.shard, flow.created);
                 let ended = Ended { shard, place, client: &flow.client, image, port, created, stamp };
-                self.mirror.flow_ended(now, &ended, self.mirror.listeners(flow.shard, flow.flags));
+                self.mirror.flow_ended(
+                    now,
+                    &ended,
+                    self.mirror.listeners(flow.shard, flow.flags, Some(flow.virtual_server)),
+                );
             }
             Some(place) => {
                 let shard = self.flows.table.get(place).expect("it was found").shard;

@@ -281,7 +281,7 @@ impl Pair {
                     stamp,
                 };
                 let begin = tsc();
-                let listeners = mirror.listeners(flow.shard, flow.flags);
+                let listeners = mirror.listeners(flow.shard, flow.flags, Some(flow.virtual_server));
                 mirror.flow_ended(now, &ended, listeners);
                 Ok(tsc() - begin)
             }
