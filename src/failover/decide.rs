@@ -32,7 +32,7 @@ const UNABLE_AFTER: Duration = Duration::from_secs(1);
 const STATE_SETTLES: Duration = Duration::from_millis(500);
 
 /// How well someone would lead: one that can take a term before one that cannot, in sync before not, before who tracks only
-/// some virtual servers, before booted fresh, then the one of which less has failed, then the higher priority, then the lower node.
+/// some virtual servers, before booted fresh and tracking all, before booted fresh and not, then the one of which less has failed, then the higher priority, then the lower node.
 type Fitness = (bool, u8, Reverse<u8>, u8, Reverse<NodeId>);
 
 /// As in [`Failover::fitness`].
@@ -223,24 +223,25 @@ impl Failover {
         now - peer.heard_at.max(self.listening_since) >= self.config.takeover_after
     }
 
-    /// `has`: 2 of who is in sync, 1 of who is not, 0 of who tracks only some virtual servers.
+    /// `has`: 2 of who is in sync, 1 of who is not, 0 of who tracks only some virtual servers, so that it comes last of those
+    /// that boot too.
     fn fitness(can_lead: bool, role: Role, has: u8, failed: u8, priority: u8, node: NodeId) -> Fitness {
         let class = match role {
-            Role::Booting => 0,
+            Role::Booting => has.min(1),
             Role::Standby
             | Role::Installing
             | Role::Active
             | Role::Quiescing
             | Role::Resigning
             | Role::Silenced
-            | Role::Left => 1 + has,
+            | Role::Left => 2 + has,
         };
         (can_lead, class, Reverse(failed), priority, Reverse(node))
     }
 
     fn fitness_of(peer: &Peer, said: &Beat) -> Fitness {
         let Beat { can_lead, role, in_sync, failed, priority, node, .. } = *said;
-        Failover::fitness(can_lead, role, has(in_sync, peer.tracked()), failed, priority, node)
+        Failover::fitness(can_lead, role, has(in_sync, peer.tracked), failed, priority, node)
     }
 
     /// How many others that are heard would lead better.

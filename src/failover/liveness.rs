@@ -136,6 +136,8 @@ pub struct Peer {
     /// The session before, of the same boot: the peer may speak under it until it knows that the
     /// new one is agreed.
     pub before: Option<Live>,
+    /// The virtual servers that it tracks, by what it last said of itself.
+    pub tracked: Tracked,
     /// Its newest boot that was proven.
     pub boot: Option<BootId>,
     /// This appliance led, or followed somebody, in this term while the peer led too: what the peer believes to be known
@@ -180,12 +182,7 @@ pub struct Peer {
 impl Peer {
     /// It tracks certain virtual servers only, by what it said of itself.
     pub fn is_partial(&self) -> bool {
-        self.tracked().is_partial()
-    }
-
-    /// The virtual servers that it tracks.
-    pub fn tracked(&self) -> Tracked {
-        self.live.as_ref().map_or(Tracked::ALL, |live| live.session.peer().mirroring.tracked)
+        self.tracked.is_partial()
     }
 
     /// Nothing is known of it yet.
@@ -195,6 +192,7 @@ impl Peer {
             handshake,
             live: None,
             before: None,
+            tracked: Tracked::ALL,
             boot: None,
             diverged: None,
             followed: false,

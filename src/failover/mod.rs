@@ -53,7 +53,7 @@
 //! - A peer's boot id that changes while its old boot was heard within three intervals is taken
 //!   for two live processes with one node number: the new one is not believed until the old one is silent.
 //! - Several candidates: one that can take a term before one that cannot write its term file; a standby in sync before
-//!   one that is not, before one that tracks only some virtual servers, before one that booted fresh; then the healthier, then the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
+//!   one that is not, before one that tracks only some virtual servers, before one that booted fresh (of these too, who tracks everything before who does not); then the healthier, then the higher priority, then the lower node. Each better candidate that is heard adds one `takeover_after`
 //!   to the wait (at boot two; with `safety` a better candidate is waited for without end). A standby tells how long ago it heard the leader, so one cut off from the leader alone does not take over.
 //! - `safety`: neither a standby nor a booting appliance leads because of silence. It does when it knows:
 //!   handed over, the leader's process restarted and all others are heard (one that is not may have heard it too), all peers heard

@@ -213,6 +213,7 @@ impl Failover {
         let before = peer.boot.replace(boot);
         peer.opened_at = now;
         peer.followed = false;
+        peer.tracked = session.peer().mirroring.tracked;
         let old = peer.live.replace(Live::new(session.clone(), peer.handshake.credentials()));
         peer.before = old.filter(|_| before == Some(boot));
         if peer.before.is_none() {

@@ -213,7 +213,7 @@ impl Failover {
             edition: peer.said.map(|said| said.edition).filter(Edition::is_said),
             priority: peer.said.map(|said| said.priority),
             in_sync: self.insync.told.contains(peer.node),
-            only: peer.tracked().named().iter().map(|id| id.0).collect(),
+            only: peer.tracked.named().iter().map(|id| id.0).collect(),
             walk_done: reports().all(|synced| synced.is_some_and(|synced| synced.walk_done)),
             dirty: reports().flatten().map(|synced| u64::from(synced.dirty)).sum(),
             disbelieved: peer.disbelieved.status(now),

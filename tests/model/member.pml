@@ -174,6 +174,17 @@ inline take_term(i) {
 
 /* drive.rs: lead. */
 inline lead(i) {
+#ifdef PARTIAL
+    /* Of those that boot together, one that tracks everything leads, if it is heard. */
+    if
+    :: role[i] == BOOT && i == PARTIAL ->
+        for (x : 0 .. N - 1) {
+            assert(!(x != i && role[x] == BOOT && gap[x] <= DEAF && silent[X(i, x)] < T))
+        }
+        x = 0
+    :: else
+    fi;
+#endif
 #ifdef FLOW
     if
     :: role[i] == BOOT ->

@@ -3,8 +3,19 @@
 /* decide.rs: fitness. Priorities are equal, so the lower node is the better. */
 #define BETTER(i, j) (silent[X(i, j)] < T && (said[X(i, j)] == BOOT || said[X(i, j)] == STANDBY) && \
     (FITNESS_SAID(i, j) > FITNESS(i) || FITNESS_SAID(i, j) == FITNESS(i) && j < i))
-#define FITNESS_SAID(i, j) (said[X(i, j)] == STANDBY -> 1 + said_in_sync[X(i, j)] : 0)
-#define FITNESS(i) (role[i] == STANDBY -> 1 + believes[i] : 0)
+#define FITNESS_SAID(i, j) (said[X(i, j)] == STANDBY -> 2 + WHOLE(j) + said_in_sync[X(i, j)] : WHOLE_BOOTS(j))
+#define FITNESS(i) (role[i] == STANDBY -> 2 + WHOLE(i) + believes[i] : WHOLE_BOOTS(i))
+/* Who tracks every virtual server; one member may not. */
+#ifdef PARTIAL
+#define WHOLE(i) ((i) != PARTIAL)
+#else
+#define WHOLE(i) 1
+#endif
+#ifdef PARTIAL_BOOTS_ALIKE
+#define WHOLE_BOOTS(i) 1  /* those that boot are told apart by their numbers alone */
+#else
+#define WHOLE_BOOTS(i) WHOLE(i)
+#endif
 
 /* The counter after the highest is reserved, and the witness agrees. */
 #ifdef WITNESS
@@ -61,7 +72,7 @@
 /* membership.rs. */
 #define FOLLOWS(i, j) (silent[X(i, j)] < T && said[X(i, j)] == STANDBY && said_term[X(i, j)] == term[i])
 #define ADMISSIBLE(i, j) (session[X(i, j)] && !diverged[X(i, j)] && !(told[i] & 1 << j) && FOLLOWS(i, j) && \
-    walked[X(i, j)])
+    walked[X(i, j)] && WHOLE(j))
 #ifdef ADMITTED_BEHIND
 #define HAS_ALL(i, j)           /* what was there before workers held for it may be on its way still */
 #else
