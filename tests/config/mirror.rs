@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use baton::base::ids::{VirtualServerId, id_of_name};
-use baton::config::load;
+use baton::config::{load, load_with_warnings};
 
 use super::{GOOD, breaks};
 
@@ -20,4 +20,22 @@ fn a_member_may_name_the_virtual_servers_that_it_tracks() {
     breaks("key_file", twice, "only", "mirror.only[1]", "each virtual server once");
     let many = format!("only = [{}]\nkey_file", "\"www\", ".repeat(9));
     breaks("key_file", &many, "only", "mirror.only", "at most 8 virtual servers");
+}
+
+#[test]
+fn what_a_member_tracks_in_vain_is_warned_of() {
+    let warnings = |text: &str| -> Vec<String> {
+        let (_, warnings) = load_with_warnings(Path::new("a.toml"), text).expect("it is good");
+        let about = warnings.into_iter().filter(|warning| warning.key.starts_with("mirror.only"));
+        about.map(|warning| format!("{}: {}", warning.key, warning.message)).collect()
+    };
+    assert_eq!(warnings(&GOOD.replacen("key_file", "only = [\"www\"]\nkey_file", 1)), [""; 0]);
+    let names = load(Path::new("a.toml"), GOOD).expect("it is good").virtual_servers;
+    let names: Vec<&str> = names.iter().map(|server| server.name.as_str()).collect();
+    let all = warnings(&GOOD.replacen("key_file", &format!("only = {names:?}\nkey_file"), 1));
+    assert!(all.iter().any(|told| told.starts_with("mirror.only: names every virtual server")), "{all:?}");
+    let off = GOOD.replacen("key_file", "only = [\"www\"]\nkey_file", 1);
+    let off = off.replacen("mode = \"checkpoint\"", "mode = \"off\"", 1);
+    let told = warnings(&off);
+    assert!(told.iter().any(|told| told.starts_with("mirror.only[0]: has no effect")), "{told:?}");
 }

@@ -7,8 +7,10 @@ use crate::base::limits::{MEMBERS_MAX, TRACKED_MAX};
 use crate::config::check::addresses::{Addresses, Use};
 use crate::config::check::blame;
 use crate::config::checked::{Mirror, Peer, Pinning, Sealing};
-use crate::config::file::{File, MirrorFile};
+use crate::config::file::{File, MirrorFile, VirtualServerFile};
+use crate::config::read::Key;
 use crate::config::report::Report;
+use crate::config::value::MirrorKind;
 
 /// `Some(None)` without a `[mirror]` table.
 pub fn check(
@@ -135,7 +137,19 @@ fn only(file: &File, mirror: &MirrorFile, report: &mut Report) -> Option<Vec<Vir
         } else if ids.contains(&id) {
             report.refuse(place, "each virtual server once");
         }
+        let is_off = |server: &&VirtualServerFile| {
+            let named = server.name.get().is_some_and(|known| known.0 == name.0);
+            named && server.mirror.get().and_then(|mirror| mirror.mode.get()) == Some(&MirrorKind::Off)
+        };
+        if servers.iter().filter_map(Key::get).any(|server| is_off(&server)) {
+            report.warn(place, "has no effect: this virtual server's mirror.mode is \"off\"");
+        }
         ids.push(id);
+    }
+    if !ids.is_empty() && ids.len() == servers.len() {
+        let message =
+            "names every virtual server: without it this appliance could be in sync, and lead like any other";
+        report.warn(&mirror.only.place, message);
     }
     Some(ids)
 }
