@@ -4,6 +4,7 @@ use crate::base::ids::{ShardId, Version, VirtualServerId};
 use crate::base::time::Instant;
 use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::image::Image;
+use crate::flow::table::Table;
 use crate::flow::{FlowIndex, Key};
 use crate::mirror::tombstone::{Buried, Departed, RestingPort};
 use crate::mirror::{Mirror, Outcome, Peer, stream_of};
@@ -29,11 +30,19 @@ pub struct Ended<'a> {
 
 impl Mirror {
     /// A mirrored flow was made or changed; `urgent`: a packet waits for it.
-    pub fn flow_changed(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, urgent: bool) {
+    #[inline]
+    pub fn flow_changed(
+        &mut self,
+        now: Instant,
+        shard: ShardId,
+        flow: FlowIndex,
+        urgent: bool,
+        table: &Table,
+    ) {
         if !self.standing.leads {
             return;
         }
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut().filter(|peer| peer.hears_of(flow, table)) {
             if let Some(stream) = stream_of(peer, shard) {
                 stream.sync.changed(now, shard, flow);
                 stream.urgent |= urgent;
@@ -42,11 +51,11 @@ impl Mirror {
     }
 
     /// A mirrored flow is one that peers may know, and has begun again: they are told in full.
-    pub fn flow_began_again(&mut self, now: Instant, shard: ShardId, flow: FlowIndex) {
+    pub fn flow_began_again(&mut self, now: Instant, shard: ShardId, flow: FlowIndex, table: &Table) {
         if !self.standing.leads {
             return;
         }
-        for peer in &mut self.peers {
+        for peer in self.peers.iter_mut().filter(|peer| peer.hears_of(flow, table)) {
             if let Some(stream) = stream_of(peer, shard) {
                 stream.sync.changed_in_full(now, shard, flow);
             }
@@ -57,7 +66,6 @@ impl Mirror {
     #[inline]
     pub fn prefetch(&self, flow: FlowIndex) {
         self.digests.prefetch(flow);
-        self.peers.iter().filter_map(|peer| peer.digests.as_ref()).for_each(|digests| digests.prefetch(flow));
         for stream in self.peers.iter().flat_map(|peer| &peer.streams).filter(|s| !s.sync.is_idle()) {
             stream.sync.prefetch(flow);
         }
@@ -81,17 +89,17 @@ impl Mirror {
     pub fn flow_ended(&mut self, now: Instant, ended: &Ended<'_>, listeners: u8) {
         let Ended { shard, place, client, image, port, created, stamp } = *ended;
         if listeners == 0 {
-            return self.forget(now, shard, place, created, (None, 0));
+            return self.forget(now, shard, place, created, None);
         }
         let RestingPort { image: answers, place: resting } = port;
         let departed = Departed { shard, client: image, answers, resting, stamp, waiting: listeners };
         match self.tombstones.bury(departed, client) {
             Buried::At(tombstone) => {
-                self.forget(now, shard, place, created, (Some(tombstone), listeners));
+                self.forget(now, shard, place, created, Some((tombstone, listeners)));
             }
             Buried::Full => {
                 // The walk's end tells them instead.
-                self.forget(now, shard, place, created, (None, 0));
+                self.forget(now, shard, place, created, None);
                 for peer in 0..self.peers.len() {
                     self.restart(peer);
                 }
@@ -106,14 +114,24 @@ impl Mirror {
         shard: ShardId,
         place: FlowIndex,
         created: Version,
-        (tombstone, listeners): (Option<u32>, u8),
+        buried: Option<(u32, u8)>,
     ) {
         self.flow_is_gone(place);
         for (i, peer) in self.peers.iter_mut().enumerate() {
             if let Some(stream) = stream_of(peer, shard) {
-                let tombstone = tombstone.filter(|_| listeners >> i & 1 == 1);
+                let told = buried.filter(|(_, listeners)| listeners >> i & 1 == 1);
+                let tombstone = told.map(|(tombstone, _)| tombstone);
                 stream.sync.ended(now, shard, place, created, tombstone);
             }
         }
+    }
+}
+
+impl Peer {
+    /// Whether it tracks the flow at this place. Of one that does not, nothing waits for it: nor is it looked at again.
+    #[inline]
+    pub(super) fn hears_of(&self, flow: FlowIndex, table: &Table) -> bool {
+        let tracks = || table.named(flow).is_none_or(|(_, names)| self.tracked.has(names.virtual_server));
+        !self.tracked.is_partial() || tracks()
     }
 }

@@ -12,9 +12,12 @@
 //! What nobody told, a fault of this machine's memory say, no digest sees by itself. So each side goes over its table,
 //! some places at a time, and makes all sums anew ([`Digests::audit`]). What has changed, come or gone behind the mirror's back
 //! is then a difference like any other.
+//!
+//! Of a peer that tracks certain virtual servers only ([`Digests::track`]), digests are kept of their flows alone: out of the same
+//! sums, at the same moments, whoever leads. So what is kept of a part is right as soon as a walk has named all of it.
 
-use crate::base::ids::ShardId;
-use crate::base::limits::SHARDS;
+use crate::base::ids::{ShardId, VirtualServerId};
+use crate::base::limits::{MEMBERS_MAX, SHARDS};
 use crate::base::memory::{NoMemory, Slab};
 use crate::base::time::{Duration, Instant};
 use crate::flow::entry::{Flow, FlowFlags};
@@ -51,12 +54,25 @@ pub struct Digests {
     /// For each place in the table the sum of its flow, its shard in the highest eight bits; 0: the flow was never told.
     sums: Slab<u64>,
     shards: Vec<Digest>,
-    /// Flows of others do not count.
-    tracked: Tracked,
+    parts: Vec<Part>,
+    /// For each place bit i: its flow counts in part i.
+    parts_of: Slab<u8>,
+    /// Bit i: part i is in use, or it was and places may say so.
+    parts_used: u8,
     audit_at: Instant,
     audited: u32,
     ignores_state: bool,
 }
+
+/// The digests of the flows of certain virtual servers.
+struct Part {
+    tracked: Tracked,
+    shards: Vec<Digest>,
+}
+
+/// Parts of which digests are kept at once. There are fewer peers.
+const PARTS: usize = u8::BITS as usize;
+const _: () = assert!(MEMBERS_MAX <= PARTS);
 
 /// Where the shard stands in a sum.
 const SHARD_SHIFT: u32 = 56;
@@ -65,19 +81,52 @@ const _: () = assert!(SHARDS <= 1 << (u64::BITS - SHARD_SHIFT));
 impl Digests {
     /// Of no flow, with room for so many.
     pub fn new(capacity: u32, variant: Variant) -> Result<Digests, NoMemory> {
+        let parts_of = Slab::new(capacity as usize)?;
+        // It is first written when a peer comes, while packets are forwarded.
+        parts_of.populate();
+        let part = || Part { tracked: Tracked::ALL, shards: vec![Digest::default(); SHARDS] };
         Ok(Digests {
             sums: Slab::new(capacity as usize)?,
             shards: vec![Digest::default(); SHARDS],
-            tracked: Tracked::ALL,
+            parts: (0..PARTS).map(|_| part()).collect(),
+            parts_of,
+            parts_used: 0,
             audit_at: Instant::ZERO,
             audited: 0,
             ignores_state: variant == Variant::DigestIgnoresState,
         })
     }
 
-    /// The same of flows of these virtual servers alone.
-    pub fn tracking(self, tracked: Tracked) -> Digests {
-        Digests { tracked, ..self }
+    /// From now on digests are kept of these parts, one for each peer that tracks a part only. Those that were kept before
+    /// go on; the flows of others have yet to be noted.
+    pub fn track(&mut self, wanted: &[Tracked]) {
+        for part in self.parts.iter_mut().filter(|part| !wanted.contains(&part.tracked)) {
+            part.tracked = Tracked::ALL;
+        }
+        for tracked in wanted.iter().filter(|tracked| tracked.is_partial()) {
+            if self.parts.iter().any(|part| part.tracked == *tracked) {
+                continue;
+            }
+            // One that was never used, as long as there is one.
+            let free = |at: &usize| !self.parts[*at].tracked.is_partial();
+            let unused = |at: &usize| self.parts_used >> at & 1 == 0;
+            let Some(at) = (0..PARTS).find(unused).or_else(|| (0..PARTS).find(free)) else { return };
+            if !unused(&at) {
+                self.parts_of.iter_mut().for_each(|parts| *parts &= !(1 << at));
+            }
+            self.parts_used |= 1 << at;
+            self.parts[at].tracked = *tracked;
+            self.parts[at].shards.fill(Digest::default());
+        }
+    }
+
+    /// The digest of a shard, of the flows that a peer tracks; `None`: of this part none is kept.
+    pub fn of_tracked(&self, tracked: &Tracked, shard: ShardId) -> Option<Digest> {
+        if !tracked.is_partial() {
+            return Some(self.of(shard));
+        }
+        let part = self.parts.iter().find(|part| part.tracked == *tracked)?;
+        part.shards.get(usize::from(shard.0)).copied()
     }
 
     /// The digest of a shard.
@@ -106,9 +155,6 @@ impl Digests {
     /// As [`Digests::note`], with what [`Table::named`] gave.
     #[inline]
     pub fn note_named(&mut self, table: &Table, place: FlowIndex, hot: &Hot, names: &Names) {
-        if !self.tracked.has(names.virtual_server) {
-            return self.forget(place);
-        }
         let state = if self.ignores_state { 0 } else { state_number(hot.tcp_number()) };
         let sum = match sum_v4(hot, names, state) {
             Some(sum) => sum,
@@ -118,13 +164,37 @@ impl Digests {
             },
         };
         // Never 0, which says that there is none.
-        self.put(place, (sum >> (u64::BITS - SHARD_SHIFT)) | 1 | u64::from(hot.shard().0) << SHARD_SHIFT);
+        let sum = (sum >> (u64::BITS - SHARD_SHIFT)) | 1 | u64::from(hot.shard().0) << SHARD_SHIFT;
+        if self.parts_used != 0 {
+            self.count_in_parts(place, sum, Some(names.virtual_server));
+        }
+        self.put(place, sum);
     }
 
     /// The flow at a place has left it.
     #[inline]
     pub fn forget(&mut self, place: FlowIndex) {
+        if self.parts_used != 0 {
+            self.count_in_parts(place, 0, None);
+        }
         self.put(place, 0);
+    }
+
+    /// The flow at a place, of this virtual server, is about to have another sum.
+    #[cold]
+    fn count_in_parts(&mut self, place: FlowIndex, sum: u64, of: Option<VirtualServerId>) {
+        let before = self.sums.get(place.slot()).copied().unwrap_or_default();
+        let Some(kept) = self.parts_of.get_mut(place.slot()) else { return };
+        let was = core::mem::take(kept);
+        for (at, part) in self.parts.iter_mut().enumerate().filter(|(_, part)| part.tracked.is_partial()) {
+            if was >> at & 1 == 1 {
+                leave(&mut part.shards, before);
+            }
+            if of.is_some_and(|of| part.tracked.has(of)) {
+                enter(&mut part.shards, sum);
+                *kept |= 1 << at;
+            }
+        }
     }
 
     #[inline]
@@ -135,14 +205,10 @@ impl Digests {
             return;
         }
         if before != 0 {
-            let digest = &mut self.shards[(before >> SHARD_SHIFT) as usize % SHARDS];
-            digest.sum = digest.sum.wrapping_sub(before);
-            digest.flows -= 1;
+            leave(&mut self.shards, before);
         }
         if sum != 0 {
-            let digest = &mut self.shards[(sum >> SHARD_SHIFT) as usize % SHARDS];
-            digest.sum = digest.sum.wrapping_add(sum);
-            digest.flows += 1;
+            enter(&mut self.shards, sum);
         }
     }
 
@@ -150,6 +216,15 @@ impl Digests {
     #[inline(always)]
     pub fn prefetch(&self, place: FlowIndex) {
         self.sums.prefetch_write(place.slot());
+        if self.parts_used != 0 {
+            self.parts_of.prefetch_write(place.slot());
+        }
+    }
+
+    /// What is kept is to be right without.
+    #[cfg(test)]
+    pub fn audit_nothing(&mut self) {
+        self.audit_at = Instant::from_millis(1 << 40);
     }
 
     /// Goes over some places of the table, as many as are due: each flow counts as it is now, also one that was never told.
@@ -169,6 +244,20 @@ impl Digests {
             self.note(table, place);
         }
     }
+}
+
+#[inline]
+fn enter(shards: &mut [Digest], sum: u64) {
+    let digest = &mut shards[(sum >> SHARD_SHIFT) as usize % SHARDS];
+    digest.sum = digest.sum.wrapping_add(sum);
+    digest.flows += 1;
+}
+
+#[inline]
+fn leave(shards: &mut [Digest], sum: u64) {
+    let digest = &mut shards[(sum >> SHARD_SHIFT) as usize % SHARDS];
+    digest.sum = digest.sum.wrapping_sub(sum);
+    digest.flows -= 1;
 }
 
 /// As a peer is told of it.

@@ -181,8 +181,6 @@ struct Peer {
     stream_of: Vec<u8>,
     /// It is told of flows of these virtual servers alone.
     tracked: Tracked,
-    /// The digests of these, if it does not track all.
-    digests: Option<Digests>,
 }
 
 /// The mirror of one worker.
@@ -223,7 +221,6 @@ impl Mirror {
                 rooms: Vec::new(),
                 stream_of: vec![u8::MAX; SHARDS],
                 tracked: Tracked::ALL,
-                digests: None,
             })
             .collect();
         Ok(Mirror {
@@ -325,9 +322,6 @@ impl Mirror {
         self.refill(now);
         self.digests.audit(now, &flows.table);
         for (i, peer) in self.peers.iter_mut().enumerate() {
-            if let Some(digests) = &mut peer.digests {
-                digests.audit(now, &flows.table);
-            }
             for stream in &mut peer.streams {
                 let Stream { in_flight, sync, statistics, .. } = stream;
                 let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
@@ -370,7 +364,6 @@ impl Mirror {
             for stream in &mut peer.streams {
                 if stream.is_due(now, sender.leads, self.walk_tokens > 0) {
                     let Mirror { digests, walk_tokens, .. } = self;
-                    let digests = peer.digests.as_mut().unwrap_or(digests);
                     let len = stream.write_frame(now, &sender, digests, walk_tokens, out);
                     if let Some(len) = len {
                         return Some(Written { peer: i, worker: stream.peer_worker, len });

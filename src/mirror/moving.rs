@@ -53,9 +53,11 @@ pub struct MovedEnd {
 }
 
 impl Mirror {
-    /// Whether a peer with a session has yet to be told of every flow.
+    /// Whether a peer has yet to be told of flows. One of which a stream could not be had is told of none on it: it stays
+    /// behind, and hinders nobody.
     pub fn is_walking(&self) -> bool {
-        self.standing.leads && self.progress().any(|progress| !progress.walk_done)
+        let streams = || self.peers.iter().flat_map(|peer| &peer.streams);
+        self.standing.leads && streams().any(|stream| !stream.sync.walk_done())
     }
 
     /// Whether a frame about these shards that was taken for lost may still come to a peer. If so, the peer is told to take
@@ -131,9 +133,6 @@ impl Mirror {
     /// A flow is gone from its place, and no record has ended it.
     pub fn flow_is_gone(&mut self, place: FlowIndex) {
         self.digests.forget(place);
-        for digests in self.peers.iter_mut().filter_map(|peer| peer.digests.as_mut()) {
-            digests.forget(place);
-        }
         if !self.standing.leads {
             // While it leads no handle counts: who leads after it names each flow in full before it uses one.
             let streams = self.peers.iter_mut().flat_map(|peer| &mut peer.streams);
@@ -222,15 +221,13 @@ impl Mirror {
     ) {
         // It counts as it is; to whom that is news, it will be told.
         self.digests.note(table, place);
-        for digests in self.peers.iter_mut().filter_map(|peer| peer.digests.as_mut()) {
-            digests.note(table, place);
-        }
         let is_mirrored = |hot: &Hot| hot.flags().contains(FlowFlags::MIRRORED);
         if !self.standing.leads || !table.hot(place).is_some_and(is_mirrored) {
             return;
         }
         for (i, peer) in self.peers.iter_mut().enumerate() {
-            let Some(stream) = stream_of(peer, shard) else { continue };
+            let hears_of = peer.hears_of(place, table);
+            let Some(stream) = stream_of(peer, shard).filter(|_| hears_of) else { continue };
             let is_known = (known.flow & holding) >> i & 1 == 1;
             if is_known {
                 stream.sync.came_known(place);

@@ -2,14 +2,14 @@
 //! also to those that are home to none of this worker's shards: any shard may come to this worker
 //! ([`moving`](super::moving)).
 
+use arrayvec::ArrayVec;
+
 use crate::base::ids::{NodeId, WorkerId};
-use crate::base::memory::NoMemory;
+use crate::base::limits::MEMBERS_MAX;
 use crate::flow::flows::Flows;
 use crate::flow::shard::{ShardSet, owner_of};
-use crate::mirror::digest::Digests;
 use crate::mirror::stream::{Room, Stream};
-use crate::mirror::{Mirror, Outcome, Peer, Variant};
-use crate::seal::Tracked;
+use crate::mirror::{Mirror, Outcome, Variant};
 use crate::seal::session::{Session, StreamId};
 
 impl Mirror {
@@ -23,13 +23,11 @@ impl Mirror {
         place.boot = Some(session.peer().boot);
         place.session = session.id();
         place.complete = true;
-        if let Err(error) =
-            place.track(session.peer().mirroring.tracked, flows.capacity(), self.setup.variant)
-        {
-            log::error!("digests of what node {node} tracks: {error}");
-            place.complete = false;
-            return;
-        }
+        // What is kept of its part goes on while it is away.
+        place.tracked = session.peer().mirroring.tracked;
+        let tracked: ArrayVec<_, MEMBERS_MAX> = self.peers.iter().map(|peer| peer.tracked).collect();
+        self.digests.track(&tracked);
+        let place = &mut self.peers[peer];
         for worker in (0..theirs).map(WorkerId) {
             let common: ShardSet =
                 flows.owned().iter().filter(|shard| owner_of(*shard, theirs) == worker).collect();
@@ -62,6 +60,10 @@ impl Mirror {
             self.restarts += 1;
             place.streams.push(Stream::open(sealer, opener, room, common, session.peer().mirroring));
         }
+        if place.streams.is_empty() {
+            // There is nobody to tell, so nothing waits for it.
+            place.boot = None;
+        }
     }
 
     /// A peer is gone: nothing waits for it any more.
@@ -78,20 +80,5 @@ impl Mirror {
         place.rooms.extend(place.streams.drain(..).map(Stream::close));
         place.stream_of.fill(u8::MAX);
         self.late.retain(|late| late.1 != peer);
-    }
-}
-
-impl Peer {
-    /// From now on it is told of flows of these virtual servers alone. It does not have every flow then, so it has digests of
-    /// its own; they are kept while it is away.
-    fn track(&mut self, tracked: Tracked, capacity: u32, variant: Variant) -> Result<(), NoMemory> {
-        if tracked != self.tracked {
-            self.digests = None;
-        }
-        self.tracked = tracked;
-        if tracked.is_partial() && self.digests.is_none() {
-            self.digests = Some(Digests::new(capacity, variant)?.tracking(tracked));
-        }
-        Ok(())
     }
 }

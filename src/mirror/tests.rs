@@ -159,6 +159,14 @@ impl World {
     }
 
     fn renew_session(&mut self) {
+        for (side, session) in self.sessions().iter().enumerate() {
+            for worker in &mut self.sides[side] {
+                worker.mirror.open_session(node(1 - side), session, &worker.flows);
+            }
+        }
+    }
+
+    fn sessions(&self) -> [Arc<seal::Session>; 2] {
         let member =
             |side: usize| MemberInfo { mirroring: Mirroring { tracked: self.tracked[side] }, ..member(side) };
         let mut ours = Handshake::new(&self.key, member(0), node(1));
@@ -166,12 +174,7 @@ impl World {
         let hello = ours.poll(Instant::ZERO, true).expect("a hello");
         let Handled::Reply(answer) = theirs.handle_hello(Instant::ZERO, &hello) else { panic!("an answer") };
         let Handled::Completed(session) = ours.handle_answer(&answer) else { panic!("a session") };
-        let sessions = [session, theirs.confirm().expect("the same session")];
-        for (side, session) in sessions.iter().enumerate() {
-            for worker in &mut self.sides[side] {
-                worker.mirror.open_session(node(1 - side), session, &worker.flows);
-            }
-        }
+        [session, theirs.confirm().expect("the same session")]
     }
 
     /// A side leads under a new term.
@@ -226,7 +229,7 @@ impl World {
                 let stamp = Stamp { term, version: flows.next_version(id) };
                 let tcp = TcpState::ALL[self.rng.usize(0..8)];
                 flows.table.update(index, |flow| (flow.changed, flow.tcp) = (stamp, tcp));
-                mirror.flow_changed(self.now, id, index, self.rng.bool());
+                mirror.flow_changed(self.now, id, index, self.rng.bool(), &flows.table);
             }
             (None, _) => {
                 let server = Key {
@@ -243,7 +246,7 @@ impl World {
                 flow.created = flows.next_version(id);
                 flow.changed = Stamp { term, version: flow.created };
                 if let Insert::Done(index) = flows.table.insert(&flow) {
-                    mirror.flow_changed(self.now, id, index, true);
+                    mirror.flow_changed(self.now, id, index, true, &flows.table);
                 }
             }
         }
@@ -376,11 +379,11 @@ impl World {
                 let worker = &self.sides[side][usize::from(self.owners[side].of(shard).0)];
                 let counting = if side == leader { self.tracked[1 - leader] } else { Tracked::ALL };
                 let anew = Digests::new(64 * u32::from(SHARDS_USED), Variant::Sound).expect("memory");
-                let mut anew = anew.tracking(counting);
+                let mut anew = anew;
+                anew.track(&[counting]);
                 worker.flows.table.iter().for_each(|(place, _)| anew.note(&worker.flows.table, place));
-                let Mirror { digests, peers, .. } = &worker.mirror;
-                let kept = peers[0].digests.as_ref().filter(|_| side == leader).unwrap_or(digests);
-                (kept.of(shard), anew.of(shard))
+                let kept = &worker.mirror.digests;
+                (kept.of_tracked(&counting, shard), anew.of_tracked(&counting, shard))
             });
             if ours.0 != ours.1 || theirs.0 != theirs.1 || ours.0 != theirs.0 {
                 return Err(format!("digests of {shard}, kept and made anew: {ours:?}, {theirs:?}"));

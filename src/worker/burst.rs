@@ -413,7 +413,7 @@ impl<B: Buffer> Worker<B> {
                     let stamp = Stamp { term: self.mirror.standing().term, version };
                     self.flows.table.set_changed(flow, stamp);
                     if facts.contains(FlowFlags::MIRRORED) {
-                        self.mirror.flow_changed(turn.now, shard, flow, false);
+                        self.mirror.flow_changed(turn.now, shard, flow, false, &self.flows.table);
                     }
                 }
             }

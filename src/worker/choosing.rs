@@ -246,7 +246,7 @@ impl<B: Buffer> Worker<B> {
         if mirrors {
             self.counters.bump(Counter::FlowsTakenUp);
             self.chosen.note_taken_up(now, place, shard, stamp.version);
-            return self.mirror.flow_began_again(now, shard, place);
+            return self.mirror.flow_began_again(now, shard, place, &self.flows.table);
         }
         self.counters.bump(Counter::FlowsLeftOut);
         self.chosen.note_told(place, shard, stamp.version);
@@ -325,7 +325,7 @@ impl<B: Buffer> Worker<B> {
         } else if mirrors && is_chosen != was_chosen {
             // Who takes over is to know who chose.
             self.begin_again(place, &flow);
-            self.mirror.flow_began_again(now, flow.shard, place);
+            self.mirror.flow_began_again(now, flow.shard, place, &self.flows.table);
         }
         ChoiceAnswer::Done { mirrors, because: self.because(place) }
     }

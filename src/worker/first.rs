@@ -253,7 +253,7 @@ impl<B: Buffer> Worker<B> {
                     self.chosen.put(index, facts.named(flow.shard, flow.created));
                 }
                 if flow.flags.contains(FlowFlags::MIRRORED) {
-                    self.mirror.flow_changed(now, coming.shard, index, holds);
+                    self.mirror.flow_changed(now, coming.shard, index, holds, &self.flows.table);
                 }
                 Ok(Made { index, flow, holds })
             }

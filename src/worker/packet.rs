@@ -183,7 +183,7 @@ impl<B: Buffer> Worker<B> {
         self.flows.table.put(index, &flow);
         self.flows.last_seen.touch(index, flow.tcp.timeout_class(), now);
         if is_news && flow.is_mirrored() {
-            self.mirror.flow_changed(now, flow.shard, index, false);
+            self.mirror.flow_changed(now, flow.shard, index, false, &self.flows.table);
         }
         Seen::Forward { shard, adjacency, translated, held: flow.flags.contains(FlowFlags::HELD) }
     }

@@ -82,7 +82,7 @@ impl<B: Buffer> Worker<B> {
     pub(super) fn say_held_again(&mut self, now: Instant) {
         if self.mirror.take_restarted() {
             for (shard, flow) in self.hold.flows() {
-                self.mirror.flow_changed(now, shard, flow, true);
+                self.mirror.flow_changed(now, shard, flow, true, &self.flows.table);
             }
         }
     }

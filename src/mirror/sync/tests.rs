@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::base::ids::{BootId, GroupId, NodeId, Term, WorkerId};
+use crate::base::ids::{BootId, GroupId, NodeId, Term, VirtualServerId, WorkerId};
 use crate::base::time::Duration;
 use crate::flow::aging::TimeoutClass;
 use crate::flow::entry::{Flow, FlowFlags, Stamp};
@@ -18,7 +18,7 @@ use crate::mirror::digest::Digests;
 use crate::mirror::record::{self, Parsed, RECORD_MAX, Record};
 use crate::mirror::tombstone::{Buried, Departed};
 use crate::mirror::{Mirror, MirrorSetup, Standing, Variant};
-use crate::seal::{MemberInfo, Mirroring, Session};
+use crate::seal::{MemberInfo, Mirroring, Session, Tracked};
 
 fn lose(sync: &mut Sync, flow: u32, since: Instant) {
     assert_eq!(sync.flow_settled(ShardId(0), flow, Some(0), Fate::Lost, since), Settled::Nothing);
@@ -282,7 +282,7 @@ fn a_frame_full_of_changes_has_room_for_a_walk() {
     mirror.set_standing(Standing { leads: true, term: Term { counter: 1, node: NodeId(1) } });
     let (session, _) = Session::agree_in_memory(member(1), member(2)).expect("entropy");
     mirror.open_session(NodeId(2), &session, &flows);
-    (100..200).for_each(|place| mirror.flow_changed(now, SHARD, FlowIndex(place), true));
+    (100..200).for_each(|place| mirror.flow_changed(now, SHARD, FlowIndex(place), true, &flows.table));
     mirror.refill(now);
     let mut out = [0; 1500];
     mirror.write_frame(now, &flows, &mut out).expect("a frame");
@@ -292,4 +292,33 @@ fn a_frame_full_of_changes_has_room_for_a_walk() {
     assert!(in_flight.has(is_walked) && in_flight.has(is_change));
     let waiting = mirror.peers[0].streams[0].sync.waiting();
     assert!((80..=88).contains(&waiting), "{waiting} of 100 changes still wait");
+}
+
+/// Of 3000 flows the peer tracks two.
+#[test]
+fn a_walk_looks_at_few_flows_in_vain_in_one_call() {
+    let mut flows = flows(3000, &[]);
+    for place in [1500, 2900] {
+        flows.table.update(FlowIndex(place), |flow| flow.virtual_server = VirtualServerId(7));
+    }
+    let mut sync = Sync::new(3000).expect("memory");
+    let mut digests = Digests::new(3000, Variant::Sound).expect("memory");
+    let tracked = Tracked::only(&[VirtualServerId(7)]).expect("few enough");
+    digests.track(&[tracked]);
+    sync.begin([SHARD].into_iter().collect(), Mirroring { tracked });
+    let (now, mut out) = (Instant::from_millis(9), [0; RECORD_MAX]);
+    let (mut calls, mut named) = (0, Vec::new());
+    while !sync.walk_done() && calls < 1000 {
+        calls += 1;
+        if let Some((_, sent)) = sync.write_walked(now, &flows, &mut digests, &mut out) {
+            named.extend(Some(sent.named).filter(|named| matches!(named, Named::Flow { .. })));
+            sync.settle(sent, Fate::Applied, &flows);
+        }
+    }
+    // Nobody saw any of them, so only the last turn of the walk looks at them.
+    let calls_in_vain = 2998 / 128;
+    assert!((calls_in_vain..calls_in_vain + 10).contains(&calls), "{calls} calls");
+    assert_eq!(named.len(), 2, "{named:?}");
+    assert_eq!(digests.of_tracked(&tracked, SHARD), Some(digests.of(SHARD)));
+    assert_eq!(digests.of(SHARD).flows, 2);
 }

@@ -5,7 +5,7 @@ use crate::base::time::Instant;
 use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::Flows;
-use crate::flow::layout::Hot;
+use crate::flow::layout::{Hot, Names};
 use crate::mirror::digest::{ASKED_MAX, Answer, Digests};
 use crate::mirror::in_flight::{Fate, Named, Sent};
 use crate::mirror::record::{self, RECORDS_PER_FRAME_MAX, Record};
@@ -16,6 +16,9 @@ use crate::mirror::walk::Due;
 /// Flows that were refused and are said again with the questions of one [`ASK_INTERVAL`](crate::mirror::digest::ASK_INTERVAL): few,
 /// since they may be refused again, and what is new waits behind them.
 const REFUSED_PER_CALL: u32 = 256;
+/// Flows looked at by one call of the walk in vain, since the peer does not track them: nothing tells so but the flow itself, of
+/// which no line may be in a cache, and no walk's rate counts them.
+const UNTRACKED_PER_CALL: u32 = 128;
 /// Places looked at for them: a byte each.
 const REFUSED_PLACES_PER_CALL: u32 = 1 << 15;
 
@@ -36,6 +39,7 @@ impl Sync {
         if let Due::Flows(from) = self.walk.due() {
             let end = flows.table.places_end().0.min(from.saturating_add(PLACES_PER_CALL));
             let passed_over = if self.walk.is_again() { WALKED } else { KNOWN | WALKED | REFUSED };
+            let mut untracked = 0;
             let (idle_max, idleness) = (self.walk.idle_max(), flows.last_seen.idleness(now));
             for place in from..end {
                 self.walk.looked(place + 1);
@@ -52,6 +56,16 @@ impl Sync {
                 let wanted = flows.table.hot(FlowIndex(place)).is_some_and(|hot| {
                     hot.flags().contains(FlowFlags::MIRRORED) && self.walk.shards().has(hot.shard())
                 });
+                let is_named = |names: &Names| self.tracked.has(names.virtual_server);
+                let is_tracked = !self.tracked.is_partial()
+                    || flows.table.named(FlowIndex(place)).is_some_and(|(_, names)| is_named(&names));
+                if wanted && !is_tracked {
+                    untracked += 1;
+                    if untracked == UNTRACKED_PER_CALL {
+                        return None; // More in the next call.
+                    }
+                    continue;
+                }
                 if wanted && let Some(next) = self.write_state(None, flows, digests, (place, now), out) {
                     self.mark(place, WALKED, 0);
                     self.walk.named();
@@ -121,7 +135,8 @@ impl Sync {
                 continue;
             }
             let version = sender.flows.version(shard);
-            let question = Record::Digest { shard, digest: digests.of(shard) };
+            let Some(digest) = digests.of_tracked(&self.tracked, shard) else { break };
+            let question = Record::Digest { shard, digest };
             let Some(len) = record::write(&question, &mut out[at..]) else { break };
             self.asking.ask(shard);
             sent.push(Sent { named: Named::Digest { shard, version }, since: now });

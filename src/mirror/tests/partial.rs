@@ -1,6 +1,7 @@
 //! A peer that tracks certain virtual servers only (REQ B8), and one that has yet to hear of older flows (REQ B9).
 
 use super::*;
+use crate::seal::session::StreamId;
 
 fn only(ids: &[u32]) -> Tracked {
     let ids: Vec<_> = ids.iter().map(|id| VirtualServerId(*id)).collect();
@@ -98,4 +99,85 @@ fn a_peer_tracks_new_flows_at_once_and_older_ones_when_it_has_their_context() {
         worker.mirror.walk_refilled = world.now;
     }
     world.settle(0).expect("the walk brings the rest");
+}
+
+/// Flows begin and end at its places while it follows, and nothing of that is told to the partial peer.
+#[test]
+fn whoever_leads_again_has_the_right_digests_of_a_part_whatever_ended_meanwhile() {
+    for (seed, tracked) in (0..6).zip([only(&[1]), only(&[0, 2])].into_iter().cycle()) {
+        let mut world = World::new(seed, Variant::Sound).tracking(tracked);
+        for worker in world.sides.iter_mut().flatten() {
+            worker.mirror.digests.audit_nothing();
+        }
+        world.follow(1);
+        for leader in [0, 1, 0, 1, 0] {
+            world.lead(leader);
+            world.follow(1 - leader);
+            world.lossy = false;
+            for _ in 0..150 {
+                (0..3).for_each(|_| world.change(leader));
+                world.turn();
+            }
+            world.settle(leader).unwrap_or_else(|why| panic!("seed {seed}, led by {leader}: {why}"));
+            assert_eq!(world.differences, 0, "seed {seed}, led by {leader}");
+        }
+    }
+}
+
+/// More often than parts can be told apart without a look at all places.
+#[test]
+fn a_peer_that_tracks_something_else_each_time_has_right_digests_every_time() {
+    let mut world = World::new(11, Variant::Sound);
+    for worker in world.sides.iter_mut().flatten() {
+        worker.mirror.digests.audit_nothing();
+    }
+    world.follow(1);
+    for round in 0..20 {
+        world = world.tracking([only(&[1]), only(&[0, 2]), only(&[2]), only(&[0])][round % 4]);
+        world.lossy = false;
+        for _ in 0..20 {
+            (0..3).for_each(|_| world.change(0));
+            world.turn();
+        }
+        world.settle(0).unwrap_or_else(|why| panic!("round {round}: {why}"));
+        assert_eq!(world.differences, 0, "round {round}");
+    }
+}
+
+/// A change of a flow that it does not track waits nowhere.
+#[test]
+fn nothing_waits_for_a_peer_that_does_not_track_it() {
+    let mut world = World::new(4, Variant::Sound).tracking(only(&[99]));
+    world.follow(1);
+    for _ in 0..200 {
+        world.change(0);
+        let waiting: usize = world.sides[0].iter().map(|worker| worker.mirror.waiting(node(1))).sum();
+        assert_eq!(waiting, 0);
+        let departed: usize = world.sides[0].iter().map(|worker| worker.mirror.departed()).sum();
+        assert_eq!(departed, 0, "nor does a port");
+    }
+    assert!(!world.flows(0).is_empty());
+    world.settle(0).expect("it has all that it tracks: nothing");
+}
+
+/// As when there was no memory for its streams: it is not there, and shards can be moved.
+#[test]
+fn a_peer_of_which_no_stream_could_be_had_hinders_no_move() {
+    let mut world = World::new(6, Variant::Sound);
+    world.follow(1);
+    (0..50).for_each(|_| world.change(0));
+    let [session, _] = world.sessions();
+    for worker in &mut world.sides[0] {
+        for theirs in 0..WORKERS[1] {
+            let number = StreamId::mirror(worker.mirror.setup.worker.0, theirs);
+            drop(session.sealer(number).expect("nobody has it"));
+        }
+        worker.mirror.open_session(node(1), &session, &worker.flows);
+        assert!(!worker.mirror.is_walking());
+        assert_eq!(worker.mirror.progress().count(), 0);
+        assert!(!worker.mirror.is_flushed(node(1)), "it has nothing");
+    }
+    world.renew_session();
+    assert!(world.sides[0].iter().any(|worker| worker.mirror.is_walking()), "it is there again");
+    world.settle(0).expect("it has all");
 }

@@ -186,7 +186,7 @@ impl Side {
                 let stamp = Stamp { term, version: self.flows.next_version(shard) };
                 let tcp = TcpState::ALL[usize::from(how) % TcpState::ALL.len()];
                 self.flows.table.update(place, |flow| (flow.changed, flow.tcp) = (stamp, tcp));
-                self.mirror.flow_changed(now, shard, place, how & 8 != 0);
+                self.mirror.flow_changed(now, shard, place, how & 8 != 0, &self.flows.table);
             }
             None => {
                 let mut flow = Flow::new(client, server_key(which, how), TcpState::SynSeen);
@@ -195,7 +195,7 @@ impl Side {
                 flow.created = self.flows.next_version(shard);
                 flow.changed = Stamp { term, version: flow.created };
                 if let Insert::Done(place) = self.flows.table.insert(&flow) {
-                    self.mirror.flow_changed(now, shard, place, true);
+                    self.mirror.flow_changed(now, shard, place, true, &self.flows.table);
                 }
             }
         }

@@ -250,7 +250,7 @@ impl Pair {
                 };
                 self.places[number as usize] = place;
                 let begin = tsc();
-                self.leader.mirror.flow_changed(now, flow.shard, place, true);
+                self.leader.mirror.flow_changed(now, flow.shard, place, true, &self.leader.flows.table);
                 Ok(tsc() - begin)
             }
             Kind::Update => {
@@ -261,7 +261,7 @@ impl Pair {
                 });
                 changed.context("there is no such flow")?;
                 let begin = tsc();
-                self.leader.mirror.flow_changed(now, shard, place, true);
+                self.leader.mirror.flow_changed(now, shard, place, true, &self.leader.flows.table);
                 Ok(tsc() - begin)
             }
             Kind::Delete => {
