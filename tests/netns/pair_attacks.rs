@@ -8,7 +8,7 @@ use std::time::Duration;
 use baton::base::ids::{BootId, GroupId, NodeId, Term};
 use baton::failover::Role as Leading;
 use baton::failover::heartbeat::{self, Beat, Kind};
-use baton::seal::{Key, MemberInfo, Session, StreamId};
+use baton::seal::{Key, MemberInfo, Mirroring, Session, StreamId};
 use baton::wire::MacAddress;
 use netns_harness::appliance::Role;
 use netns_harness::capture::{Capture, Depth, Direction};
@@ -95,6 +95,7 @@ fn forged(beat: &[u8], number: u64) -> Result<Vec<u8>> {
         hash_keys: 1,
         udp_port: 1,
         generation: 1,
+        mirroring: Mirroring::default(),
     };
     let claim = Beat {
         group: GroupId(0),

@@ -35,7 +35,8 @@ fn what_a_peer_applied_of_a_frame_that_it_refused_in_part_counts_as_applied() {
     mirror.peers[0].streams.iter_mut().for_each(|stream| stream.received.forget(place));
     let before = world.counted();
     for (place, flow) in two {
-        world.sides[0][0].mirror.flow_changed(world.now, flow.shard, place, true);
+        let Worker { mirror, flows } = &mut world.sides[0][0];
+        mirror.flow_changed(world.now, flow.shard, place, true, &flows.table);
     }
     world.settle(0).expect("both alike");
     let after = world.counted();
