@@ -156,6 +156,25 @@ impl Flows {
 }
 
 #[cfg(test)]
+impl FlowsSetup {
+    /// Of the only worker of the first of two members, with room for so many flows.
+    pub(crate) fn alone(capacity: u32) -> FlowsSetup {
+        use crate::base::time::Duration;
+        use crate::flow::toeplitz::MICROSOFT_KEY;
+        let ports = PortSetup {
+            members: 2,
+            rank: 0,
+            boot_parity: None,
+            booted: Instant::ZERO,
+            quarantine: Duration::from_secs(60),
+            resting_max: capacity,
+        };
+        let toeplitz = Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"));
+        FlowsSetup { worker: WorkerId(0), workers: 1, capacity, hash_seed: 1, toeplitz, ports }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::rng::Rng;
@@ -168,18 +187,8 @@ mod tests {
     use crate::flow::{Flow, FlowIndex, Key, TcpState};
 
     fn flows(worker: u16, workers: u16) -> Flows {
-        let ports = PortSetup {
-            members: 2,
-            rank: 0,
-            boot_parity: None,
-            booted: Instant::ZERO,
-            quarantine: Duration::from_secs(60),
-            resting_max: 400,
-        };
-        let toeplitz = Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key"));
         let worker = WorkerId(worker);
-        let setup = FlowsSetup { worker, workers, capacity: 400, hash_seed: 1, toeplitz, ports };
-        Flows::new(&setup).expect("memory")
+        Flows::new(&FlowsSetup { worker, workers, ..FlowsSetup::alone(400) }).expect("memory")
     }
 
     #[test]

@@ -166,6 +166,24 @@ fn a_walk_has_more_frames_on_their_way_while_they_are_acknowledged_in_time() {
 }
 
 #[test]
+fn what_was_measured_is_of_the_whole_session_however_often_it_begins_anew() {
+    let micros = |micros: u64| Instant::from_nanos(micros * 1000);
+    let mut in_flight = InFlight::default();
+    let send = |in_flight: &mut InFlight, sequence: u64, round_trip: u64| {
+        in_flight.note(micros(0), sequence, &[sent(1)]);
+        in_flight.acknowledge(micros(round_trip), &ack(&[sequence]), |_, _| {});
+    };
+    send(&mut in_flight, 0, 100);
+    in_flight.begin_anew();
+    let at_first = in_flight.walk_room();
+    // Frames wait for each other, as those before know.
+    (1..=100).for_each(|sequence| send(&mut in_flight, sequence, 201));
+    assert_eq!((in_flight.latency().count(), in_flight.walk_room()), (101, at_first));
+    in_flight.clear();
+    assert_eq!(in_flight.latency().count(), 0, "another session");
+}
+
+#[test]
 fn a_full_span_has_no_room() {
     let mut in_flight = InFlight::default();
     in_flight.note(at(0), 5, &[sent(1)]);

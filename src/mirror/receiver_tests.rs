@@ -1,15 +1,10 @@
 //! What becomes of flows that the leader names, and of those that it does not.
 
-use std::sync::Arc;
-
 use super::*;
-use crate::base::ids::{NodeId, PoolId, ServerId, Term, Version, VirtualServerId, WorkerId};
-use crate::base::time::{Duration, Instant};
+use crate::base::ids::{NodeId, PoolId, ServerId, Term, Version, VirtualServerId};
 use crate::flow::flows::FlowsSetup;
 use crate::flow::key::{Address, TCP};
-use crate::flow::ports::PortSetup;
 use crate::flow::tcp_state::TcpState;
-use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
 use crate::mirror::Variant;
 
 /// Notes what is done, and lets so many flows be removed where any number may be.
@@ -49,21 +44,7 @@ struct Standby {
 impl Standby {
     /// In the leader's first walk.
     fn new() -> Standby {
-        let flows = Flows::new(&FlowsSetup {
-            worker: WorkerId(0),
-            workers: 1,
-            capacity: 64,
-            hash_seed: 1,
-            toeplitz: Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key")),
-            ports: PortSetup {
-                members: 2,
-                rank: 0,
-                boot_parity: None,
-                booted: Instant::ZERO,
-                quarantine: Duration::from_secs(60),
-                resting_max: 64,
-            },
-        });
+        let flows = Flows::new(&FlowsSetup::alone(64));
         let mut received = Received::new(64, true).expect("memory");
         assert!(received.enter_walk(1));
         Standby {

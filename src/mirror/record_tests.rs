@@ -131,3 +131,28 @@ fn any_bytes_are_read_without_a_panic_and_reading_goes_on() {
         assert!(at <= bytes.len());
     }
 }
+
+/// The number above the highest place is counted with at the receiver.
+#[test]
+fn a_place_or_a_state_that_there_is_not_is_refused() {
+    let refused = Ok(Parsed::Refused(Refusal::Inconsistent));
+    let of = |bytes: &[u8]| read(bytes).map(|(parsed, _)| parsed);
+    let [upsert, update, ..] = records(&mut Rng::with_seed(10));
+    let Record::Upsert { shard, flow, handle } = upsert else { panic!("the first is an upsert") };
+    for (place, is_good) in [(PLACES_MAX - 1, true), (PLACES_MAX, false), (u32::MAX, false)] {
+        let record = Record::Upsert { shard, flow, handle: Handle { place, ..handle } };
+        assert_eq!(of(&written(&record)) != refused, is_good, "{place:#x}");
+    }
+    let Record::Update { handle, version, .. } = update else { panic!("the second is an update") };
+    let in_state = |tcp| {
+        let flow = FlowState { tcp, ..flow };
+        [Record::Upsert { shard, flow, handle }, Record::Update { handle, version, tcp }]
+    };
+    // The state's byte is the one that differs.
+    for (one, other) in in_state(TcpState::Closed).iter().zip(&in_state(TcpState::Established)) {
+        let (mut bytes, others) = (written(one), written(other));
+        let at = bytes.iter().zip(&others).position(|(one, other)| one != other).expect("a state");
+        bytes[at] |= 0xf0;
+        assert_eq!(of(&bytes), refused, "{one:?}");
+    }
+}

@@ -161,46 +161,16 @@ mod tests {
     use super::*;
     use crate::base::ids::{BootId, GroupId, WorkerId};
     use crate::flow::flows::{Flows, FlowsSetup};
-    use crate::flow::ports::PortSetup;
-    use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
     use crate::mirror::in_flight::Fate;
     use crate::mirror::{MirrorSetup, Variant};
-    use crate::seal::{MemberInfo, Session};
-    use std::sync::Arc;
+    use crate::seal::member::tests::member;
+    use crate::seal::{MemberInfo, Mirroring, Session};
 
     /// Bug: what one standby refused was let go before the other one knew it.
     #[test]
     fn of_two_standbys_one_that_refuses_a_flow_says_nothing_for_the_other_one() {
-        let node = |number: u16| MemberInfo {
-            group: GroupId(0),
-            node: NodeId(number),
-            boot: BootId(number.into()),
-            version_min: 1,
-            version_max: 1,
-            capabilities: 0,
-            workers: 1,
-            shards: 256,
-            hash_keys: 0,
-            udp_port: 0,
-            generation: 1,
-            mirroring: Default::default(),
-        };
-        let flows = Flows::new(&FlowsSetup {
-            worker: WorkerId(0),
-            workers: 1,
-            capacity: 64,
-            hash_seed: 1,
-            toeplitz: Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key")),
-            ports: PortSetup {
-                members: 3,
-                rank: 0,
-                boot_parity: None,
-                booted: Instant::ZERO,
-                quarantine: Duration::from_secs(60),
-                resting_max: 64,
-            },
-        })
-        .expect("memory");
+        let node = |number| MemberInfo { workers: 1, mirroring: Mirroring::default(), ..member(number) };
+        let flows = Flows::new(&FlowsSetup::alone(64)).expect("memory");
         let both = [NodeId(2), NodeId(3)];
         let mut mirror = Mirror::new(MirrorSetup {
             worker: WorkerId(0),

@@ -162,7 +162,7 @@ impl MemberInfo {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::base::ids::VirtualServerId;
     use crate::seal::mirroring::Tracked;

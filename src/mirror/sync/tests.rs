@@ -1,7 +1,5 @@
 //! Since when a flow has waited, and in which order flows are named.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::base::ids::{BootId, GroupId, NodeId, Term, VirtualServerId, WorkerId};
 use crate::base::time::Duration;
@@ -9,15 +7,14 @@ use crate::flow::aging::TimeoutClass;
 use crate::flow::entry::{Flow, FlowFlags, Stamp};
 use crate::flow::flows::FlowsSetup;
 use crate::flow::key::{Address, Key, TCP};
-use crate::flow::ports::PortSetup;
 use crate::flow::resting::RestingPlace;
 use crate::flow::table::Insert;
 use crate::flow::tcp_state::TcpState;
-use crate::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
 use crate::mirror::digest::Digests;
 use crate::mirror::record::{self, Parsed, RECORD_MAX, Record};
 use crate::mirror::tombstone::{Buried, Departed};
 use crate::mirror::{Mirror, MirrorSetup, Standing, Variant};
+use crate::seal::member::tests::member;
 use crate::seal::{MemberInfo, Mirroring, Session, Tracked};
 
 fn lose(sync: &mut Sync, flow: u32, since: Instant) {
@@ -56,33 +53,19 @@ fn a_later_state_of_a_flow_that_the_peer_knows_waits_only_since_it_came() {
 const SHARD: ShardId = ShardId(0);
 
 /// So many flows of a shard, of which those at these places were seen then.
-fn flows(count: u16, seen: &[(u32, Instant)]) -> Flows {
-    let mut flows = Flows::new(&FlowsSetup {
-        worker: WorkerId(0),
-        workers: 1,
-        capacity: count.into(),
-        hash_seed: 1,
-        toeplitz: Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key")),
-        ports: PortSetup {
-            members: 2,
-            rank: 0,
-            boot_parity: None,
-            booted: Instant::ZERO,
-            quarantine: Duration::from_secs(60),
-            resting_max: 64,
-        },
-    })
-    .expect("memory");
-    for port in 0..count {
-        let (virtual_address, own) = (Address::v4([10, 1, 0, 100]), Address::v4([10, 1, 0, 7]));
-        let client =
-            Key { src: own, dst: virtual_address, src_port: port, dst_port: 80, vlan: 0, protocol: TCP };
+fn flows(count: u32, seen: &[(u32, Instant)]) -> Flows {
+    let mut flows = Flows::new(&FlowsSetup::alone(count)).expect("memory");
+    for number in 0..count {
+        let virtual_address = Address::v4([10, 1, 0, 100]);
+        let own = Address::v4([10, 1, (number >> 16) as u8, 7]);
+        let src_port = number as u16;
+        let client = Key { src: own, dst: virtual_address, src_port, dst_port: 80, vlan: 0, protocol: TCP };
         let server = Key { src: Address::v4([10, 2, 0, 10]), ..client.reversed() };
         let mut flow = Flow::new(client, server, TcpState::Established);
         (flow.shard, flow.flags) = (SHARD, FlowFlags::MIRRORED);
         flow.created = flows.next_version(SHARD);
         flow.changed.version = flow.created;
-        assert_eq!(flows.table.insert(&flow), Insert::Done(FlowIndex(port.into())));
+        assert_eq!(flows.table.insert(&flow), Insert::Done(FlowIndex(number)));
     }
     for (place, at) in seen {
         flows.last_seen.touch(FlowIndex(*place), TimeoutClass::Established, *at);
@@ -128,6 +111,51 @@ fn a_walk_names_the_busiest_flows_first_and_each_once() {
         }
     }
     assert!(again == 8 && sync.walk_done(), "{again}");
+}
+
+/// The end would have the peer remove what was not looked at.
+#[test]
+fn a_walk_goes_on_behind_more_places_than_one_call_looks_at_though_they_have_nothing_to_name() {
+    let count = PLACES_PER_CALL + 10;
+    let flows = flows(count, &[]);
+    let mut sync = Sync::new(count).expect("memory");
+    let mut digests = Digests::new(count, Variant::Sound).expect("memory");
+    sync.begin([SHARD].into_iter().collect(), Mirroring::default());
+    for place in 0..PLACES_PER_CALL {
+        sync.flow_settled(SHARD, place, Some(0), Fate::Applied, Instant::ZERO);
+    }
+    let (mut named, mut out) = (Vec::new(), [0; RECORD_MAX]);
+    for _ in 0..100 {
+        if let Some((_, sent)) = sync.write_walked(Instant::ZERO, &flows, &mut digests, &mut out) {
+            if let Named::Flow { flow, .. } = sent.named {
+                named.push(flow);
+            }
+            sync.settle(sent, Fate::Applied, &flows);
+        }
+    }
+    assert!(sync.walk_done() && named == Vec::from_iter(PLACES_PER_CALL..count), "{named:?}");
+}
+
+#[test]
+fn changes_that_find_the_queue_full_are_said_all_the_same_and_no_shard_is_settled_before() {
+    let count = DIRTY_MAX as u32 + 10;
+    let flows = flows(count, &[]);
+    let mut sync = Sync::new(count).expect("memory");
+    let mut digests = Digests::new(count, Variant::Sound).expect("memory");
+    let (tombstones, mut out) = (Tombstones::default(), [0; RECORD_MAX]);
+    sync.shards.set(SHARD, true);
+    (0..count).for_each(|place| sync.changed(Instant::from_millis(5), SHARD, FlowIndex(place)));
+    assert_eq!((sync.waiting(), sync.queued().0), (count as usize, DIRTY_MAX));
+    let mut said = 0;
+    // One call looks for them in some of the places.
+    for _ in 0..count / PLACES_PER_CALL + 2 {
+        while let Some((_, sent)) = sync.write_next(Term::NONE, &flows, &tombstones, &mut digests, &mut out) {
+            said += 1;
+            sync.settle(sent, Fate::Applied, &flows);
+            assert_eq!(sync.is_settled(SHARD), said == count, "{said}");
+        }
+    }
+    assert_eq!((said, sync.known(), sync.oldest_since()), (count, count.into(), None));
 }
 
 /// A flow changes, and that is written; what came of it is up to the caller.
@@ -248,26 +276,9 @@ fn a_walk_over_flows_that_are_known_does_not_end_before_each_was_named_in_full()
     assert!(!is_in_full(&change(&mut sync, &mut flows, 0, &mut out)));
 }
 
-/// However much changes, a walk goes on; and of what changes, most goes first.
-#[test]
-fn a_frame_full_of_changes_has_room_for_a_walk() {
-    let now = Instant::from_millis(500);
-    let seen: Vec<_> = (0..100).map(|place| (place, now)).collect();
-    let flows = flows(200, &seen);
-    let member = |number: u16| MemberInfo {
-        group: GroupId(0),
-        node: NodeId(number),
-        boot: BootId(number.into()),
-        version_min: 1,
-        version_max: 1,
-        capabilities: 0,
-        workers: 1,
-        shards: 256,
-        hash_keys: 0,
-        udp_port: 0,
-        generation: 1,
-        mirroring: Default::default(),
-    };
+/// It leads, and its peer is to be told of all of these.
+fn leader(flows: &Flows) -> Mirror {
+    let member = |number| MemberInfo { workers: 1, mirroring: Mirroring::default(), ..member(number) };
     let mut mirror = Mirror::new(MirrorSetup {
         worker: WorkerId(0),
         workers: 1,
@@ -281,7 +292,17 @@ fn a_frame_full_of_changes_has_room_for_a_walk() {
     .expect("memory");
     mirror.set_standing(Standing { leads: true, term: Term { counter: 1, node: NodeId(1) } });
     let (session, _) = Session::agree_in_memory(member(1), member(2)).expect("entropy");
-    mirror.open_session(NodeId(2), &session, &flows);
+    mirror.open_session(NodeId(2), &session, flows);
+    mirror
+}
+
+/// However much changes, a walk goes on; and of what changes, most goes first.
+#[test]
+fn a_frame_full_of_changes_has_room_for_a_walk() {
+    let now = Instant::from_millis(500);
+    let seen: Vec<_> = (0..100).map(|place| (place, now)).collect();
+    let flows = flows(200, &seen);
+    let mut mirror = leader(&flows);
     (100..200).for_each(|place| mirror.flow_changed(now, SHARD, FlowIndex(place), true, &flows.table));
     mirror.refill(now);
     let mut out = [0; 1500];
@@ -292,6 +313,24 @@ fn a_frame_full_of_changes_has_room_for_a_walk() {
     assert!(in_flight.has(is_walked) && in_flight.has(is_change));
     let waiting = mirror.peers[0].streams[0].sync.waiting();
     assert!((80..=88).contains(&waiting), "{waiting} of 100 changes still wait");
+}
+
+/// What is new does not wait behind all of a walk.
+#[test]
+fn of_a_walk_few_frames_are_on_their_way_at_first_and_no_more_than_half_of_what_the_peer_takes() {
+    let now = Instant::from_millis(500);
+    let seen: Vec<_> = (0..200).map(|place| (place, now)).collect();
+    let flows = flows(200, &seen);
+    let few = leader(&flows).peers[0].streams[0].in_flight.walk_room();
+    assert!((2..8).contains(&few), "the flows are a dozen frames");
+    for (credit, frames) in [(256, few), (2, 1), (1, 1)] {
+        let mut mirror = leader(&flows);
+        mirror.peers[0].streams[0].credit = credit;
+        mirror.refill(now);
+        let mut out = [0; 1500];
+        let written = core::iter::from_fn(|| mirror.write_frame(now, &flows, &mut out)).count();
+        assert_eq!(written, frames, "of {credit}");
+    }
 }
 
 /// Of 3000 flows the peer tracks two.
