@@ -12,7 +12,7 @@ use crate::wire::ethernet::MacAddress;
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 9, 9]);
 
 /// How often a node said that it does not believe what it heard, for this reason.
-fn told(world: &World, at: usize, why: Distrust) -> usize {
+pub(super) fn told(world: &World, at: usize, why: Distrust) -> usize {
     let is_it =
         |event: &&&FailoverEvent| matches!(event, FailoverEvent::Disbelieved { what, .. } if *what == why);
     world.events(at).iter().filter(is_it).count()

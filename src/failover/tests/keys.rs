@@ -1,9 +1,11 @@
 //! Keys change while members run: nobody falls out of sync, as long as each step is done at all before the next.
 
+use super::attacks::told;
 use super::world::{Setup, World};
 use crate::base::ids::NodeId;
 use crate::failover::FailoverEvent;
 use crate::failover::keys::{KeysRefused, Proven};
+use crate::failover::witness::WitnessVariant;
 use crate::seal::credentials::Sealing;
 use crate::seal::node::NodeKey;
 use crate::seal::{Distrust, Key, KeyRing, Keys};
@@ -15,13 +17,6 @@ fn offer(world: &mut World, at: usize, keys: &Keys) -> Result<(), KeysRefused> {
 
 fn give(world: &mut World, at: usize, keys: &Keys) {
     offer(world, at, keys).expect("no session would end");
-}
-
-/// How often a node said this of its peer.
-fn told(world: &World, at: usize, why: Distrust) -> usize {
-    let is_it =
-        |event: &&&FailoverEvent| matches!(event, FailoverEvent::Disbelieved { what, .. } if *what == why);
-    world.events(at).iter().filter(is_it).count()
 }
 
 fn sessions(world: &World) -> Vec<u64> {
@@ -147,6 +142,26 @@ fn a_proof_that_was_heard_before_its_key_was_known_holds_the_session() {
     world.run_ms(100);
     assert_eq!(sessions(&world), before, "{}", world.story());
     assert!(world.status(1 - leader).in_sync, "{}", world.story());
+    assert_eq!(told(&world, leader, Distrust::OtherKey), 0, "its operator was on the way");
+}
+
+#[test]
+fn the_witness_is_asked_with_the_key_that_comes_first_now() {
+    let setup = Setup { witness: Some(WitnessVariant::Sound), ..Setup::default() };
+    let mut world = World::settled(57, setup);
+    let leader = world.leader();
+    let rungs = rungs(&world);
+    for keys in &rungs {
+        step(&mut world, leader, [keys, keys]);
+    }
+    // It has the key that is left.
+    world.key = rungs[2].ring().first().clone();
+    world.start_witness();
+    world.run_ms(200);
+    for at in 0..2 {
+        assert!(world.status(at).witness.expect("there is one").heard, "node {at}: {}", world.story());
+    }
+    assert_eq!(world.leader(), leader);
 }
 
 #[test]

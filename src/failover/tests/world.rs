@@ -423,12 +423,12 @@ impl World {
         }
     }
 
-    /// A client comes to a node that serves.
     /// Flows whose first packet waits at this node.
     pub fn held(&self, at: usize) -> usize {
         self.machine(at).workers.held.len()
     }
 
+    /// A client comes to a node that serves.
     pub fn client_comes(&mut self, at: usize) {
         let flow = self.next_flow;
         self.next_flow += 1;

@@ -5,8 +5,8 @@ use super::{News, Witness, WitnessVariant};
 use crate::base::ids::{BootId, GroupId, NodeId, Term};
 use crate::base::limits::{MEMBERS_MAX, WITNESS_GROUPS_MAX};
 use crate::base::time::{Duration, Instant};
-use crate::seal::Key;
 use crate::seal::datagram::{DatagramKey, DatagramSealer, Direction};
+use crate::seal::{Key, KeyRing};
 
 const HOLD: Duration = Duration::from_millis(50);
 
@@ -287,4 +287,20 @@ fn it_tells_how_things_are_in_no_more_bytes_than_the_question_has() {
         world.witness.handle(world.now, &mut question[..len], &mut out).is_none(),
         "too short a question"
     );
+}
+
+#[test]
+fn who_asks_with_any_key_of_its_file_is_answered_with_that_key() {
+    let mut ring = KeyRing::from(key());
+    ring.add(Key::generate().unwrap()).unwrap();
+    let now = Instant::from_millis(1000);
+    let mut witness = Witness::new(&ring, HOLD, WitnessVariant::Sound, now).unwrap();
+    for (number, key) in ring.keys().iter().enumerate() {
+        let (sealing, mut member) = (DatagramKey::new(key), Member::new(1, 10 + number as u64));
+        member.sealer = DatagramSealer::new(&sealing, Direction::ToWitness, member.boot);
+        let mut out = [0; ANSWER_MAX];
+        let reply = witness.handle(now, &mut member.request(Asks::Nothing), &mut out).expect("it answers");
+        let opened = sealing.open(Direction::FromWitness, &mut out[..reply.len]);
+        assert!(opened.is_ok_and(|opened| Answer::decode(opened.payload).is_some()), "key {number}");
+    }
 }
