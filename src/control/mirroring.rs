@@ -373,4 +373,29 @@ mod tests {
         assert_eq!(to_walk, (MirrorState::Walking, "it is being told of the flows of 12 shards".to_owned()));
         assert_eq!(told((false, true), &stream()).0, MirrorState::Down);
     }
+
+    #[test]
+    fn all_shards_agree_since_the_stream_that_agreed_longest_ago_and_not_while_one_never_did() {
+        let of = |all: &[(usize, Option<u64>)]| {
+            let with = |(shards, since): &(usize, Option<u64>)| {
+                let since = since.map(Instant::from_millis);
+                let agreement = Agreement { since, ..Agreement::default() };
+                StreamStatus { shards: *shards, agreement, ..stream() }
+            };
+            let streams: Vec<_> = all.iter().map(with).collect();
+            DigestReport::of(Instant::from_millis(5000), streams.iter()).agreed_ms
+        };
+        assert_eq!(of(&[(128, Some(4900)), (128, Some(4000))]), Some(1000));
+        assert_eq!(of(&[(128, Some(4000)), (128, None)]), None);
+        assert_eq!(of(&[(256, Some(4000)), (0, None)]), Some(1000), "one of no shard asks nothing");
+    }
+
+    #[test]
+    fn half_and_nearly_all_are_told_apart() {
+        let mut spans = Spans::default();
+        (1..=100).for_each(|millis| spans.add(Duration::from_millis(millis)));
+        let LatencyReport { count, p50_us, p99_us, max_us } = LatencyReport::of(&spans).expect("spans");
+        assert_eq!((count, max_us), (100, 100_000.0));
+        assert!((50_000.0..57_000.0).contains(&p50_us) && (99_000.0..=100_000.0).contains(&p99_us));
+    }
 }

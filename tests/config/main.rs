@@ -4,6 +4,7 @@
 mod distributor;
 mod fence;
 mod keys;
+mod lagging;
 mod mirror;
 mod mirrored;
 mod notify;
