@@ -57,6 +57,16 @@ pub fn flows(bench: &Bench) -> Vec<Flow> {
     bench.worker.flows().table.iter().map(|(_, flow)| flow).collect()
 }
 
+/// Whether the flow's payload is to decide still.
+pub fn is_awaited(flow: &Flow) -> bool {
+    flow.flags.names().any(|name| name == "awaited")
+}
+
+/// The one from this client's port.
+pub fn flow_of(bench: &Bench, port: u16) -> Flow {
+    flows(bench).into_iter().find(|flow| flow.client.src_port == port).expect("the flow")
+}
+
 /// The client's ports of the standby's flows.
 pub fn known(pair: &Pair) -> Vec<u16> {
     let mut ports: Vec<u16> = flows(&pair.standby).iter().map(|flow| flow.client.src_port).collect();
@@ -195,8 +205,7 @@ fn the_clients_first_payload_decides_when_it_comes_and_not_what_comes_behind() {
     say(&mut pair, 40002, "SSH-2.0-late");
     pair.exchange(50);
     assert_eq!(known(&pair), [40000]);
-    let awaits = |flow: &Flow| flow.flags.names().any(|name| name == "awaited");
-    assert!(!flows(&pair.active).iter().any(awaits), "their packets go the fast way");
+    assert!(!flows(&pair.active).iter().any(is_awaited), "their packets go the fast way");
     agree(&mut pair);
 }
 

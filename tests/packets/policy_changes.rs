@@ -90,10 +90,7 @@ fn what_rules_left_out_that_are_no_more_is_mirrored_and_what_an_operator_left_ou
         // Its payload decides nothing any more.
         let packet = Packet { payload: b"x".to_vec(), ..client(40000, FULL, 80, Some(ACK)) };
         pair.active.handle(CLIENT_PORT, &packet.bytes());
-        let awaits = |port| {
-            let flow = flows(&pair.active).into_iter().find(|flow| flow.client.src_port == port);
-            flow.expect("the flow").flags.names().any(|name| name == "awaited")
-        };
+        let awaits = |port| is_awaited(&flow_of(&pair.active, port));
         assert_eq!([40000, 40007].map(awaits), [false; 2]);
         // What begins now goes by the rules of now, and the rules of before say nothing when they come back.
         open(&mut pair, 40003, FULL);
@@ -184,8 +181,7 @@ fn no_payload_is_awaited_that_would_decide_nothing() {
     let mut pair = pair("full", rules);
     let mut awaits = |port| {
         open(&mut pair, port, FULL);
-        let flow = flows(&pair.active).into_iter().find(|flow| flow.client.src_port == port);
-        flow.expect("the flow").flags.names().any(|name| name == "awaited")
+        is_awaited(&flow_of(&pair.active, port))
     };
     assert_eq!([40000, 40001].map(&mut awaits), [false, true]);
 }

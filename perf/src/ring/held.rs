@@ -1,9 +1,8 @@
 //! Flows held at the configured capacity, and what each of them takes of memory: what the process
 //! has more resident than before the appliance's worker was made.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use baton::driver::clock::Clock;
-use baton::driver::mbuf::Packet;
 use baton::worker::message::Role;
 use dpdk::{Eal, Mempool, mempool};
 
@@ -11,10 +10,9 @@ use crate::case::{Case, Context};
 use crate::figure::{Figure, Place};
 use crate::machine;
 use crate::ring::appliance;
-use crate::ring::config::{self, BUFFERS, CLIENT, MIRROR, SERVER};
+use crate::ring::config::{self, BUFFERS, MIRROR, SERVER};
 use crate::ring::flows::Flows;
-use crate::ring::frames::flags::SYN;
-use crate::ring::member::{Member, sessions};
+use crate::ring::member::{Member, first_packets, sessions};
 use crate::ring::plan::{Mirroring, Plan};
 
 /// Flows, which is also the configured limit.
@@ -82,15 +80,7 @@ fn run(eal: &Eal, plan: &Plan, number: usize) -> Result<Held> {
     };
     let mut out = 0;
     for (turn, first) in (0..FLOWS).step_by(BURST as usize).enumerate() {
-        let mut burst = Vec::new();
-        for flow in first..(first + BURST).min(FLOWS) {
-            let mut mbuf = pool.alloc().context("the pool has no buffer left")?;
-            mbuf.set_len(64).map_err(|error| anyhow!("{error}"))?;
-            // A buffer that was a mirror frame is not zeros behind a frame's head.
-            mbuf.head_mut().fill(0);
-            flows.forth(flow, 0, SYN).write(mbuf.head_mut());
-            burst.extend(Packet::received(mbuf, CLIENT));
-        }
+        let mut burst = first_packets(&pool, &flows, first..(first + BURST).min(FLOWS))?;
         leader.handle(&mut burst);
         if turn as u32 % EXCHANGE == 0 {
             out += exchange(&mut leader, peer.as_mut())?;

@@ -22,7 +22,9 @@ use baton::worker::message::{Command, Event, Role, WorkerStatus};
 use dpdk::Mempool;
 
 use crate::ring::appliance::{TERM, Wire, drops, neighbours, send_all, worker_setup};
-use crate::ring::config::MIRROR;
+use crate::ring::config::{CLIENT, MIRROR};
+use crate::ring::flows::Flows;
+use crate::ring::frames::flags::SYN;
 
 /// Its world.
 struct Kept {
@@ -211,6 +213,20 @@ impl Member {
         found.extend(refused.map(|counter| format!("{} {}", counter.name(), self.counters.value(counter))));
         found
     }
+}
+
+/// First packets of these flows, as they come from clients.
+pub fn first_packets(pool: &Mempool, flows: &Flows, numbers: core::ops::Range<u32>) -> Result<Vec<Packet>> {
+    let mut burst = Vec::new();
+    for number in numbers {
+        let mut mbuf = pool.alloc().context("the pool has no buffer left")?;
+        mbuf.set_len(64).map_err(|error| anyhow!("{error}"))?;
+        // A buffer that was a mirror frame is not zeros behind a frame's head.
+        mbuf.head_mut().fill(0);
+        flows.forth(number, 0, SYN).write(mbuf.head_mut());
+        burst.extend(Packet::received(mbuf, CLIENT));
+    }
+    Ok(burst)
 }
 
 fn member(node: u16) -> MemberInfo {

@@ -2,9 +2,8 @@
 //! over its table, writes, seals and handles acknowledgements; the receiver opens, verifies, applies and answers. Their frames
 //! are copied from one to the other outside of the timed windows.
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use baton::driver::clock::Clock;
-use baton::driver::mbuf::Packet;
 use baton::worker::message::Role;
 use dpdk::clock::{tsc, tsc_hz};
 use dpdk::{Mempool, mempool};
@@ -12,10 +11,9 @@ use dpdk::{Mempool, mempool};
 use crate::case::{Case, Context};
 use crate::figure::Figure;
 use crate::ring::appliance;
-use crate::ring::config::{self, BUFFERS, CLIENT, MIRROR};
+use crate::ring::config::{self, BUFFERS, MIRROR};
 use crate::ring::flows::Flows;
-use crate::ring::frames::flags::SYN;
-use crate::ring::member::{Member, sessions};
+use crate::ring::member::{Member, first_packets, sessions};
 use crate::ring::plan::{Mirroring, Plan};
 
 /// Flows that are walked.
@@ -74,14 +72,7 @@ fn measure(context: &Context) -> Result<Vec<Figure>> {
 /// The leader has every flow.
 fn fill(leader: &mut Member, pool: &Mempool, flows: &Flows) -> Result<()> {
     for first in (0..FLOWS).step_by(BURST as usize) {
-        let mut burst = Vec::new();
-        for flow in first..(first + BURST).min(FLOWS) {
-            let mut mbuf = pool.alloc().context("the pool has no buffer left")?;
-            mbuf.set_len(64).map_err(|error| anyhow!("{error}"))?;
-            mbuf.head_mut().fill(0);
-            flows.forth(flow, 0, SYN).write(mbuf.head_mut());
-            burst.extend(Packet::received(mbuf, CLIENT));
-        }
+        let mut burst = first_packets(pool, flows, first..(first + BURST).min(FLOWS))?;
         leader.handle(&mut burst);
         leader.take_out();
     }
