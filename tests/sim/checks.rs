@@ -32,7 +32,7 @@ pub struct Checks {
     pub fair_since: Option<Nanos>,
     pub probes: Vec<u64>,
     /// Connections that were protected when a fault struck.
-    promised: BTreeSet<u64>,
+    pub promised: BTreeSet<u64>,
     /// The newest term in which a service frame was sent, and by whom.
     sender: Option<(Term, usize)>,
     partitioned: bool,
@@ -52,6 +52,8 @@ pub struct Checks {
     pub takeovers: u64,
     /// Records of flows that standbys refused for want of room.
     pub refused: u64,
+    /// Flows that were mirrored and are left out, as rules and operators say.
+    pub left_out: u64,
 }
 
 struct Promotion {
@@ -189,6 +191,7 @@ impl Checks {
         self.hold_timeouts += appliance.count(Counter::HoldTimeouts);
         self.digests_differ += appliance.count(Counter::MirrorDigestDiffers);
         self.refused += appliance.count(Counter::MirrorRecordTableFull);
+        self.left_out += appliance.count(Counter::FlowsLeftOut);
     }
 }
 
@@ -340,6 +343,10 @@ pub fn at_end(world: &mut World) {
     connections(world);
     latency(world);
     let (now, kind) = (world.agenda.now, world.scenario.kind);
+    let seen = |mirrors: bool| world.checks.sealed.keys().any(|key| (key.3 >> 31 == 1) == mirrors);
+    if world.checks.settled && !(seen(true) && seen(false)) {
+        world.checks.violate(now, "sealed frames were not recognised".to_owned());
+    }
     for promotion in std::mem::take(&mut world.checks.promotions) {
         let Promotion { at, node, is_degraded, was_followed } = promotion;
         if kind.keeps_leader() {
@@ -458,7 +465,23 @@ fn latency(world: &mut World) {
     // Bin 12 ends at 8.2 ms.
     let bins = latency.by_doubling_micros(32);
     let (all, soon) = (latency.count(), bins[..=12].iter().sum::<u64>());
-    if soon * 100 < all * 99 {
+    if all == 0 || soon * 100 < all * 99 {
         checks.violate(agenda.now, format!("only {soon} of {all} flows were protected within 10 ms"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_that_comes_again_under_one_key_is_seen() {
+        let mut checks = Checks::default();
+        for (life, sequence, violations) in [(1, 7, 0), (1, 8, 0), (2, 8, 0), (1, 8, 1), (1, 3, 2)] {
+            let mut beat = vec![0; 60];
+            (beat[12], beat[13], beat[17], beat[41]) = (0x88, 0xb5, 3, sequence);
+            checks.sealed_frame(0, (0, life), None, &beat);
+            assert_eq!(checks.violations.len(), violations, "{sequence} in life {life}");
+        }
     }
 }

@@ -43,11 +43,6 @@ const fn short_seeds(kind: Kind) -> u64 {
     if kind.members() == 2 { 34 } else { 18 }
 }
 
-/// Runs seeds on two threads; the reports of those with violations, until `stop` says enough.
-fn violated(seeds: Range<u64>, variant: &str, stop_at_first: bool) -> Vec<Report> {
-    of_all(seeds, wanted(None, variant), stop_at_first).0
-}
-
 fn wanted(kind: Option<Kind>, variant: &str) -> Wanted {
     let variants = variants::variant(variant).expect("a known variant");
     Wanted { kind, variants, ..Wanted::default() }
@@ -61,9 +56,13 @@ struct Happened {
     takeovers: AtomicU64,
     /// Records that standbys refused for want of room.
     refused: AtomicU64,
+    /// Connections that were protected when a fault struck.
+    promised: AtomicU64,
+    /// Flows that were mirrored and then left out.
+    left_out: AtomicU64,
 }
 
-/// As [`violated`], and what happened.
+/// Runs seeds on two threads, until `stop_at_first` says enough: the reports of those with violations, and what happened.
 fn of_all(seeds: Range<u64>, wanted: Wanted, stop_at_first: bool) -> (Vec<Report>, Happened) {
     let (next, found) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     let happened = Happened::default();
@@ -80,6 +79,8 @@ fn of_all(seeds: Range<u64>, wanted: Wanted, stop_at_first: bool) -> (Vec<Report
                     happened.moved.fetch_add(report.moved, Ordering::Relaxed);
                     happened.takeovers.fetch_add(report.takeovers, Ordering::Relaxed);
                     happened.refused.fetch_add(report.refused, Ordering::Relaxed);
+                    happened.promised.fetch_add(report.promised, Ordering::Relaxed);
+                    happened.left_out.fetch_add(report.left_out, Ordering::Relaxed);
                     if !report.violations.is_empty() {
                         found.lock().expect("no thread panicked").push(report);
                     }
@@ -102,8 +103,13 @@ fn it_is_kept_in_short_runs_of_every_kind_too() {
     let (mut takeovers, mut refused) = (0, 0);
     for kind in Kind::ALL {
         let happened = sound(0..short_seeds(kind), wanted(kind));
-        takeovers += happened.takeovers.into_inner();
-        refused += happened.refused.into_inner();
+        let Happened { takeovers: took, refused: refuses, promised, left_out, .. } = happened;
+        let [promised, left_out, took, refuses] =
+            [promised, left_out, took, refuses].map(AtomicU64::into_inner);
+        assert!(took == 0 || !kind.is_single() || promised > 0, "{kind:?}: nothing was protected then");
+        assert!(kind != Kind::FlowsChosen || left_out > 180, "{left_out} flows left out");
+        takeovers += took;
+        refused += refuses;
     }
     assert!(takeovers > 600, "{takeovers} takeovers");
     assert!(refused > 100, "{refused} records refused for want of room");
@@ -166,8 +172,12 @@ fn every_broken_variant_is_caught_within_a_thousand_seeds() {
 
 #[test]
 fn two_managers_of_a_flow_and_packets_out_of_turn_are_seen_as_such() {
-    for (variant, told) in [("first-owns-all", "whose flow is also"), ("strays", "leaves out of its turn")] {
-        let found = violated(0..1000, variant, true);
+    for (variant, kind, told) in [
+        ("first-owns-all", None, "whose flow is also"),
+        ("strays", None, "leaves out of its turn"),
+        ("port-reused-before-acknowledged", Some(Kind::MirrorRough), "is given to"),
+    ] {
+        let (found, _) = of_all(0..1000, wanted(kind, variant), true);
         let seen =
             found.iter().flat_map(|report| &report.violations).any(|violation| violation.contains(told));
         assert!(seen, "no seed shows that {variant} is broken by what it does");

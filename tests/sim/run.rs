@@ -53,6 +53,10 @@ pub struct Report {
     pub takeovers: u64,
     /// Records that standbys refused for want of room.
     pub refused: u64,
+    /// Connections that were protected when a fault struck.
+    pub promised: u64,
+    /// Flows that were mirrored and then left out.
+    pub left_out: u64,
     /// Nothing was lost on the clients' and servers' LANs.
     pub is_fair: bool,
     /// Packets that were relayed to a successor.
@@ -119,5 +123,7 @@ pub fn run(seed: u64, wanted: Wanted) -> Report {
         moved: world.moves.flows,
         takeovers: world.checks.takeovers,
         refused: world.checks.refused,
+        promised: world.checks.promised.len() as u64,
+        left_out: world.checks.left_out,
     }
 }

@@ -121,6 +121,8 @@ struct Totals {
     moved: u64,
     takeovers: u64,
     refused: u64,
+    promised: u64,
+    left_out: u64,
     failed: u64,
     /// Virtual time.
     lasted: f64,
@@ -136,6 +138,8 @@ impl Totals {
         self.moved += report.moved;
         self.takeovers += report.takeovers;
         self.refused += report.refused;
+        self.promised += report.promised;
+        self.left_out += report.left_out;
         self.lasted += report.lasted as f64 / 1e9;
         self.failed += u64::from(!report.violations.is_empty());
     }
@@ -143,11 +147,13 @@ impl Totals {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { seeds, connections, frames, moved, takeovers, refused, failed, lasted, seconds } = self;
+        let Totals { seeds, connections, frames, moved, takeovers, .. } = self;
+        let Totals { refused, promised, left_out, failed, lasted, seconds, .. } = self;
         write!(
             f,
             "{seeds} seeds, {connections} connections, {frames} frames, {moved} flows moved, {takeovers} takeovers, \
-             {refused} records refused, {failed} seeds with violations, {lasted:.0} s in {seconds:.1} s"
+             {promised} connections protected at a fault, {refused} records refused, {left_out} flows left out, \
+             {failed} seeds with violations, {lasted:.0} s in {seconds:.1} s"
         )
     }
 }
