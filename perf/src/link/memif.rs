@@ -153,6 +153,10 @@ fn variants() -> Vec<(&'static str, &'static str, Traffic)> {
 
 /// Loads at which delays are measured, as shares of the most that is forwarded.
 const LOADS: [f64; 3] = [0.5, 0.9, 0.99];
+/// As above, for what mirroring adds: where little waits, and half of what either forwards at most.
+const MIRROR_LOADS: [f64; 3] = [0.02, 0.1, 0.5];
+/// Samples there for each that is asked for: what is looked for is less than what the machine does.
+const MIRROR_TIMES: usize = 3;
 /// Which delays are told: so many packets take no longer.
 pub const PERCENTILES: [(f64, &str); 4] = [(0.5, "50"), (0.9, "90"), (0.99, "99"), (0.999, "99.9")];
 
@@ -176,32 +180,43 @@ fn latency(
     let Some(rates) = rates.figures(name, "the most, one direction", PACKETS, beside).pop() else {
         return Ok(Vec::new());
     };
-    let most = [
+    let mut most = [
         rates.spread.median * 1e6,
         rates.reference.as_ref().map_or(f64::NAN, |reference| reference.spread.median * 1e6),
     ];
+    // What mirroring adds is told of the same load.
+    let (loads, times) = if mirrored { (MIRROR_LOADS, MIRROR_TIMES) } else { (LOADS, 1) };
+    if mirrored {
+        most = [most[0].min(most[1]); 2];
+    }
     let mut figures = vec![rates];
-    for load in LOADS {
+    for load in loads {
         let mut series: Vec<Series> = PERCENTILES.iter().map(|_| Series::default()).collect();
         let (mut lost, mut left_out) = (Series::default(), Series::default());
-        for _ in 0..context.samples {
+        let mut added: Vec<Vec<f64>> = PERCENTILES.iter().map(|_| Vec::new()).collect();
+        for _ in 0..times * context.samples {
             let ours = measured.run(false, Pace::PerSecond(most[0] * load), ticks)?;
             let theirs = reference.run(false, Pace::PerSecond(most[1] * load), ticks)?;
             let regime = Regime::between(ours.1, theirs.1);
-            for ((share, _), series) in PERCENTILES.iter().zip(&mut series) {
+            for (((share, _), series), added) in PERCENTILES.iter().zip(&mut series).zip(&mut added) {
                 let of = |delays: &crate::link::latency::Delays| -> Result<f64> {
                     let ticks = delays.percentile(*share);
                     ensure!(ticks.is_some(), "nothing came through");
                     Ok(ticks.unwrap_or_default() as f64 / hz * 1e6)
                 };
-                series.push(of(&ours.0.delays)?, of(&theirs.0.delays)?, regime);
+                let (own, other) = (of(&ours.0.delays)?, of(&theirs.0.delays)?);
+                series.push(own, other, regime);
+                added.push(own - other);
             }
             lost.push(ours.0.lost_percent(), theirs.0.lost_percent(), regime);
             left_out.push(ours.0.left_out_percent(), theirs.0.left_out_percent(), regime);
         }
         let load = load * 100.0;
-        for ((_, percentile), series) in PERCENTILES.iter().zip(&series) {
+        for (((_, percentile), series), added) in PERCENTILES.iter().zip(&series).zip(&added) {
             let metric = format!("{load:.0} % of the load: {percentile} % of the packets within");
+            if mirrored {
+                figures.push(Figure::of(name, format!("{metric}: added, pair by pair"), "\u{b5}s", added));
+            }
             figures.extend(series.figures(name, &metric, "\u{b5}s", beside).into_iter().map(|figure| {
                 let chart = format!("{name}: delay at {load:.0} % of the load");
                 figure.at(&chart, "baton", Place::Name(format!("{percentile} %")))

@@ -26,7 +26,7 @@ const FRAME_DUE: std::time::Duration = std::time::Duration::from_micros(110);
 
 /// In this time a few packets come out, even if their flows have to be acknowledged first, by a peer that may be kept from its
 /// CPU.
-const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+pub(super) const WAIT_MAX: std::time::Duration = std::time::Duration::from_secs(2);
 /// Turns between two looks at the time.
 const TURNS: usize = 16;
 

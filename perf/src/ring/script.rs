@@ -12,8 +12,8 @@ use dpdk::clock::tsc;
 use rand::Rng as _;
 use rand_distr::Distribution as _;
 
-use crate::ring::appliance::{Devices, Wire, send_all};
-use crate::ring::bench::{Bench, SIDES};
+use crate::ring::appliance::{Devices, RING_MAX, Wire, send_all};
+use crate::ring::bench::{Bench, SIDES, WAIT_MAX};
 use crate::ring::config::MIRROR;
 use crate::ring::flows::Side;
 use crate::ring::frames::flags;
@@ -74,6 +74,8 @@ impl Bench {
     }
 
     fn batch_live(&mut self, traffic: &Traffic, count: usize, rounds: &mut Rounds) -> Result<()> {
+        // Some of the batch before may still be held.
+        let mut sent = self.flows.awaited();
         let scripts = self.scripts(traffic, count);
         let mut came = Vec::with_capacity(count * 2 * self.plan.in_flight + 1024);
         let mut ends = Vec::new();
@@ -83,10 +85,11 @@ impl Bench {
             let begin = tsc();
             self.appliance.turn();
             let mut ticks = tsc() - begin;
-            // First packets that were held come out by that; else there would be more in a ring than it takes.
             for side in SIDES {
                 self.copy_out(side, &mut came)?;
             }
+            ticks += self.wait_for_held(sent, &mut came)?;
+            sent += script.iter().map(Vec::len).sum::<usize>();
             for (written, wire) in script.iter().zip(&mut self.appliance.wires) {
                 let packets: Result<Vec<Mbuf>> =
                     written.iter().map(|one| one.packet(&self.devices)).collect();
@@ -105,6 +108,24 @@ impl Bench {
         }
         // First packets of the last round may still be held: `finish` takes them.
         self.check(&came, &ends)
+    }
+
+    /// First packets of several rounds that are held while the peer is kept from its CPU would come out together with a whole round,
+    /// and be more than a ring takes: waits until few are left, of all that were sent. Ticks of the turns in which some came: the others
+    /// found nothing to do.
+    fn wait_for_held(&mut self, sent: usize, came: &mut Vec<Came>) -> Result<u64> {
+        let (mut ticks, since) = (0, std::time::Instant::now());
+        while sent.saturating_sub(came.len()) > RING_MAX - self.plan.in_flight {
+            let (begin, before) = (tsc(), came.len());
+            self.appliance.turn();
+            let span = tsc() - begin;
+            for side in SIDES {
+                self.copy_out(side, came)?;
+            }
+            ticks += if came.len() > before { span } else { 0 };
+            ensure!(since.elapsed() < WAIT_MAX, "first packets stay held: {}", self.troubles());
+        }
+        Ok(ticks)
     }
 
     /// A sample of the reference: link addresses swapped, out by the other port; perhaps with lines
