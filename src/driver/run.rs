@@ -363,7 +363,7 @@ fn assemble(
         })
         .map_err(|error| error.to_string())?;
         worker.know_nodes(now, &nodes);
-        worker.flows().populate();
+        worker.populate();
         last_seen.push((id, worker.flows().last_seen.clone()));
         let world = DpdkIo::new(DpdkIoSetup {
             worker: id,

@@ -199,8 +199,13 @@ impl Table {
 
     /// The flow that a packet with this key belongs to, and which way it goes.
     pub fn lookup(&self, key: &Key) -> Option<(FlowIndex, Direction)> {
-        let image = self.imager.of(key);
-        self.find(self.spot(image), image, key)
+        self.lookup_probed(&self.probe(key), key)
+    }
+
+    /// As [`Table::lookup`], with what was made of the key before.
+    #[inline]
+    pub fn lookup_probed(&self, probe: &Probe, key: &Key) -> Option<(FlowIndex, Direction)> {
+        self.find(probe.spot, probe.image, key)
     }
 
     fn find(&self, spot: Spot, image: Image, key: &Key) -> Option<(FlowIndex, Direction)> {
@@ -252,7 +257,17 @@ impl Table {
         if self.has(client, &flow.client) {
             return Insert::ClientKeyTaken;
         }
-        if flow.client == flow.server || self.has(server, &flow.server) {
+        if self.has(server, &flow.server) {
+            return Insert::ServerKeyTaken;
+        }
+        self.insert_free(flow, probes)
+    }
+
+    /// As [`Table::insert_probed`], of a flow both of whose keys were looked for just now, and are free.
+    pub fn insert_free(&mut self, flow: &Flow, probes: &[Probe; 2]) -> Insert {
+        let [client, server] = probes;
+        debug_assert!(!self.has(client, &flow.client) && !self.has(server, &flow.server));
+        if flow.client == flow.server {
             return Insert::ServerKeyTaken;
         }
         let place = match self.left.last() {

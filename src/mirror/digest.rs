@@ -97,6 +97,11 @@ impl Digests {
         })
     }
 
+    /// Has memory put behind all sums.
+    pub fn populate(&self) {
+        self.sums.populate();
+    }
+
     /// From now on digests are kept of these parts, one for each peer that tracks a part only. Those that were kept before
     /// go on; the flows of others have yet to be noted.
     pub fn track(&mut self, wanted: &[Tracked]) {

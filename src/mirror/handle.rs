@@ -77,6 +77,13 @@ impl Handles {
         })
     }
 
+    /// Has memory put behind all of it.
+    pub fn populate(&self) {
+        self.to.populate();
+        self.at.populate();
+        self.from.populate();
+    }
+
     /// Frames are numbered anew: all are later than those before.
     pub fn open_session(&mut self) {
         self.before += self.newest + 1;

@@ -17,7 +17,7 @@ const TIMEOUT_FIRST: Duration = Duration::from_millis(20);
 /// The shortest time-out: above the pauses of a busy peer's core.
 const TIMEOUT_MIN: Duration = Duration::from_millis(5);
 /// Frames on their way while a walk names more, at least: however late they are acknowledged, a walk goes on.
-const WALK_FRAMES_MIN: u32 = 4;
+const WALK_FRAMES_MIN: u32 = 2;
 /// At most: the others are left to what is new.
 const WALK_FRAMES_MAX: u32 = ACK_SPAN as u32 / 2;
 /// So many parts of a frame are a whole one, where these numbers grow and shrink.

@@ -4,6 +4,8 @@
 //! A record is applied before its frame is acknowledged. One that cannot be
 //! applied is refused by name, with the reason, in answer to its frame.
 
+mod made;
+
 use crate::base::ids::{ShardId, Term, Version};
 use crate::base::limits::SHARDS;
 use crate::base::memory::{NoMemory, Slab};
@@ -13,10 +15,11 @@ use crate::flow::flows::Flows;
 use crate::flow::key::Key;
 use crate::flow::layout::Hot;
 use crate::flow::shard::ShardSet;
-use crate::flow::table::Insert;
+use crate::flow::table::{Insert, Probe};
 use crate::flow::{Direction, TcpState};
 use crate::mirror::digest::{Digest, Digests};
 use crate::mirror::handle::{Handle, Handles};
+use crate::mirror::receiver::made::{chosen, made_from};
 use crate::mirror::record::{FlowState, Record, Refusal};
 use crate::mirror::tombstone::Graves;
 
@@ -28,8 +31,8 @@ pub trait Effects {
     /// Whether the record fits this appliance: its shard is the one of its
     /// keys and owned here, and the configuration has its virtual server.
     fn check(&self, shard: ShardId, flow: &FlowState) -> Result<(), Refusal>;
-    /// A flow was made.
-    fn made(&mut self, flows: &mut Flows, flow: FlowIndex);
+    /// A flow was made, at this place.
+    fn made(&mut self, flows: &mut Flows, place: FlowIndex, flow: &Flow);
     /// A flow changed in place.
     fn changed(&mut self, flows: &mut Flows, flow: FlowIndex);
     /// A flow was removed from this place.
@@ -105,6 +108,12 @@ impl Received {
             ended_per_call: ENDED_PER_CALL,
             keeps_graves,
         })
+    }
+
+    /// Has memory put behind what is kept of each flow.
+    pub fn populate(&self) {
+        self.handles.populate();
+        self.marks.populate();
     }
 
     /// A new session: its frames are newer than all graves, and its walks are numbered anew.
@@ -221,8 +230,15 @@ impl Received {
                     None => return Applied::Refused(Refusal::Inconsistent),
                 }
                 self.touch(*shard, place);
-                let applied = self.upsert(*shard, flows, flow, place, digests, effects);
-                self.bind(*handle, *shard, flow, place, flows);
+                // Both keys are hashed here and nowhere else.
+                let probes = [flows.table.probe(&flow.client), flows.table.probe(&flow.server)];
+                let (applied, at) = self.upsert(*shard, flows, (flow, &probes), place, digests, effects);
+                // Where nothing was applied, what is here may be as new.
+                let at = at.or_else(|| match flows.table.lookup_probed(&probes[0], &flow.client) {
+                    Some((at, Direction::FromClient)) => Some(at),
+                    Some((_, Direction::FromServer)) | None => None,
+                });
+                self.bind(*handle, (*shard, flow.stamp.version), at, place, flows);
                 applied
             }
             Record::Update { handle, version, tcp } => {
@@ -280,16 +296,20 @@ impl Received {
     }
 
     /// From now on the flow that a record names in full goes by this handle.
-    fn bind(&mut self, handle: Handle, shard: ShardId, state: &FlowState, place: Place, flows: &Flows) {
+    fn bind(
+        &mut self,
+        handle: Handle,
+        (shard, version): (ShardId, Version),
+        at: Option<FlowIndex>,
+        place: Place,
+        flows: &Flows,
+    ) {
         // Whatever is known of it now is as new, or newer; but a flow that began later is another one of the same client.
-        let is_it = |index| {
-            let tenant = flows.table.tenant(index);
-            tenant.is_some_and(|(of, created)| of == shard && created <= state.stamp.version)
+        let is_it = |index: &FlowIndex| {
+            let tenant = flows.table.tenant(*index);
+            tenant.is_some_and(|(of, created)| of == shard && created <= version)
         };
-        let here = match flows.table.lookup(&state.client) {
-            Some((index, Direction::FromClient)) if is_it(index) => Some(index),
-            _ => None,
-        };
+        let here = at.filter(is_it);
         self.handles.bind(handle, here, place.sequence);
     }
 
@@ -361,41 +381,43 @@ impl Received {
         Applied::Done
     }
 
+    /// With the place of the flow, if it was applied.
     fn upsert(
         &mut self,
         shard: ShardId,
         flows: &mut Flows,
-        state: &FlowState,
+        (state, probes): (&FlowState, &[Probe; 2]),
         place: Place,
         digests: &mut Digests,
         effects: &mut impl Effects,
-    ) -> Applied {
+    ) -> (Applied, Option<FlowIndex>) {
+        let stale = (Applied::Stale, None);
         if self.graves.buries(shard, &state.client, state.stamp) {
-            return Applied::Stale;
+            return stale;
         }
-        if let Some((index, _)) = flows.table.lookup(&state.client) {
+        if let Some((index, _)) = flows.table.lookup_probed(&probes[0], &state.client) {
             let Some(known) = flows.table.get(index) else {
-                return Applied::Refused(Refusal::Inconsistent);
+                return refused(Refusal::Inconsistent);
             };
             if known.client != state.client {
                 // The key is another flow's server key: never so between sound peers.
-                return Applied::Refused(Refusal::Inconsistent);
+                return refused(Refusal::Inconsistent);
             }
             if known.shard != shard {
                 // Its traffic manager was chosen anew. What this leader has not named was this appliance's own choice; of
                 // two that it has named, versions do not tell which is the newer one.
                 if self.is_named(index, known.shard) {
-                    return Applied::Refused(Refusal::Inconsistent);
+                    return refused(Refusal::Inconsistent);
                 }
                 self.remove(flows, index, digests, effects);
-                return self.make(shard, flows, state, place, digests, effects);
+                return self.make(shard, flows, (state, probes), place, digests, effects);
             }
             // Newest wins among what this leader said. What is here from before, and may be
             // newer because this appliance led then, gives way: the leader's word is the truth.
             // So does what may be wrong, from where a walk begins again; but not to what was said before that.
             let is_late = place.sequence < self.bracketed;
             if (is_late || self.is_named(index, shard)) && state.stamp <= known.changed {
-                return Applied::Stale;
+                return stale;
             }
             if is_same_but_for_state(&known, state) {
                 flows.table.update(index, |flow| {
@@ -408,47 +430,49 @@ impl Received {
                 self.name(index, shard, place);
                 digests.note(&flows.table, index);
                 effects.changed(flows, index);
-                return Applied::Done;
+                return (Applied::Done, Some(index));
             }
             self.remove(flows, index, digests, effects);
         }
-        self.make(shard, flows, state, place, digests, effects)
+        self.make(shard, flows, (state, probes), place, digests, effects)
     }
 
     fn make(
         &mut self,
         shard: ShardId,
         flows: &mut Flows,
-        state: &FlowState,
+        (state, probes): (&FlowState, &[Probe; 2]),
         place: Place,
         digests: &mut Digests,
         effects: &mut impl Effects,
-    ) -> Applied {
+    ) -> (Applied, Option<FlowIndex>) {
+        let stale = (Applied::Stale, None);
         // A port or a client that is used again while the end of its last flow is
         // still on its way: the newer flow wins its key.
-        if let Some((index, _)) = flows.table.lookup(&state.server)
+        if let Some((index, _)) = flows.table.lookup_probed(&probes[1], &state.server)
             && let Some(changed) = flows.table.changed(index)
         {
             let known = flows.table.hot(index).map_or(shard, Hot::shard);
             let is_named = self.is_named(index, known);
             if is_named && known != shard {
                 // Which of them is the newer one, versions of two shards do not tell.
-                return Applied::Refused(Refusal::Inconsistent);
+                return refused(Refusal::Inconsistent);
             }
             if is_named && changed >= state.stamp {
-                return Applied::Stale;
+                return stale;
             }
             self.remove(flows, index, digests, effects);
         }
-        match flows.table.insert(&made_from(shard, state)) {
+        let flow = made_from(shard, state);
+        match flows.table.insert_free(&flow, probes) {
             Insert::Done(index) => {
                 self.name(index, shard, place);
                 digests.note(&flows.table, index);
-                effects.made(flows, index);
-                Applied::Done
+                effects.made(flows, index, &flow);
+                (Applied::Done, Some(index))
             }
-            Insert::Full => Applied::Refused(Refusal::TableFull),
-            Insert::ClientKeyTaken | Insert::ServerKeyTaken => Applied::Refused(Refusal::Inconsistent),
+            Insert::Full => refused(Refusal::TableFull),
+            Insert::ClientKeyTaken | Insert::ServerKeyTaken => refused(Refusal::Inconsistent),
         }
     }
 
@@ -552,6 +576,10 @@ impl Received {
     }
 }
 
+fn refused(why: Refusal) -> (Applied, Option<FlowIndex>) {
+    (Applied::Refused(why), None)
+}
+
 /// Whether a flow is the one of a record, in whatever state. One that was not mirrored counts for no digest: it is made anew.
 fn is_same_but_for_state(known: &Flow, state: &FlowState) -> bool {
     known.is_mirrored()
@@ -560,24 +588,6 @@ fn is_same_but_for_state(known: &Flow, state: &FlowState) -> bool {
         && known.virtual_server == state.virtual_server
         && known.pool == state.pool
         && known.is_full_nat() == state.full_nat
-}
-
-fn chosen(flags: FlowFlags, state: &FlowState) -> FlowFlags {
-    if state.chosen { flags.with(FlowFlags::CHOSEN) } else { flags.without(FlowFlags::CHOSEN) }
-}
-
-fn made_from(shard: ShardId, state: &FlowState) -> Flow {
-    let flags = chosen(FlowFlags::MIRRORED.with(FlowFlags::FROM_PEER), state);
-    Flow {
-        shard,
-        virtual_server: state.virtual_server,
-        pool: state.pool,
-        server_id: state.server_id,
-        flags: if state.full_nat { flags.with(FlowFlags::FULL_NAT) } else { flags },
-        created: state.stamp.version,
-        changed: state.stamp,
-        ..Flow::new(state.client, state.server, state.tcp)
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ impl Effects for Noted {
     fn check(&self, _: ShardId, _: &FlowState) -> Result<(), Refusal> {
         if self.refuses { Err(Refusal::UnknownService) } else { Ok(()) }
     }
-    fn made(&mut self, _: &mut Flows, _: FlowIndex) {
+    fn made(&mut self, _: &mut Flows, _: FlowIndex, _: &Flow) {
         self.made += 1;
     }
     fn changed(&mut self, _: &mut Flows, _: FlowIndex) {}

@@ -13,11 +13,29 @@ use crate::mirror::{Mirror, Outcome, Variant};
 use crate::seal::session::{Session, StreamId};
 
 impl Mirror {
+    /// Takes the memory that the streams to peers' workers of this one's number will need, and has pages put behind it: these
+    /// tell of all shards of this worker, where a peer has as many workers. So no frame of a walk waits for pages, which
+    /// takes up to a millisecond each. Before the first packet; what cannot be had is asked for again with the session.
+    pub fn populate(&mut self, flows: &Flows) {
+        let (worker, keeps_graves) = (self.setup.worker, self.keeps_graves());
+        self.digests.populate();
+        for peer in &mut self.peers {
+            if let Ok(room) = Room::new(worker, flows.capacity(), keeps_graves) {
+                room.populate();
+                peer.rooms.push(room);
+            }
+        }
+    }
+
+    fn keeps_graves(&self) -> bool {
+        self.setup.variant != Variant::TombstoneDroppedEarly
+    }
+
     /// A peer and this appliance have agreed on keys.
     pub fn open_session(&mut self, node: NodeId, session: &Session, flows: &Flows) {
         let Some(peer) = self.peers.iter().position(|peer| peer.node == node) else { return };
         self.close_session(node);
-        let (me, theirs) = (self.setup.worker, session.peer().workers);
+        let (me, theirs, keeps_graves) = (self.setup.worker, session.peer().workers, self.keeps_graves());
         let place = &mut self.peers[peer];
         place.workers = theirs;
         place.boot = Some(session.peer().boot);
@@ -40,18 +58,15 @@ impl Mirror {
             let spare = place.rooms.iter().position(|room| room.peer_worker == worker);
             let room = match spare {
                 Some(at) => place.rooms.swap_remove(at).again(),
-                None => {
-                    let keeps_graves = self.setup.variant != Variant::TombstoneDroppedEarly;
-                    match Room::new(worker, flows.capacity(), keeps_graves) {
-                        Ok(room) => room,
-                        Err(error) => {
-                            // Without this stream the peer never counts as synchronized.
-                            log::error!("mirroring to node {node}, worker {worker}: {error}");
-                            place.complete = false;
-                            continue;
-                        }
+                None => match Room::new(worker, flows.capacity(), keeps_graves) {
+                    Ok(room) => room,
+                    Err(error) => {
+                        // Without this stream the peer never counts as synchronized.
+                        log::error!("mirroring to node {node}, worker {worker}: {error}");
+                        place.complete = false;
+                        continue;
                     }
-                }
+                },
             };
             for shard in common.iter() {
                 place.stream_of[usize::from(shard.0)] = place.streams.len() as u8;

@@ -106,6 +106,12 @@ impl Room {
         })
     }
 
+    /// Has memory put behind what it keeps of each flow.
+    pub(super) fn populate(&self) {
+        self.sync.populate();
+        self.received.populate();
+    }
+
     /// For another stream to the same worker.
     pub(super) fn again(mut self) -> Room {
         self.in_flight.clear();

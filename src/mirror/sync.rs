@@ -175,6 +175,11 @@ impl Sync {
         })
     }
 
+    /// Has memory put behind the marks.
+    pub fn populate(&self) {
+        self.marks.populate();
+    }
+
     /// Tells of these shards from now on, in this way, and begins anew.
     pub fn begin(&mut self, shards: ShardSet, mirroring: Mirroring) {
         (self.shards, self.tracked) = (shards, mirroring.tracked);

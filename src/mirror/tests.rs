@@ -44,7 +44,7 @@ impl Effects for Anything {
     fn check(&self, _: ShardId, _: &FlowState) -> Result<(), Refusal> {
         if self.refuses { Err(Refusal::TableFull) } else { Ok(()) }
     }
-    fn made(&mut self, _: &mut Flows, _: FlowIndex) {}
+    fn made(&mut self, _: &mut Flows, _: FlowIndex, _: &Flow) {}
     fn changed(&mut self, _: &mut Flows, _: FlowIndex) {}
     fn removed(&mut self, _: &mut Flows, _: FlowIndex, _: &Flow) {}
     fn may_remove(&self) -> bool {

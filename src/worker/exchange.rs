@@ -6,6 +6,7 @@ use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
 use crate::base::io::{Io, TxClass};
 use crate::base::limits::MIRROR_PACKET_MAX;
+use crate::base::memory::prefetch;
 use crate::base::time::Instant;
 use crate::distributor::tell::Tell;
 use crate::mirror::record::RECORDS_PER_FRAME_MAX;
@@ -25,6 +26,9 @@ const FRAMES_PER_TURN: usize = 32;
 const FLOWS_PER_RECORD_MAX: usize = 3;
 
 const UDP_HEADER_LEN: usize = 8;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 impl<B: Buffer> Worker<B> {
     pub(super) fn handle_mirror<I: Io<Buf = B> + Tell>(
@@ -47,6 +51,8 @@ impl<B: Buffer> Worker<B> {
         let Some(frame) = packet.head_mut().get_mut(from..to) else {
             return self.counters.bump(Counter::MirrorMalformed);
         };
+        // It comes from a device or another CPU: so the waits for its lines overlap.
+        frame.chunks(LINE).flat_map(<[u8]>::first).for_each(prefetch);
         let Worker { mirror, flows, tables, toeplitz, placer, adjacencies, counts, events, counters, .. } =
             self;
         let mut applier = Applier {

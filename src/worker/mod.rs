@@ -304,6 +304,12 @@ impl<B: Buffer> Worker<B> {
         Ok(worker)
     }
 
+    /// Has memory put behind all that grows with flows, so that no packet waits for it: before the first one.
+    pub fn populate(&mut self) {
+        self.flows.populate();
+        self.mirror.populate(&self.flows);
+    }
+
     /// The flows of this worker: the master's sweep takes their last-seen array.
     pub fn flows(&self) -> &Flows {
         &self.flows

@@ -247,8 +247,8 @@ pub(super) fn keys_elsewhere(
     services: &Services,
     toeplitz: &Toeplitz,
 ) -> ArrayVec<Key, 2> {
-    let is_elsewhere = |key: &Key| placer.has_to_remember(key, shard_of(key, services, toeplitz), shard);
-    keys.into_iter().copied().filter(is_elsewhere).collect()
+    let is_elsewhere = |key: &&Key| placer.has_to_remember(key, shard_of(key, services, toeplitz), shard);
+    keys.into_iter().filter(is_elsewhere).copied().collect()
 }
 
 /// The DSCP of an IP packet (RFC 2474): the upper six bits of type of service or traffic class.

@@ -244,11 +244,10 @@ impl<B, F: FnMut(NextHop)> Effects for Applier<'_, B, F> {
         if reached == [true, true] { Ok(()) } else { Err(Refusal::UnknownService) }
     }
 
-    fn made(&mut self, flows: &mut Flows, index: FlowIndex) {
-        let Some(flow) = flows.table.get(index) else { return };
-        self.settle_in(flows, index, &flow);
+    fn made(&mut self, flows: &mut Flows, index: FlowIndex, flow: &Flow) {
+        self.settle_in(flows, index, flow);
         flows.last_seen.touch(index, flow.tcp.after_takeover().timeout_class(), self.now);
-        self.remember(flows, index, &flow);
+        self.remember(flows, index, flow);
     }
 
     fn changed(&mut self, flows: &mut Flows, index: FlowIndex) {

@@ -353,8 +353,8 @@ impl Appliance {
             }
             None => None,
         };
-        let worker = Worker::<Packet>::new(setup)?;
-        worker.flows().populate();
+        let mut worker = Worker::<Packet>::new(setup)?;
+        worker.populate();
         let last_seen = vec![(WorkerId(0), worker.flows().last_seen.clone())];
         let lease = Arc::new(Lease::default());
         lease.publish(clock.now() + Duration::from_secs(24 * 3600));

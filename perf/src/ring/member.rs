@@ -147,8 +147,8 @@ impl Member {
     }
 
     /// Has memory behind its tables, as the driver does before the first packet.
-    pub fn populate(&self) {
-        self.worker.flows().populate();
+    pub fn populate(&mut self) {
+        self.worker.populate();
     }
 
     /// Flows that it has.

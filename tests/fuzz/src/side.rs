@@ -70,8 +70,9 @@ impl Effects for Takes {
     fn check(&self, _: ShardId, _: &FlowState) -> Result<(), Refusal> {
         self.refuses.map_or(Ok(()), Err)
     }
-    fn made(&mut self, flows: &mut Flows, flow: FlowIndex) {
-        assert!(flows.table.get(flow).is_some(), "one is made that is not there");
+    fn made(&mut self, flows: &mut Flows, place: FlowIndex, made: &Flow) {
+        let known = flows.table.get(place).map(|flow| (flow.client, flow.server, flow.shard, flow.tcp));
+        assert_eq!(known, Some((made.client, made.server, made.shard, made.tcp)), "what is made is there");
     }
     fn changed(&mut self, flows: &mut Flows, flow: FlowIndex) {
         assert!(flows.table.get(flow).is_some(), "one has changed that is not there");

@@ -179,7 +179,7 @@ fn measure(name: &str, flows: u32, rate: u32, context: &Context) -> Result<Vec<F
     let cpus = [plan.cpu, usize::from(plan.cpu == 0)];
     let (mut runs, mut regimes) = (Vec::new(), Vec::new());
     for _ in 0..context.samples.min(5) {
-        let peer = bench.new_peer()?;
+        let mut peer = bench.new_peer()?;
         peer.populate();
         std::thread::sleep(IDLE);
         let (walked, regime) = regime::during(cpus, || -> Result<Walked> {

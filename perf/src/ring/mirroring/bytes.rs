@@ -116,7 +116,7 @@ impl Effects for Anything {
     fn check(&self, _: ShardId, _: &FlowState) -> Result<(), Refusal> {
         Ok(())
     }
-    fn made(&mut self, _: &mut Flows, _: FlowIndex) {}
+    fn made(&mut self, _: &mut Flows, _: FlowIndex, _: &Flow) {}
     fn changed(&mut self, _: &mut Flows, _: FlowIndex) {}
     fn removed(&mut self, _: &mut Flows, _: FlowIndex, _: &Flow) {}
     fn may_remove(&self) -> bool {
