@@ -70,7 +70,7 @@ const ROUNDS: u16 = 16;
 /// From one turn to the next.
 pub const TURN: Duration = Duration::from_micros(10);
 /// The same where frames are to leave in each: longer than a frame waits to become full.
-const FRAME_TURN: Duration = Duration::from_micros(200);
+const FRAME_TURN: Duration = Duration::from_micros(600);
 
 /// One turn of a worker's loop: the packets of each source, then its own work.
 #[inline(never)]

@@ -5,6 +5,7 @@
 use anyhow::{Result, bail, ensure};
 use baton::base::limits::BURST_MAX;
 use baton::driver::clock::Clock;
+use baton::mirror::stream::GATHER;
 use baton::worker::message::{Role, WorkerStatus};
 use dpdk::clock::tsc;
 use dpdk::{Eal, Mbuf};
@@ -20,9 +21,8 @@ use crate::ring::live::LivePeer;
 use crate::ring::member::{self, Member};
 use crate::ring::plan::{Mirroring, Plan};
 
-/// Frames with changes leave at the latest so long after them: a mirror frame that is not full
-/// waits for 100 µs.
-const FRAME_DUE: std::time::Duration = std::time::Duration::from_micros(110);
+/// Frames with changes leave at the latest so long after them.
+const FRAME_DUE: std::time::Duration = std::time::Duration::from_nanos(GATHER.nanos() + 10_000);
 
 /// In this time a few packets come out, even if their flows have to be acknowledged first, by a peer that may be kept from its
 /// CPU.
