@@ -26,6 +26,8 @@ use crate::seal::session::StreamId;
 const CREDIT_MAX: usize = header::ACK_SPAN;
 /// What is new fills so much of a frame before a walk that is due, in quarters: however much is new, a walk goes on.
 const LIVE_QUARTERS: usize = 3;
+/// Frames in a row that have nothing of a walk in them, since packets wait for what they say.
+const URGENT_IN_A_ROW: u8 = 3;
 /// So many flows that begin fill a frame, with IPv4 and an MTU of 1,500: then it leaves.
 const FULL: usize = 19;
 /// A record for which no packet waits, waits this long for company: so much later than at once a peer hears of it at most, and a
@@ -83,6 +85,8 @@ pub struct Stream {
     pub(super) walk: u32,
     /// A held packet waits for what is in the queue.
     pub(super) urgent: bool,
+    /// Frames for what packets wait for that were sent while a walk had something to say.
+    urgent_in_a_row: u8,
     /// The peer is to be told of a floor.
     floor_due: bool,
     /// Frames that the peer takes at once, by the newest frame that came of it, which is the one below this.
@@ -144,6 +148,7 @@ impl Stream {
             refusals: VecDeque::with_capacity(REFUSALS_MAX),
             walk: 1,
             urgent: false,
+            urgent_in_a_row: 0,
             floor_due: false,
             credit: CREDIT_MAX as u16,
             heard_below: 0,
@@ -219,6 +224,15 @@ impl Stream {
         self.in_flight.waiting() < frames && self.sync.has_walk_to_send()
     }
 
+    /// Whether the next frame is for what packets wait for alone: it is applied and acknowledged the sooner, and the walk goes on in the
+    /// frame behind it. However much is new, one frame in [`URGENT_IN_A_ROW`] and one more has the walk in it, and any that would be full.
+    fn leaves_walk_out(&mut self) -> bool {
+        let is_small = (1..FULL).contains(&self.sync.waiting());
+        let leaves_out = self.urgent && is_small && self.urgent_in_a_row < URGENT_IN_A_ROW;
+        self.urgent_in_a_row = if leaves_out { self.urgent_in_a_row + 1 } else { 0 };
+        leaves_out
+    }
+
     /// When this stream has something to do by itself.
     pub(super) fn next_deadline(&self, leads: bool) -> Option<Instant> {
         let gather = self.sync.oldest_since().map(|since| since + GATHER);
@@ -256,7 +270,7 @@ impl Stream {
                 self.floor_due = false;
             }
             let Sender { flows, tombstones, .. } = sender;
-            let mut may_walk = self.may_walk();
+            let mut may_walk = self.may_walk() && !self.leaves_walk_out();
             while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
                 let room = &mut body[at..body_max];
                 let mut next = None;

@@ -7,6 +7,7 @@ mod counts;
 mod credit;
 mod damage;
 mod partial;
+mod urgent;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

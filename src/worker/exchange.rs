@@ -83,6 +83,10 @@ impl<B: Buffer> Worker<B> {
             Frame::Dropped(counter) => counters.bump(counter),
         }
         self.settle(now, io);
+        // Packets may wait for it at the leader: not until the frames behind it in the burst are applied too.
+        if self.role == Role::Standby {
+            self.send_frames(now, io);
+        }
     }
 
     pub(super) fn send_frames<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
