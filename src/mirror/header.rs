@@ -25,7 +25,7 @@ use crate::base::ids::{BootId, GroupId, NodeId, Term};
 pub const HEADER_LEN: usize = 82;
 
 /// The version of the frame format that this build speaks.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Sequences below the largest that one acknowledgement covers.
 pub const ACK_SPAN: usize = 256;

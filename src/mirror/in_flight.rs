@@ -16,7 +16,8 @@ const REORDER_MAX: u64 = 32;
 const TIMEOUT_FIRST: Duration = Duration::from_millis(20);
 /// The shortest time-out: above the pauses of a busy peer's core.
 const TIMEOUT_MIN: Duration = Duration::from_millis(5);
-/// Frames on their way while a walk names more, at least: however late they are acknowledged, a walk goes on.
+/// Frames on their way while a walk names more, at least: however late they are acknowledged, a walk goes on. What is new waits behind
+/// them, each of some fifty flows.
 const WALK_FRAMES_MIN: u32 = 2;
 /// At most: the others are left to what is new.
 const WALK_FRAMES_MAX: u32 = ACK_SPAN as u32 / 2;

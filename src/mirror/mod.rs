@@ -7,13 +7,13 @@
 //! receiving worker: a pair of [`stream`]s for each peer's worker. What is said of a shard
 //! goes to the worker of the peer that is home to it, from the one that owns it here.
 //!
-//! * [`record`] and [`header`]: the wire format; `record_v4`: the same for most flows, written fast.
+//! * [`record`] and [`header`]: the wire format; `record_full`, [`said`]: of flows in full; `record_v4`: of most, written fast.
 //! * [`sync`]: what a peer knows, what it is to be told next.
 //! * [`walk`]: how far a peer was brought up to date.
 //! * [`handle`]: short names of flows that a peer knows.
 //! * [`digest`]: whether a peer has the same flows.
 //! * [`in_flight`]: what is on its way, and its loss.
-//! * [`receiver`]: applying what a peer sends; `ahead`: memory that it will touch.
+//! * [`receiver`]: applying what a peer sends; `ahead`: reading it, and asking for memory that it will touch.
 //! * [`tombstone`]: the ends of flows on both sides.
 //! * [`statistics`]: what a stream counts.
 //! * [`changes`]: what the worker says of its flows.
@@ -38,8 +38,10 @@ mod pace;
 pub mod policy;
 pub mod receiver;
 pub mod record;
+mod record_full;
 mod record_v4;
 mod report;
+pub mod said;
 mod sessions;
 pub mod statistics;
 pub mod stream;
@@ -62,6 +64,7 @@ use crate::mirror::digest::Digests;
 use crate::mirror::header::Header;
 use crate::mirror::receiver::{Applied, Effects, Place};
 use crate::mirror::record::{Parsed, Record, Refusal};
+use crate::mirror::sessions::stream_of;
 use crate::mirror::statistics::Trouble;
 use crate::mirror::stream::{Room, Sender, Stream};
 use crate::mirror::sync::Settled;
@@ -196,6 +199,7 @@ pub struct Mirror {
     walk_tokens: u32,
     walk_refilled: Instant,
     outcomes: Vec<Outcome>,
+    reading: ahead::Reading,
     restarted: bool,
     restarts: u64,
     /// Only for [`Variant::AcknowledgedBeforeApplied`].
@@ -234,6 +238,7 @@ impl Mirror {
             walk_tokens: 0,
             walk_refilled: Instant::ZERO,
             outcomes: Vec::new(),
+            reading: ahead::Reading::new(),
             restarted: false,
             restarts: 0,
             late: Vec::new(),
@@ -477,19 +482,17 @@ impl Mirror {
         let is_current = stream.received.enter_walk(header.walk);
         let newest = stream.acknowledgement.next.max(header.sequence + 1) - 1;
         let stands = Place { sequence: header.sequence, newest, term: header.term, is_current };
-        if led_by_sender {
-            ahead::ask(body, &stream.received, flows, &self.digests);
-        }
-        let (mut at, mut index, mut refused, mut reason) = (0, 0, 0u64, Refusal::Inconsistent);
-        while at < body.len() {
-            let Ok((parsed, len)) = record::read(&body[at..]) else {
+        let tables = led_by_sender.then_some((&stream.received, &*flows, &self.digests));
+        self.reading.begin(header.term, body, tables);
+        let (mut index, mut refused, mut reason) = (0, 0u64, Refusal::Inconsistent);
+        while let Some(next) = self.reading.next(body) {
+            let Ok(parsed) = next else {
                 // What follows was not applied: the frame is not acknowledged.
                 counters.bump(Counter::MirrorMalformed);
                 stream.statistics.fails(now, Trouble::Malformed);
                 return Frame::Taken;
             };
-            at += len;
-            let applied = match parsed {
+            let applied = match *parsed {
                 Parsed::Record(Record::Refused { sequence, which, reason }) => {
                     let Stream { in_flight, sync, statistics, .. } = stream;
                     let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
@@ -520,8 +523,8 @@ impl Mirror {
                     self.late.push((due, peer, place, stands, record));
                     Applied::Done
                 }
-                Parsed::Record(record) => {
-                    stream.received.apply(&record, stands, flows, &mut self.digests, effects)
+                Parsed::Record(ref record) => {
+                    stream.received.apply(record, stands, flows, &mut self.digests, effects)
                 }
                 Parsed::Skipped => Applied::Done,
                 Parsed::Refused(reason) => Applied::Refused(reason),
@@ -555,11 +558,6 @@ impl Mirror {
         stream.acknowledgement_due |= header.elicits && refused == 0;
         Frame::Taken
     }
-}
-
-fn stream_of(peer: &mut Peer, shard: ShardId) -> Option<&mut Stream> {
-    let stream = *peer.stream_of.get(usize::from(shard.0))?;
-    peer.streams.get_mut(usize::from(stream))
 }
 
 fn conclude(

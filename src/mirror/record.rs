@@ -1,4 +1,8 @@
-//! The records inside a mirror frame: type, length, value.
+//! The records inside a mirror frame. There are two kinds, which the second highest bit of the type tells apart:
+//!
+//! * *Compact*, bit 0x40 set: those that flows need most. How long one is, its first bytes tell. A type that is not in
+//!   this list ends the frame, as a record cut short does: a new one needs another version of the frame.
+//! * *With a length*, for all else:
 //!
 //! ```text
 //!  0        1        2        3
@@ -9,24 +13,26 @@
 //!
 //! All numbers are big-endian. The high bit of the type marks a critical
 //! record: a receiver that does not know it refuses it; other unknown records
-//! are skipped, so neighbouring versions interoperate (DESIGN "Mirroring").
+//! with a length are skipped, so neighbouring versions interoperate (DESIGN "Mirroring").
 //!
-//! | type | record | value |
+//! | type | record | behind the type, and the length if it has one |
 //! |---|---|---|
-//! | 0x81 | [`Record::Upsert`] | shard 2, term 8, version 6, protocol 1, state 1, families 1, flags 1, vlan 2, ids 12, four addresses with ports, handle: place 4, generation 2 |
+//! | 0xc1 | [`Record::Upsert`] | see `record_full` |
+//! | 0xc2, 0xc3 | [`Record::Update`] | handle 7, version 5 or 6 |
+//! | 0xc4, 0xc5 | [`Record::End`] | handle 7, version 5 or 6 |
 //! | 0x82 | [`Record::Delete`] | shard 2, term 8, version 6, protocol 1, families 1, vlan 2, two addresses with ports |
-//! | 0x88 | [`Record::Update`] | handle 7, version 6 |
-//! | 0x89 | [`Record::End`] | handle 7, version 6 |
 //! | 0x83 | [`Record::WalkEnd`] | shards, a bit each, the lowest first 32 |
 //! | 0x85 | [`Record::Floor`] | sequence 8 |
 //! | 0x87 | [`Record::WalkBegin`] | as 0x83 |
 //! | 0x8a | [`Record::Digest`] | shard 2, sum 8, flows 4 |
 //! | 0x04 | [`Record::Refused`] | sequence 8, bitmap 8, reason 1 |
 //!
-//! A handle of 7 bytes is: state 4 bits (of an update; else 0), place 28 bits, shard 1, generation 2.
+//! 0x81, 0x88 and 0x89 were upserts, updates and ends in version 2 of the frame. A handle of 7 bytes is: state 4 bits (of an
+//! update; else 0), place 28 bits, shard 1, generation 2.
 //!
 //! State records name flows by their keys or handles and everything else by stable ids
-//! (REQ C6); they carry all that a peer needs to forward the flow (REQ A1).
+//! (REQ C6); they carry all that a peer needs to forward the flow (REQ A1). What the records of a frame have in common,
+//! one of them says for those behind it: [`Said`].
 
 use core::fmt;
 
@@ -39,22 +45,24 @@ use crate::flow::shard::ShardSet;
 use crate::flow::tcp_state::TcpState;
 use crate::mirror::digest::Digest;
 use crate::mirror::handle::{Handle, PLACES_MAX};
+use crate::mirror::record_full::{self, SHORT_VERSION_BITS};
+use crate::mirror::said::Said;
 
-pub(super) const UPSERT: u8 = 0x81;
+pub(super) const UPSERT: u8 = 0xc1;
+pub(super) const UPDATE: u8 = 0xc2;
+pub(super) const END: u8 = 0xc4;
+/// Of an update or an end: its version has all of its 48 bits.
+pub(super) const LONG: u8 = 1;
+const UPDATE_LONG: u8 = UPDATE | LONG;
+const END_LONG: u8 = END | LONG;
 pub(super) const DELETE: u8 = 0x82;
-pub(super) const UPDATE: u8 = 0x88;
-pub(super) const END: u8 = 0x89;
 const WALK_END: u8 = 0x83;
 const FLOOR: u8 = 0x85;
 const WALK_BEGIN: u8 = 0x87;
 const DIGEST: u8 = 0x8a;
 const REFUSED: u8 = 0x04;
 const CRITICAL: u8 = 0x80;
-
-/// The flag of an upsert that says that the source is translated too.
-pub(super) const FULL_NAT: u8 = 1;
-/// The flag of an upsert that says that an operator chose to have the flow mirrored.
-pub(super) const CHOSEN: u8 = 2;
+const COMPACT: u8 = 0x40;
 
 /// Bits of a handle's place; above them is room for a state.
 pub(super) const PLACE_BITS: u32 = PLACES_MAX.ilog2();
@@ -67,11 +75,14 @@ const _: () = {
     }
 };
 
-/// Bytes of a record's type and length.
+/// Bytes of type and length, where a record has one.
 pub const HEADER_LEN: usize = 3;
 
-/// The longest record, header included: an upsert of a flow with IPv6 on both sides.
-pub const RECORD_MAX: usize = HEADER_LEN + 2 + 8 + 6 + 1 + 1 + 1 + 1 + 2 + 12 + 4 * 18 + 6;
+/// Bytes of an update or an end whose version is not long.
+pub(super) const BY_HANDLE_LEN: usize = 1 + 7 + 5;
+
+/// The longest record: an upsert that says everything, with IPv6 on both sides.
+pub const RECORD_MAX: usize = record_full::MAX;
 
 /// Records in one frame at most: a refusal names them by a 64-bit map.
 pub const RECORDS_PER_FRAME_MAX: usize = 64;
@@ -252,41 +263,22 @@ pub enum Parsed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Truncated;
 
-/// Writes `record` at the front of `out`; the number of bytes written, or
+/// Writes `record` at the front of `out`, behind what the frame has `said`; the number of bytes written, or
 /// `None` when there is no room.
-pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
+pub fn write(record: &Record, said: &mut Said, out: &mut [u8]) -> Option<usize> {
     let mut w = Writer { out, at: HEADER_LEN };
     let kind = match record {
         Record::Upsert { shard, flow, handle } => {
-            w.u16(shard.0)?;
-            w.stamp(flow.stamp)?;
-            w.u8(flow.client.protocol)?;
-            w.u8(flow.tcp.number())?;
-            w.u8(families(&[&flow.client.src, &flow.client.dst, &flow.server.src, &flow.server.dst]))?;
-            w.u8(if flow.full_nat { FULL_NAT } else { 0 } | if flow.chosen { CHOSEN } else { 0 })?;
-            w.u16(flow.client.vlan)?;
-            w.u32(flow.virtual_server.0)?;
-            w.u32(flow.pool.0)?;
-            w.u32(flow.server_id.0)?;
-            w.endpoints(&flow.client)?;
-            w.endpoints(&flow.server)?;
-            w.u32(handle.place)?;
-            w.u16(handle.generation)?;
-            UPSERT
+            return record_full::write((*shard, flow, *handle), said, w.out);
         }
         Record::Update { handle, version, tcp } => {
-            w.handle(*handle, tcp.number())?;
-            w.u48(version.0)?;
-            UPDATE
+            return w.by_handle(UPDATE, *handle, tcp.number(), *version);
         }
-        Record::End { handle, version } => {
-            w.handle(*handle, 0)?;
-            w.u48(version.0)?;
-            END
-        }
+        Record::End { handle, version } => return w.by_handle(END, *handle, 0, *version),
         Record::Delete { shard, stamp, client } => {
             w.u16(shard.0)?;
-            w.stamp(*stamp)?;
+            w.term(stamp.term)?;
+            w.u48(stamp.version.0)?;
             w.u8(client.protocol)?;
             w.u8(families(&[&client.src, &client.dst]))?;
             w.u16(client.vlan)?;
@@ -325,82 +317,62 @@ pub fn write(record: &Record, out: &mut [u8]) -> Option<usize> {
     Some(end)
 }
 
-/// The bytes of the record at the front of `bytes`, and what is behind it; `None`: there is none.
+/// Bytes of the record at the front of `bytes`, which may have fewer; `None`: that is not to be told.
 #[inline]
-pub fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let [_, high, low, ..] = bytes else { return None };
-    bytes.split_at_checked(HEADER_LEN + usize::from(u16::from_be_bytes([*high, *low])))
+fn len(bytes: &[u8]) -> Option<usize> {
+    match *bytes {
+        [UPSERT, flags, service, server, ..] => Some(record_full::len(flags, service, server)),
+        [UPDATE | END, ..] => Some(BY_HANDLE_LEN),
+        [UPDATE_LONG | END_LONG, ..] => Some(BY_HANDLE_LEN + 1),
+        [kind, high, low, ..] if kind & COMPACT == 0 => {
+            Some(HEADER_LEN + usize::from(u16::from_be_bytes([high, low])))
+        }
+        _ => None,
+    }
 }
 
-/// Reads the record at the front of `bytes`, and how many bytes it took.
-pub fn read(bytes: &[u8]) -> Result<(Parsed, usize), Truncated> {
-    let header = bytes.get(..HEADER_LEN).ok_or(Truncated)?;
-    let kind = header[0];
-    let len = usize::from(u16::from_be_bytes([header[1], header[2]]));
-    let value = bytes.get(HEADER_LEN..HEADER_LEN + len).ok_or(Truncated)?;
-    let mut r = Reader { bytes: value };
-    let record = match kind {
-        UPSERT => read_upsert(&mut r),
+/// Reads the record at the front of `bytes`, behind what the frame has `said`, and how many bytes it took.
+pub fn read(bytes: &[u8], said: &mut Said) -> Result<(Parsed, usize), Truncated> {
+    let len = len(bytes).ok_or(Truncated)?;
+    let whole = bytes.get(..len).ok_or(Truncated)?;
+    let mut r = Reader { bytes: whole.get(HEADER_LEN..).unwrap_or_default() };
+    let record = match whole[0] {
+        UPSERT => record_full::read(whole, said),
+        kind @ (UPDATE | UPDATE_LONG | END | END_LONG) => read_by_handle(kind, whole),
         DELETE => read_delete(&mut r),
-        UPDATE => read_update(&mut r),
-        END => read_end(&mut r),
         WALK_END => r.shards().map(|shards| Record::WalkEnd { shards }),
         WALK_BEGIN => r.shards().map(|shards| Record::WalkBegin { shards }),
         DIGEST => read_digest(&mut r),
         FLOOR => r.u64().map(|sequence| Record::Floor { sequence }),
         REFUSED => read_refused(&mut r),
-        _ if kind & CRITICAL != 0 => return Ok((Parsed::Refused(Refusal::UnknownRecord), HEADER_LEN + len)),
-        _ => return Ok((Parsed::Skipped, HEADER_LEN + len)),
+        kind if kind & CRITICAL != 0 => return Ok((Parsed::Refused(Refusal::UnknownRecord), len)),
+        _ => return Ok((Parsed::Skipped, len)),
     };
     let parsed = match record {
         Some(record) => Parsed::Record(record),
         None => Parsed::Refused(Refusal::Inconsistent),
     };
-    Ok((parsed, HEADER_LEN + len))
+    Ok((parsed, len))
 }
 
-fn read_upsert(r: &mut Reader<'_>) -> Option<Record> {
-    let shard = ShardId(r.u16()?);
-    let stamp = r.stamp()?;
-    let protocol = r.u8()?;
-    let tcp = TcpState::from_number(r.u8()?)?;
-    let families = r.u8()?;
-    let flags = r.u8()?;
-    let vlan = r.u16()?;
-    let virtual_server = VirtualServerId(r.u32()?);
-    let pool = PoolId(r.u32()?);
-    let server_id = ServerId(r.u32()?);
-    let client = r.key(families, protocol, vlan)?;
-    let server = r.key(families >> 2, protocol, 0)?;
-    let (full_nat, chosen) = (flags & FULL_NAT != 0, flags & CHOSEN != 0);
-    let handle = Handle { place: r.u32()?, shard, generation: r.u16()? };
-    if handle.place >= PLACES_MAX {
-        return None;
+fn read_by_handle(kind: u8, whole: &[u8]) -> Option<Record> {
+    let mut r = Reader { bytes: whole.get(1..)? };
+    let (handle, state) = r.handle()?;
+    let version = Version(if kind & LONG != 0 { r.u48()? } else { r.u40()? });
+    match kind & !LONG {
+        UPDATE => Some(Record::Update { handle, version, tcp: TcpState::from_number(state)? }),
+        _ => Some(Record::End { handle, version }),
     }
-    Some(Record::Upsert {
-        handle,
-        shard,
-        flow: FlowState { stamp, client, server, virtual_server, pool, server_id, tcp, full_nat, chosen },
-    })
 }
 
 fn read_delete(r: &mut Reader<'_>) -> Option<Record> {
     let shard = ShardId(r.u16()?);
-    let stamp = r.stamp()?;
+    let stamp = Stamp { term: r.term()?, version: Version(r.u48()?) };
     let protocol = r.u8()?;
     let families = r.u8()?;
     let vlan = r.u16()?;
     let client = r.key(families, protocol, vlan)?;
     Some(Record::Delete { shard, stamp, client })
-}
-
-fn read_update(r: &mut Reader<'_>) -> Option<Record> {
-    let ((handle, state), version) = (r.handle()?, Version(r.u48()?));
-    Some(Record::Update { handle, version, tcp: TcpState::from_number(state)? })
-}
-
-fn read_end(r: &mut Reader<'_>) -> Option<Record> {
-    Some(Record::End { handle: r.handle()?.0, version: Version(r.u48()?) })
 }
 
 fn read_digest(r: &mut Reader<'_>) -> Option<Record> {
@@ -421,9 +393,9 @@ fn families(addresses: &[&Address]) -> u8 {
     addresses.iter().enumerate().fold(0, |bits, (i, a)| bits | (u8::from(!a.is_v4()) << i))
 }
 
-struct Writer<'a> {
-    out: &'a mut [u8],
-    at: usize,
+pub(super) struct Writer<'a> {
+    pub(super) out: &'a mut [u8],
+    pub(super) at: usize,
 }
 
 impl Writer<'_> {
@@ -433,15 +405,15 @@ impl Writer<'_> {
         Some(())
     }
 
-    fn u8(&mut self, n: u8) -> Option<()> {
+    pub(super) fn u8(&mut self, n: u8) -> Option<()> {
         self.put(&[n])
     }
 
-    fn u16(&mut self, n: u16) -> Option<()> {
+    pub(super) fn u16(&mut self, n: u16) -> Option<()> {
         self.put(&n.to_be_bytes())
     }
 
-    fn u32(&mut self, n: u32) -> Option<()> {
+    pub(super) fn u32(&mut self, n: u32) -> Option<()> {
         self.put(&n.to_be_bytes())
     }
 
@@ -453,10 +425,14 @@ impl Writer<'_> {
         shards.words().iter().try_for_each(|word| self.put(&word.to_le_bytes()))
     }
 
-    fn stamp(&mut self, stamp: Stamp) -> Option<()> {
-        self.u48(stamp.term.counter)?;
-        self.u16(stamp.term.node.0)?;
-        self.u48(stamp.version.0)
+    pub(super) fn term(&mut self, term: Term) -> Option<()> {
+        self.u48(term.counter)?;
+        self.u16(term.node.0)
+    }
+
+    /// The lower 40 bits.
+    pub(super) fn u40(&mut self, n: u64) -> Option<()> {
+        self.put(&n.to_be_bytes()[3..])
     }
 
     /// Of a number that a flow in the table can keep: see [`STAMP_MAX`](crate::flow::layout::STAMP_MAX).
@@ -464,13 +440,23 @@ impl Writer<'_> {
         self.put(&n.to_be_bytes()[2..])
     }
 
-    fn handle(&mut self, handle: Handle, state: u8) -> Option<()> {
+    /// All of a record that names a flow by its handle.
+    fn by_handle(&mut self, kind: u8, handle: Handle, state: u8, version: Version) -> Option<usize> {
+        self.at = 0;
+        let is_long = version.0 >> SHORT_VERSION_BITS != 0;
+        self.u8(if is_long { kind | LONG } else { kind })?;
         self.u32(u32::from(state) << PLACE_BITS | handle.place)?;
         self.u8(handle.shard.0 as u8)?;
-        self.u16(handle.generation)
+        self.u16(handle.generation)?;
+        if is_long {
+            self.u48(version.0)?
+        } else {
+            self.u40(version.0)?
+        };
+        Some(self.at)
     }
 
-    fn address(&mut self, address: &Address) -> Option<()> {
+    pub(super) fn address(&mut self, address: &Address) -> Option<()> {
         match address.v4_octets() {
             Some(octets) => self.put(&octets),
             None => self.put(&address.octets()),
@@ -485,26 +471,26 @@ impl Writer<'_> {
     }
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
+pub(super) struct Reader<'a> {
+    pub(super) bytes: &'a [u8],
 }
 
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+    pub(super) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (head, rest) = self.bytes.split_first_chunk::<N>()?;
         self.bytes = rest;
         Some(*head)
     }
 
-    fn u8(&mut self) -> Option<u8> {
+    pub(super) fn u8(&mut self) -> Option<u8> {
         self.take::<1>().map(|[n]| n)
     }
 
-    fn u16(&mut self) -> Option<u16> {
+    pub(super) fn u16(&mut self) -> Option<u16> {
         self.take().map(u16::from_be_bytes)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    pub(super) fn u32(&mut self) -> Option<u32> {
         self.take().map(u32::from_be_bytes)
     }
 
@@ -520,11 +506,13 @@ impl Reader<'_> {
         Some(ShardSet::from_words(words))
     }
 
-    fn stamp(&mut self) -> Option<Stamp> {
-        let counter = self.u48()?;
-        let node = NodeId(self.u16()?);
-        let version = Version(self.u48()?);
-        Some(Stamp { term: Term { counter, node }, version })
+    pub(super) fn term(&mut self) -> Option<Term> {
+        Some(Term { counter: self.u48()?, node: NodeId(self.u16()?) })
+    }
+
+    pub(super) fn u40(&mut self) -> Option<u64> {
+        let (high, low) = (self.u8()?, self.u32()?);
+        Some(u64::from(high) << 32 | u64::from(low))
     }
 
     fn u48(&mut self) -> Option<u64> {
@@ -540,7 +528,7 @@ impl Reader<'_> {
         Some((handle, (place >> PLACE_BITS) as u8))
     }
 
-    fn address(&mut self, v6: bool) -> Option<Address> {
+    pub(super) fn address(&mut self, v6: bool) -> Option<Address> {
         if v6 { self.take().map(Address::v6) } else { self.take().map(Address::v4) }
     }
 

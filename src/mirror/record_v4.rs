@@ -6,105 +6,146 @@ use crate::flow::entry::{FlowFlags, Stamp};
 use crate::flow::image::Image;
 use crate::flow::layout::{Hot, Names};
 use crate::flow::{Direction, TcpState};
-use crate::mirror::handle::{Handle, PLACES_MAX};
-use crate::mirror::record::{CHOSEN, DELETE, END, FULL_NAT, HEADER_LEN, PLACE_BITS, UPDATE, UPSERT};
+use crate::mirror::handle::Handle;
+use crate::mirror::record::{
+    BY_HANDLE_LEN, DELETE, HEADER_LEN, LONG, PLACE_BITS, RECORD_MAX, UPDATE, UPSERT, Writer,
+};
+use crate::mirror::record_full::{
+    ANSWERS_TO_CLIENT, CHOSEN, FULL_NAT, LONG_VERSION, OTHER_GENERATION, OTHER_TERM, SAID_HERE, SERVER_LEN,
+    SERVICE_LEN, SHORT_VERSION_BITS, V4_LEN,
+};
+use crate::mirror::said::{Part, Said};
 
-/// Bytes of an upsert.
-pub const UPSERT_LEN: usize = HEADER_LEN + 34 + 2 * ENDPOINTS_LEN + HANDLE_REST_LEN;
 /// Bytes of a delete.
 pub const DELETE_LEN: usize = HEADER_LEN + 20 + ENDPOINTS_LEN;
-/// Bytes of an update, of whatever family.
-pub const UPDATE_LEN: usize = HEADER_LEN + HANDLE_LEN + 6;
 
-/// Of a handle, where the shard does not stand elsewhere.
-const HANDLE_LEN: usize = 7;
-/// Of the rest of it, where it does.
-const HANDLE_REST_LEN: usize = 6;
-
-const ENDPOINTS_LEN: usize = 12;
-/// Where the parts that both records begin with stand.
+/// An address behind its port.
+const END_LEN: usize = 6;
+const ENDPOINTS_LEN: usize = 2 * END_LEN;
+/// Where the parts of a delete stand.
 const SHARD: usize = HEADER_LEN;
 const STAMP: usize = SHARD + 2;
 const PROTOCOL: usize = STAMP + 14;
 
-/// Writes the state of a flow as a peer is to go on with it; whether it is an IPv4 flow, and there was room.
+/// Writes the state of a flow as a peer is to go on with it, behind what the frame has `said`; its length. `None`: it is no IPv4
+/// flow, or there is no room for the longest record.
 #[inline]
-pub fn write_upsert(hot: &Hot, names: &Names, handle: Handle, out: &mut [u8]) -> bool {
+pub fn write_upsert(
+    hot: &Hot,
+    names: &Names,
+    handle: Handle,
+    said: &mut Said,
+    out: &mut [u8],
+) -> Option<usize> {
     let [client, server] = [Direction::FromClient, Direction::FromServer].map(|way| hot.image(way));
-    let Some(out): Option<&mut [u8; UPSERT_LEN]> = out.first_chunk_mut() else { return false };
-    let Some(tcp) = TcpState::from_number(hot.tcp_number()) else { return false };
+    let out: &mut [u8; RECORD_MAX] = out.first_chunk_mut()?;
+    let tcp = TcpState::from_number(hot.tcp_number())?;
     if !client.is_v4() || !server.is_v4() {
-        return false;
-    }
-    begin(out, UPSERT, hot.shard(), names.changed);
-    out[PROTOCOL] = client.v4_protocol();
-    out[PROTOCOL + 1] = tcp.after_takeover().number();
-    out[PROTOCOL + 2] = 0; // No address is IPv6.
-    let flag = |fact, bit| if hot.flags().contains(fact) { bit } else { 0 };
-    out[PROTOCOL + 3] = flag(FlowFlags::FULL_NAT, FULL_NAT) | flag(FlowFlags::CHOSEN, CHOSEN);
-    out[PROTOCOL + 4..PROTOCOL + 6].copy_from_slice(&client.vlan().to_be_bytes());
-    let ids = [names.virtual_server.0, names.pool.0, names.server_id.0];
-    for (at, id) in [PROTOCOL + 6, PROTOCOL + 10, PROTOCOL + 14].into_iter().zip(ids) {
-        out[at..at + 4].copy_from_slice(&id.to_be_bytes());
-    }
-    endpoints(out, PROTOCOL + 18, client);
-    endpoints(out, PROTOCOL + 18 + ENDPOINTS_LEN, server);
-    let at = UPSERT_LEN - HANDLE_REST_LEN;
-    out[at..at + 4].copy_from_slice(&handle.place.to_be_bytes());
-    out[at + 4..].copy_from_slice(&handle.generation.to_be_bytes());
-    true
-}
-
-/// Writes the state of a flow that the peer knows by its handle; whether there was room.
-#[inline]
-pub fn write_update(hot: &Hot, names: &Names, handle: Handle, out: &mut [u8]) -> bool {
-    let Some(out): Option<&mut [u8; UPDATE_LEN]> = out.first_chunk_mut() else { return false };
-    let Some(tcp) = TcpState::from_number(hot.tcp_number()) else { return false };
-    out[0] = UPDATE;
-    out[1..HEADER_LEN].copy_from_slice(&((UPDATE_LEN - HEADER_LEN) as u16).to_be_bytes());
-    let place = u32::from(tcp.after_takeover().number()) << PLACE_BITS | handle.place;
-    out[HEADER_LEN..HEADER_LEN + 4].copy_from_slice(&place.to_be_bytes());
-    out[HEADER_LEN + 4] = handle.shard.0 as u8;
-    out[HEADER_LEN + 5..HEADER_LEN + HANDLE_LEN].copy_from_slice(&handle.generation.to_be_bytes());
-    out[HEADER_LEN + HANDLE_LEN..].copy_from_slice(&names.changed.version.0.to_be_bytes()[2..]);
-    true
-}
-
-/// The images of both keys of an upsert of an IPv4 flow, and the place that its handle names; `None`: it is none. The record is
-/// not verified.
-#[inline]
-pub fn read_images(record: &[u8]) -> Option<([Image; 2], u32)> {
-    let record: &[u8; UPSERT_LEN] = record.try_into().ok()?;
-    // No address is IPv6.
-    if record[0] != UPSERT || record[PROTOCOL + 2] != 0 {
         return None;
     }
-    let word = u64::from(record[PROTOCOL]) << 8 | 4;
-    let vlan = u64::from(u16::from_be_bytes([record[PROTOCOL + 4], record[PROTOCOL + 5]]));
-    let image = |at: usize, vlan: u64| {
-        let (src, dst) = (bytes_at(record, at), bytes_at(record, at + 6));
-        let ports = u64::from(u16::from_le_bytes(bytes_at(record, at + 4))) << 32
-            | u64::from(u16::from_le_bytes(bytes_at(record, at + 10))) << 48;
-        Image(
-            word | vlan << 16 | u64::from(u32::from_le_bytes(src)) << 32,
-            ports | u64::from(u32::from_le_bytes(dst)),
-        )
-    };
-    // Answers carry no tag.
-    let images = [image(PROTOCOL + 18, vlan), image(PROTOCOL + 18 + ENDPOINTS_LEN, 0)];
-    Some((images, u32::from_be_bytes(bytes_at(record, UPSERT_LEN - HANDLE_REST_LEN))))
+    let (from, to) = (client.v4_endpoints(), server.v4_endpoints());
+    let (service, server) = (Part::v4_service(names, client), Part::v4_server(names, server));
+    let (service_at, server_at) = (said.services.look(&service), said.servers.look(&server));
+    let Stamp { term, version } = names.changed;
+    let flag = |is_so, bit| if is_so { bit } else { 0 };
+    let here = |(place, is_said): (u8, bool)| if is_said { place } else { place | SAID_HERE };
+    let to_client = (to.dst, to.dst_port) == (from.src, from.src_port);
+    let flags = flag(hot.flags().contains(FlowFlags::FULL_NAT), FULL_NAT)
+        | flag(hot.flags().contains(FlowFlags::CHOSEN), CHOSEN)
+        | flag(!service_at.1 && term != said.term, OTHER_TERM)
+        | flag(handle.generation != version.0 as u16, OTHER_GENERATION)
+        | flag(version.0 >> SHORT_VERSION_BITS != 0, LONG_VERSION)
+        | flag(to_client, ANSWERS_TO_CLIENT);
+    out[..4].copy_from_slice(&[UPSERT, flags, here(service_at), here(server_at)]);
+    out[4..8].copy_from_slice(&named(tcp, handle));
+    out[8] = hot.shard().0 as u8;
+    out[9..14].copy_from_slice(&version.0.to_be_bytes()[3..]);
+    // An image has them in a packet's byte order.
+    out[14..16].copy_from_slice(&from.src_port.to_le_bytes());
+    out[16..20].copy_from_slice(&from.src.to_le_bytes());
+    let mut at = 20;
+    if !to_client {
+        out[20..22].copy_from_slice(&to.dst_port.to_le_bytes());
+        out[22..26].copy_from_slice(&to.dst.to_le_bytes());
+        at += END_LEN;
+    }
+    if flags & (LONG_VERSION | OTHER_GENERATION | OTHER_TERM) != 0 {
+        let mut w = Writer { out, at };
+        if flags & LONG_VERSION != 0 {
+            w.u8((version.0 >> SHORT_VERSION_BITS) as u8)?;
+        }
+        if flags & OTHER_GENERATION != 0 {
+            w.u16(handle.generation)?;
+        }
+        if flags & OTHER_TERM != 0 {
+            w.term(term)?;
+        }
+        at = w.at;
+    }
+    if !service_at.1 {
+        out.get_mut(at..at + V4_SERVICE_LEN)?.copy_from_slice(&v4_service(&service));
+        at += V4_SERVICE_LEN;
+        said.services.put(service_at.0, service);
+    }
+    if !server_at.1 {
+        out.get_mut(at..at + V4_SERVER_LEN)?.copy_from_slice(&v4_server(&server));
+        at += V4_SERVER_LEN;
+        said.servers.put(server_at.0, server);
+    }
+    Some(at)
 }
 
-/// The place that the handle of an update or an end names, of whatever family; `None`: it is neither. The record is not verified.
-#[inline]
-pub fn read_handle(record: &[u8]) -> Option<u32> {
-    let is_one = matches!(record, [UPDATE | END, ..]) && record.len() >= HEADER_LEN + HANDLE_LEN;
-    is_one.then(|| u32::from_be_bytes(bytes_at(record, HEADER_LEN)) & (PLACES_MAX - 1))
-}
+const V4_SERVICE_LEN: usize = SERVICE_LEN + V4_LEN;
+const V4_SERVER_LEN: usize = SERVER_LEN + V4_LEN;
 
+/// A service in full.
 #[inline(always)]
-fn bytes_at<const LEN: usize>(record: &[u8], at: usize) -> [u8; LEN] {
-    record.get(at..).and_then(|rest| rest.first_chunk()).copied().unwrap_or([0; LEN])
+fn v4_service(part: &Part) -> [u8; V4_SERVICE_LEN] {
+    let ([virtual_server, pool], (protocol, vlan, port)) = (part.ids(), part.rest());
+    let mut bytes = [0; V4_SERVICE_LEN];
+    bytes[..4].copy_from_slice(&virtual_server.to_be_bytes());
+    bytes[4..8].copy_from_slice(&pool.to_be_bytes());
+    bytes[8] = protocol;
+    bytes[9..11].copy_from_slice(&vlan.to_be_bytes());
+    bytes[11..13].copy_from_slice(&port.to_be_bytes());
+    bytes[13..].copy_from_slice(&part.v4_octets());
+    bytes
+}
+
+/// A real server in full.
+#[inline(always)]
+fn v4_server(part: &Part) -> [u8; V4_SERVER_LEN] {
+    let mut bytes = [0; V4_SERVER_LEN];
+    bytes[..4].copy_from_slice(&part.ids()[0].to_be_bytes());
+    bytes[4..6].copy_from_slice(&part.rest().2.to_be_bytes());
+    bytes[6..].copy_from_slice(&part.v4_octets());
+    bytes
+}
+
+/// The state above the place.
+#[inline(always)]
+fn named(tcp: TcpState, handle: Handle) -> [u8; 4] {
+    (u32::from(tcp.after_takeover().number()) << PLACE_BITS | handle.place).to_be_bytes()
+}
+
+/// Writes the state of a flow that the peer knows by its handle; its length. `None`: there was no room for the longest record.
+#[inline]
+pub fn write_update(hot: &Hot, names: &Names, handle: Handle, out: &mut [u8]) -> Option<usize> {
+    let out: &mut [u8; RECORD_MAX] = out.first_chunk_mut()?;
+    let tcp = TcpState::from_number(hot.tcp_number())?;
+    let version = names.changed.version.0.to_be_bytes();
+    out[1..5].copy_from_slice(&named(tcp, handle));
+    out[5] = handle.shard.0 as u8;
+    out[6..8].copy_from_slice(&handle.generation.to_be_bytes());
+    if version[2] == 0 {
+        out[0] = UPDATE;
+        out[8..BY_HANDLE_LEN].copy_from_slice(&version[3..]);
+        Some(BY_HANDLE_LEN)
+    } else {
+        out[0] = UPDATE | LONG;
+        out[8..BY_HANDLE_LEN + 1].copy_from_slice(&version[2..]);
+        Some(BY_HANDLE_LEN + 1)
+    }
 }
 
 /// Writes the end of a flow, named by its client key's image; whether that is of IPv4, and there was room.
@@ -151,7 +192,8 @@ mod tests {
     use crate::flow::key::{Address, Key, TCP, UDP};
     use crate::flow::layout::STAMP_MAX;
     use crate::flow::table::{Insert, Table};
-    use crate::mirror::record::{self, RECORD_MAX, Record};
+    use crate::mirror::handle::PLACES_MAX;
+    use crate::mirror::record::{self, Parsed, Record};
     use crate::mirror::sync::state;
 
     fn flow(rng: &mut Rng, v6: bool) -> Flow {
@@ -177,36 +219,25 @@ mod tests {
         flow
     }
 
-    fn slow(record: &Record) -> Vec<u8> {
+    fn slow(record: &Record, said: &mut Said) -> Vec<u8> {
         let mut bytes = vec![0; RECORD_MAX];
-        let len = record::write(record, &mut bytes).expect("room for the longest");
+        let len = record::write(record, said, &mut bytes).expect("room for the longest");
         bytes.truncate(len);
         bytes
     }
 
     #[test]
-    fn a_change_or_an_end_by_handle_takes_sixteen_bytes_and_its_handle_is_found_in_them() {
+    fn a_change_or_an_end_by_handle_takes_thirteen_bytes_and_with_a_long_version_one_more() {
         let handle = Handle { place: PLACES_MAX - 1, shard: ShardId(255), generation: 2 };
-        let (version, tcp) = (Version(STAMP_MAX), TcpState::Closed);
-        let (update, end) =
-            (slow(&Record::Update { handle, version, tcp }), slow(&Record::End { handle, version }));
-        assert_eq!((update.len(), end.len()), (16, 16));
-        assert_eq!([&update, &end].map(|record| read_handle(record)), [Some(handle.place); 2]);
-        assert_eq!((read_handle(&update[..9]), read_images(&update)), (None, None));
-    }
-
-    #[test]
-    fn the_images_of_both_keys_are_found_in_an_upsert_of_an_ipv4_flow() {
-        let mut rng = Rng::with_seed(6);
-        let table = Table::new(8, 3).expect("memory");
-        for round in 0..500 {
-            let v6 = round % 4 == 0;
-            let flow = flow(&mut rng, v6);
-            let handle = Handle { place: rng.u32(..PLACES_MAX), shard: flow.shard, generation: rng.u16(..) };
-            let bytes = slow(&Record::Upsert { shard: flow.shard, flow: state(&flow), handle });
-            let images = [&flow.client, &flow.server].map(|key| table.imager().of(key));
-            assert_eq!(read_images(&bytes), (!v6).then_some((images, handle.place)), "{flow:?}");
-            assert_eq!((read_images(&bytes[..60]), read_handle(&bytes)), (None, None));
+        let tcp = TcpState::Closed;
+        for (version, len) in [(STAMP_MAX, 14), (1 << 40, 14), ((1 << 40) - 1, 13), (0, 13)] {
+            let version = Version(version);
+            for record in [Record::Update { handle, version, tcp }, Record::End { handle, version }] {
+                let said = &mut Said::new(Term::NONE);
+                let bytes = slow(&record, said);
+                assert_eq!(bytes.len(), len);
+                assert_eq!(record::read(&bytes, said), Ok((Parsed::Record(record), len)));
+            }
         }
     }
 
@@ -214,33 +245,73 @@ mod tests {
     fn the_bytes_are_those_of_the_record_and_other_flows_are_left_to_it() {
         let mut rng = Rng::with_seed(5);
         let mut table = Table::new(2000, 1).expect("memory");
+        let (mut ours, mut theirs) = (Said::new(Term::NONE), Said::new(Term::NONE));
+        let mut lengths = [usize::MAX, 0];
+        let mut last: Option<Flow> = None;
         for round in 0..2000 {
             let v6 = round % 4 == 0;
-            let flow = flow(&mut rng, v6);
+            let mut flow = flow(&mut rng, v6);
+            if round % 32 == 0 {
+                let term = if rng.bool() { flow.changed.term } else { Term::NONE };
+                ours.begin(term);
+                theirs.begin(term);
+            }
+            // As others of its service, or of its server; answered directly, in the frame's term, as it began, before long.
+            if let Some(last) = &last {
+                if rng.bool() {
+                    let src = (flow.client.src, flow.client.src_port);
+                    flow.client = last.client;
+                    (flow.client.src, flow.client.src_port) = src;
+                    (flow.virtual_server, flow.pool) = (last.virtual_server, last.pool);
+                    flow.server.protocol = last.client.protocol;
+                }
+                if rng.bool() {
+                    (flow.server.src, flow.server.src_port) = (last.server.src, last.server.src_port);
+                    flow.server_id = last.server_id;
+                }
+            }
+            last = (!v6).then_some(flow);
+            if rng.u8(..) < 64 {
+                (flow.server.dst, flow.server.dst_port) = (flow.client.src, flow.client.src_port);
+            }
+            flow.changed.version.0 >>= if rng.bool() { 24 } else { 0 };
+            flow.changed.term = if rng.bool() { ours.term } else { flow.changed.term };
+            let v6 = [flow.client.src, flow.client.dst, flow.server.src].iter().any(|a| !a.is_v4());
             let Insert::Done(here) = table.insert(&flow) else { panic!("there is room") };
             let (hot, names) = table.named(here).expect("the flow");
-            let mut bytes = [0xaa; RECORD_MAX];
             let place = rng.u32(..PLACES_MAX);
-            let handle = Handle { place, shard: flow.shard, generation: rng.u16(..) };
-            let upsert = slow(&Record::Upsert { shard: flow.shard, flow: state(&flow), handle });
-            assert_eq!(write_upsert(hot, &names, handle, &mut bytes), !v6);
+            let version = flow.changed.version;
+            let generation = if rng.bool() { version.0 as u16 } else { rng.u16(..) };
+            let handle = Handle { place, shard: flow.shard, generation };
+            let tcp = flow.tcp.after_takeover();
+            let update = slow(&Record::Update { handle, version, tcp }, &mut theirs);
             let mut change = [0xaa; RECORD_MAX];
-            let (version, tcp) = (flow.changed.version, flow.tcp.after_takeover());
-            let update = slow(&Record::Update { handle, version, tcp });
-            assert!(write_update(hot, &names, handle, &mut change), "of either family");
-            assert_eq!(&change[..UPDATE_LEN], &update[..]);
-            assert!(!write_update(hot, &names, handle, &mut change[..UPDATE_LEN - 1]));
+            assert_eq!(
+                write_update(hot, &names, handle, &mut change),
+                Some(update.len()),
+                "of either family"
+            );
+            assert_eq!(&change[..update.len()], &update[..]);
+            assert_eq!(write_update(hot, &names, handle, &mut change[..RECORD_MAX - 1]), None);
             let image = hot.image(Direction::FromClient);
             let mut end = [0xaa; RECORD_MAX];
-            let delete =
-                slow(&Record::Delete { shard: flow.shard, stamp: flow.changed, client: flow.client });
-            assert_eq!(write_delete(flow.shard, flow.changed, image, &mut end), !v6);
-            if !v6 {
-                assert_eq!((&bytes[..UPSERT_LEN], &end[..DELETE_LEN]), (&upsert[..], &delete[..]));
-                assert!(bytes[UPSERT_LEN..].iter().chain(&end[DELETE_LEN..]).all(|byte| *byte == 0xaa));
-                assert!(!write_upsert(hot, &names, handle, &mut bytes[..UPSERT_LEN - 1]));
+            let delete = Record::Delete { shard: flow.shard, stamp: flow.changed, client: flow.client };
+            let delete = slow(&delete, &mut theirs);
+            assert_eq!(write_delete(flow.shard, flow.changed, image, &mut end), image.is_v4());
+            let mut bytes = [0xaa; RECORD_MAX];
+            assert_eq!(write_upsert(hot, &names, handle, &mut ours, &mut bytes[..RECORD_MAX - 1]), None);
+            let len = write_upsert(hot, &names, handle, &mut ours, &mut bytes);
+            assert_eq!(len.is_some(), !v6);
+            if let Some(len) = len {
+                let record = Record::Upsert { shard: flow.shard, flow: state(&flow), handle };
+                assert_eq!(&bytes[..len], slow(&record, &mut theirs));
+                assert_eq!(&end[..DELETE_LEN], delete);
+                assert!(bytes[len..].iter().chain(&end[DELETE_LEN..]).all(|byte| *byte == 0xaa));
                 assert!(!write_delete(flow.shard, flow.changed, image, &mut bytes[..DELETE_LEN - 1]));
+                lengths = [lengths[0].min(len), lengths[1].max(len)];
             }
         }
+        // Answers to the client, and all in common; and nothing.
+        assert_eq!(lengths, [20, 26 + 1 + 2 + 8 + 17 + 10]);
     }
 }

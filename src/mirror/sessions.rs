@@ -4,12 +4,12 @@
 
 use arrayvec::ArrayVec;
 
-use crate::base::ids::{NodeId, WorkerId};
+use crate::base::ids::{NodeId, ShardId, WorkerId};
 use crate::base::limits::MEMBERS_MAX;
 use crate::flow::flows::Flows;
 use crate::flow::shard::{ShardSet, owner_of};
 use crate::mirror::stream::{Room, Stream};
-use crate::mirror::{Mirror, Outcome, Variant};
+use crate::mirror::{Mirror, Outcome, Peer, Variant};
 use crate::seal::session::{Session, StreamId};
 
 impl Mirror {
@@ -96,4 +96,10 @@ impl Mirror {
         place.stream_of.fill(u8::MAX);
         self.late.retain(|late| late.1 != peer);
     }
+}
+
+/// The stream that tells of a shard.
+pub(super) fn stream_of(peer: &mut Peer, shard: ShardId) -> Option<&mut Stream> {
+    let stream = *peer.stream_of.get(usize::from(shard.0))?;
+    peer.streams.get_mut(usize::from(stream))
 }

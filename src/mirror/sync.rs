@@ -17,7 +17,7 @@ mod writing;
 
 use std::collections::VecDeque;
 
-use crate::base::ids::{ShardId, Version};
+use crate::base::ids::{ShardId, Term, Version};
 use crate::base::limits::SHARDS;
 use crate::base::memory::{NoMemory, Slab};
 use crate::base::time::Instant;
@@ -28,6 +28,7 @@ use crate::flow::shard::ShardSet;
 use crate::mirror::digest::{Agreement, Asking};
 use crate::mirror::handle::Handle;
 use crate::mirror::in_flight::{Fate, Named, Sent};
+use crate::mirror::said::Said;
 use crate::mirror::tombstone::{DEPARTED_MAX, Tombstones};
 use crate::mirror::walk::{Due, Walk};
 use crate::seal::{Mirroring, Tracked};
@@ -139,6 +140,8 @@ pub struct Sync {
     displaced: usize,
     /// Ends said since the last change.
     ends_said: u8,
+    /// What the frame that is being written has said.
+    pub(super) said: Said,
 }
 
 #[derive(Clone, Copy)]
@@ -172,6 +175,7 @@ impl Sync {
             asking: Asking::default(),
             displaced: 0,
             ends_said: 0,
+            said: Said::new(Term::NONE),
         })
     }
 

@@ -32,7 +32,7 @@ impl Sync {
         out: &mut [u8],
     ) -> Option<(usize, Sent)> {
         if self.walk.due() == Due::Begin {
-            let len = record::write(&Record::WalkBegin { shards: *self.walk.shards() }, out)?;
+            let len = record::write(&Record::WalkBegin { shards: *self.walk.shards() }, &mut self.said, out)?;
             self.walk.begin_said();
             return Some((len, Sent { named: Named::WalkBegin, since: now }));
         }
@@ -66,7 +66,7 @@ impl Sync {
                     }
                     continue;
                 }
-                if wanted && let Some(next) = self.write_state(None, flows, digests, (place, now), out) {
+                if wanted && let Some(next) = self.write_state(true, flows, digests, (place, now), out) {
                     self.mark(place, WALKED, 0);
                     self.walk.named();
                     return Some(next);
@@ -78,7 +78,7 @@ impl Sync {
             self.walk.turn_over();
         }
         if self.walk.due() == Due::End {
-            let len = record::write(&Record::WalkEnd { shards: *self.walk.shards() }, out)?;
+            let len = record::write(&Record::WalkEnd { shards: *self.walk.shards() }, &mut self.said, out)?;
             self.walk.end_said();
             return Some((len, Sent { named: Named::WalkEnd, since: now }));
         }
@@ -137,7 +137,7 @@ impl Sync {
             let version = sender.flows.version(shard);
             let Some(digest) = digests.of_tracked(&self.tracked, shard) else { break };
             let question = Record::Digest { shard, digest };
-            let Some(len) = record::write(&question, &mut out[at..]) else { break };
+            let Some(len) = record::write(&question, &mut self.said, &mut out[at..]) else { break };
             self.asking.ask(shard);
             sent.push(Sent { named: Named::Digest { shard, version }, since: now });
             at += len;

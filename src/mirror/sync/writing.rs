@@ -1,6 +1,5 @@
 //! What changed or ended, as it is said.
 
-use crate::base::ids::Term;
 use crate::base::time::Instant;
 use crate::flow::FlowIndex;
 use crate::flow::entry::{Flow, FlowFlags};
@@ -10,6 +9,7 @@ use crate::mirror::handle::Handle;
 use crate::mirror::in_flight::{Named, Sent};
 use crate::mirror::record::{self, FlowState, Record};
 use crate::mirror::record_v4;
+use crate::mirror::said::Said;
 use crate::mirror::sync::{AHEAD, BOUND, Dirty, Ended, QUEUED, Sync, WALKED};
 use crate::mirror::tombstone::{Departed, Tombstones};
 
@@ -19,10 +19,9 @@ const ENDS_IN_A_ROW: u8 = 3;
 
 impl Sync {
     /// Writes the next record that does not belong to a walk, into room for the longest: its length, and what to remember
-    /// of it. `term`: the one that the frame is of.
+    /// of it.
     pub fn write_next(
         &mut self,
-        term: Term,
         flows: &Flows,
         tombstones: &Tombstones,
         digests: &mut Digests,
@@ -30,7 +29,7 @@ impl Sync {
     ) -> Option<(usize, Sent)> {
         // However many end at once, those that begin, for which packets may wait, have a share.
         if (self.ends_said < ENDS_IN_A_ROW || self.dirty.is_empty())
-            && let Some(next) = self.write_waiting_end(term, tombstones, out)
+            && let Some(next) = self.write_waiting_end(tombstones, out)
         {
             self.ends_said = self.ends_said.saturating_add(1);
             return Some(next);
@@ -45,21 +44,16 @@ impl Sync {
                 digests.prefetch(FlowIndex(later.flow));
                 flows.table.prefetch_tenant(FlowIndex(later.flow));
             }
-            if let Some(next) = self.write_state(Some(term), flows, digests, (dirty.flow, dirty.since), out) {
+            if let Some(next) = self.write_state(false, flows, digests, (dirty.flow, dirty.since), out) {
                 return Some(next);
             }
         }
-        self.write_waiting_end(term, tombstones, out)
+        self.write_waiting_end(tombstones, out)
     }
 
-    fn write_waiting_end(
-        &mut self,
-        term: Term,
-        tombstones: &Tombstones,
-        out: &mut [u8],
-    ) -> Option<(usize, Sent)> {
+    fn write_waiting_end(&mut self, tombstones: &Tombstones, out: &mut [u8]) -> Option<(usize, Sent)> {
         while let Some(Ended { tombstone, shard, handle, since }) = self.ended.pop_front() {
-            if let Some(len) = write_end(term, tombstones, tombstone, handle, out) {
+            if let Some(len) = write_end(&mut self.said, tombstones, (tombstone, handle), out) {
                 // It waited, and is on its way.
                 return Some((len, Sent { named: Named::Ended { shard, tombstone }, since }));
             }
@@ -81,10 +75,11 @@ impl Sync {
         Some(dirty)
     }
 
-    /// The newest state of a flow: in full, or by its handle if the peer knows it and the flow changed in the frame's `term`.
+    /// The newest state of a flow: in full, or by its handle if the peer knows it, the flow changed in the frame's term, and it is
+    /// not for a walk.
     pub(super) fn write_state(
         &mut self,
-        term: Option<Term>,
+        is_walked: bool,
         flows: &Flows,
         digests: &mut Digests,
         (flow, since): (u32, Instant),
@@ -102,18 +97,20 @@ impl Sync {
         }
         let handle = Handle::new(place, shard, flows.table.tenant(place)?.1);
         // One that a walk is about to name is named.
-        let may_shorten =
-            term == Some(names.changed.term) && self.has(flow, BOUND) && !self.has(flow, WALKED);
-        let is_short = may_shorten && record_v4::write_update(hot, &names, handle, out);
-        let in_full = (!is_short).then(|| self.walk.round());
+        let may_shorten = !is_walked
+            && self.said.term == names.changed.term
+            && self.has(flow, BOUND)
+            && !self.has(flow, WALKED);
+        let short = if may_shorten { record_v4::write_update(hot, &names, handle, out) } else { None };
+        let in_full = short.is_none().then(|| self.walk.round());
         let named = Named::Flow { shard, flow, version: names.changed.version, in_full };
-        let len = if is_short {
-            record_v4::UPDATE_LEN
-        } else if record_v4::write_upsert(hot, &names, handle, out) {
-            record_v4::UPSERT_LEN
-        } else {
-            let flow = flows.table.get(place)?;
-            record::write(&Record::Upsert { shard, flow: state(&flow), handle }, out)?
+        let said = &mut self.said;
+        let len = match short.or_else(|| record_v4::write_upsert(hot, &names, handle, said, out)) {
+            Some(len) => len,
+            None => {
+                let flow = state(&flows.table.get(place)?);
+                record::write(&Record::Upsert { shard, flow, handle }, said, out)?
+            }
         };
         digests.note_named(&flows.table, place, hot, &names);
         self.unsettled[usize::from(shard.0)] += 1;
@@ -123,20 +120,19 @@ impl Sync {
 
 /// Writes the end that waits at a tombstone, if it still does; its length.
 fn write_end(
-    term: Term,
+    said: &mut Said,
     tombstones: &Tombstones,
-    tombstone: u32,
-    handle: Option<Handle>,
+    (tombstone, handle): (u32, Option<Handle>),
     out: &mut [u8],
 ) -> Option<usize> {
     let Departed { shard, stamp, client, .. } = *tombstones.at(tombstone)?;
-    if let Some(handle) = handle.filter(|_| stamp.term == term) {
-        return record::write(&Record::End { handle, version: stamp.version }, out);
+    if let Some(handle) = handle.filter(|_| stamp.term == said.term) {
+        return record::write(&Record::End { handle, version: stamp.version }, said, out);
     }
     if record_v4::write_delete(shard, stamp, client, out) {
         return Some(record_v4::DELETE_LEN);
     }
-    record::write(&Record::Delete { shard, stamp, client: tombstones.client(tombstone)? }, out)
+    record::write(&Record::Delete { shard, stamp, client: tombstones.client(tombstone)? }, said, out)
 }
 
 /// A flow's state as a peer needs it: as it is to go on with it.

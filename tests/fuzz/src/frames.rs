@@ -2,12 +2,13 @@
 //! behind their seal only (`src/failover/services.rs` has tests of its own). What is understood is written and understood
 //! again alike.
 
-use baton::base::ids::BootId;
+use baton::base::ids::{BootId, NodeId, Term};
 use baton::base::time::Instant;
 use baton::failover::heartbeat::{self, Beat};
 use baton::failover::witness::words::{Answer, Request, decode_report};
 use baton::mirror::header::{self, Header};
 use baton::mirror::record::{self, Parsed, RECORD_MAX};
+use baton::mirror::said::Said;
 use baton::seal::{Handshake, Key};
 
 use crate::side::{member, node};
@@ -24,12 +25,15 @@ pub fn run(data: &[u8]) {
 }
 
 fn records(mut bytes: &[u8]) {
-    while let Ok((parsed, len)) = record::read(bytes) {
+    let term = Term { counter: 7, node: NodeId(1) };
+    // What the frame has said, and the same as it would be written: that may be shorter.
+    let [mut said, mut written_said, mut reread_said] = [(); 3].map(|()| Said::new(term));
+    while let Ok((parsed, len)) = record::read(bytes, &mut said) {
         assert!(len >= record::HEADER_LEN && len <= bytes.len(), "{len} of {} bytes", bytes.len());
         if let Parsed::Record(record) = parsed {
             let mut again = [0; RECORD_MAX];
-            let written = record::write(&record, &mut again).expect("no record is longer");
-            let (reread, _) = record::read(&again[..written]).expect("it is whole");
+            let written = record::write(&record, &mut written_said, &mut again).expect("no record is longer");
+            let (reread, _) = record::read(&again[..written], &mut reread_said).expect("it is whole");
             assert_eq!(reread, parsed);
         }
         bytes = &bytes[len..];

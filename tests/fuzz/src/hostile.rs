@@ -11,6 +11,7 @@ use baton::mirror::digest::Digest;
 use baton::mirror::handle::Handle;
 use baton::mirror::header::{Acknowledgement, HEADER_LEN, Header};
 use baton::mirror::record::{self, FlowState, Record, Refusal};
+use baton::mirror::said::Said;
 use baton::seal::{Sealer, Session, StreamId, TAG_LEN};
 
 use crate::input::Input;
@@ -35,9 +36,11 @@ pub fn run(data: &[u8]) {
         sealer: open_session_of_victim(&mut sides),
         boot: sides[PEER].boot,
         records: Vec::new(),
+        said: Said::new(Term::NONE),
         kept: Vec::new(),
         term: Term { counter: 1, node: node(if leads { VICTIM } else { PEER }) },
     };
+    peer.said.begin(peer.term);
     let victim = &mut sides[VICTIM];
     victim.stand(leads, peer.term);
     let mut now = Instant::from_millis(1);
@@ -90,6 +93,7 @@ struct Peer {
     boot: BootId,
     /// Of the next frame.
     records: Vec<u8>,
+    said: Said,
     kept: Vec<Vec<u8>>,
     term: Term,
 }
@@ -97,13 +101,13 @@ struct Peer {
 impl Peer {
     fn say(&mut self, record: &Record) {
         let mut bytes = [0; record::RECORD_MAX];
-        let Some(len) = record::write(record, &mut bytes) else { return };
+        let Some(len) = record::write(record, &mut self.said, &mut bytes) else { return };
         if HEADER_LEN + self.records.len() + len + TAG_LEN <= FRAME_MAX {
             self.records.extend_from_slice(&bytes[..len]);
         }
     }
 
-    /// Seals what was said.
+    /// Seals what was said: under the term that records go by, or another.
     fn frame(&mut self, input: &mut Input<'_>) -> Vec<u8> {
         let choice = input.byte();
         let term = match choice % 8 {
@@ -135,6 +139,7 @@ impl Peer {
         let mut head = [0; HEADER_LEN];
         header.write(&mut head);
         let mut body = std::mem::take(&mut self.records);
+        self.said.begin(self.term);
         body.truncate(FRAME_MAX - HEADER_LEN - TAG_LEN);
         body.resize(body.len() + TAG_LEN, 0);
         self.sealer.seal_in_place(&mut head, &mut body).expect("there is room");

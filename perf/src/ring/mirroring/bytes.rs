@@ -2,13 +2,14 @@
 //! their tables, real keys and real frames, and nothing around them: no ports, no packets, no balancing.
 //!
 //! Bytes are of whole Ethernet frames without their check sequence: headers, the mirror's header and the seal shared out among the
-//! records. Answers go the other way and are not in them: one for all frames that came in a turn.
+//! records. What records of a frame have in common is said once in it, so a create is also measured where flows have little in
+//! common. Answers go the other way and are not in them: one for all frames that came in a turn.
 
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use baton::base::counters::Counters;
-use baton::base::ids::{BootId, GroupId, NodeId, ShardId, WorkerId};
+use baton::base::ids::{BootId, GroupId, NodeId, ServerId, ShardId, VirtualServerId, WorkerId};
 use baton::base::time::{Duration, Instant};
 use baton::flow::entry::FlowFlags;
 use baton::flow::flows::{Flows, FlowsSetup};
@@ -63,10 +64,18 @@ fn measure(context: &Context) -> Result<Vec<Figure>> {
     let hz = tsc_hz(&eal) as f64;
     let mut figures = Vec::new();
     for family in [Family::V4, Family::V6] {
-        for (at_a_time, flows, frames) in [(FULL, FLOWS, "full frames"), (1, ONE, "frames of one record")] {
+        let one = Shared { services: 1, servers: 1 };
+        let cases = [
+            (FULL, FLOWS, one, "full frames"),
+            (FULL, FLOWS, Shared { servers: 16, ..one }, "full frames, 16 servers"),
+            (FULL, FLOWS, Shared { servers: FLOWS, ..one }, "full frames, a server for each flow"),
+            (FULL, FLOWS, Shared { services: FLOWS, servers: FLOWS }, "full frames, nothing in common"),
+            (1, ONE, one, "frames of one record"),
+        ];
+        for (at_a_time, flows, shared, frames) in cases {
             let mut taken: [Vec<Taken>; 3] = [const { Vec::new() }; 3];
             for _ in 0..=context.samples {
-                let mut pair = Pair::new(family)?;
+                let mut pair = Pair::new(family, shared)?;
                 // The table's memory is touched for the first time by flows that do not count.
                 pair.change(Kind::Create, 0..flows, FULL)?;
                 pair.change(Kind::Delete, 0..flows, FULL)?;
@@ -98,6 +107,13 @@ fn measure(context: &Context) -> Result<Vec<Figure>> {
         }
     }
     Ok(figures)
+}
+
+/// How many services and real servers the flows go to, one after the other.
+#[derive(Clone, Copy)]
+struct Shared {
+    services: u32,
+    servers: u32,
 }
 
 /// What a record took.
@@ -169,13 +185,14 @@ struct Pair {
     leader: End,
     peer: End,
     family: Family,
+    shared: Shared,
     places: Vec<FlowIndex>,
     counters: Counters,
     now: Instant,
 }
 
 impl Pair {
-    fn new(family: Family) -> Result<Pair> {
+    fn new(family: Family, shared: Shared) -> Result<Pair> {
         let (mut leader, mut peer) = (End::new(1)?, End::new(2)?);
         let (ours, theirs) = sessions()?;
         leader.mirror.open_session(NodeId(2), &ours, &leader.flows);
@@ -186,6 +203,7 @@ impl Pair {
             leader,
             peer,
             family,
+            shared,
             places: vec![FlowIndex(0); FLOWS as usize],
             counters: Counters::default(),
             now: Instant::from_millis(1000),
@@ -202,18 +220,25 @@ impl Pair {
                 Address::v6([0xfd, first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, (low >> 8) as u8, low as u8])
             }
         };
+        let (service, server_id) = (number % self.shared.services, number % self.shared.servers);
         let client = Key {
             src: address(16, number),
-            dst: address(10, 100),
+            dst: address(10, service),
             src_port: 1024 + (number >> 8) as u16,
             dst_port: 80,
             vlan: 0,
             protocol: TCP,
         };
-        let server =
-            Key { src: address(11, 7), src_port: 8080, dst: address(12, number), dst_port: 7, ..client };
+        let server = Key {
+            src: address(11, server_id),
+            src_port: 8080,
+            dst: address(12, number),
+            dst_port: 7,
+            ..client
+        };
         let mut flow = Flow::new(client, server, TcpState::SynSeen);
         flow.shard = ShardId((number % 256) as u16);
+        (flow.virtual_server, flow.server_id) = (VirtualServerId(service), ServerId(server_id));
         flow.flags = FlowFlags::MIRRORED;
         flow.created = self.leader.flows.next_version(flow.shard);
         flow.changed = Stamp { term: TERM, version: flow.created };
