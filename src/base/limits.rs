@@ -243,6 +243,16 @@ pub const PAYLOAD_LOOKED_AT: usize = 64;
 /// rules about payload do not hold.
 pub const PAYLOAD_AWAITED_PACKETS: u64 = 32;
 
+/// Records that may wait to be sent on a stream while a round of maintenance checkpoints adds more. Flows that find more of them are
+/// named in the next round.
+pub const MAINTAINED_WAITING_MAX: usize = 1024;
+
+/// Places of the flow table that a round of maintenance checkpoints passes in one call, and flows that it looks at in one: so no call
+/// takes long.
+pub const MAINTAINED_PLACES_PER_CALL: u32 = 4096;
+/// See [`MAINTAINED_PLACES_PER_CALL`].
+pub const MAINTAINED_FLOWS_PER_CALL: u32 = 256;
+
 /// Bytes of an IP packet that carries a mirror frame: it fits one segment of any buffer. A
 /// smaller MTU of the mirror port makes frames smaller, a greater one does not make them greater.
 pub const MIRROR_PACKET_MAX: u16 = 1500;

@@ -414,6 +414,18 @@ pub struct Mirror {
     pub walk_rate: u32,
     /// The virtual servers of which this appliance tracks the flows while another one leads; all of them if none is named.
     pub only: Vec<VirtualServerId>,
+    /// How far connections have come is said again in rounds that begin so often, without acknowledgements; `None`: it is
+    /// acknowledged whenever it changes.
+    pub maintenance_every: Option<Duration>,
+}
+
+/// How a leader keeps a peer up to date of the flows that it knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checkpoints {
+    /// Each change is acknowledged.
+    Acknowledged,
+    /// Changes are said without acknowledgement, and all again and again.
+    Periodic,
 }
 
 /// Members' own keys, instead of the one that they share.

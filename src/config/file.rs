@@ -5,8 +5,8 @@ use toml::de::DeValue;
 
 use crate::base::limits::{PAYLOAD_LOOKED_AT, WORKERS_MAX};
 use crate::config::checked::{
-    Balance, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, Sealing,
-    VrrpChecksum, VrrpUse,
+    Balance, Checkpoints, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol,
+    Sealing, VrrpChecksum, VrrpUse,
 };
 use crate::config::read::{
     Change, FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
@@ -173,6 +173,8 @@ tables! {
         hold_timeout_ms: Int<1, 10_000> = 200,
         walk_rate: Int<100, 10_000_000> = 100_000,
         only: Vec<Key<Name>> = [],
+        checkpoints: Checkpoints = "acknowledged",
+        checkpoint_every_ms: Int<100, 600_000> = 1000,
     }
     /// One of `mirror.peers`.
     PeerFile {

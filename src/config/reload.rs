@@ -90,6 +90,8 @@ fn refuse_fixed(file: &File, before: &File, report: &mut Report) {
                 hold_timeout_ms,
                 walk_rate,
                 only,
+                checkpoints,
+                checkpoint_every_ms,
             } = now;
             port.changes(&before.port, &mut changes);
             udp_port.changes(&before.udp_port, &mut changes);
@@ -98,6 +100,8 @@ fn refuse_fixed(file: &File, before: &File, report: &mut Report) {
             hold_timeout_ms.changes(&before.hold_timeout_ms, &mut changes);
             walk_rate.changes(&before.walk_rate, &mut changes);
             only.changes(&before.only, &mut changes);
+            checkpoints.changes(&before.checkpoints, &mut changes);
+            checkpoint_every_ms.changes(&before.checkpoint_every_ms, &mut changes);
         }
         (None, None) | (Some(_), None) | (None, Some(_)) => file.mirror.changes(&before.mirror, &mut changes),
     }

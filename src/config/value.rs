@@ -9,8 +9,8 @@ use crate::base::limits::PAYLOAD_LOOKED_AT;
 use crate::base::time::Duration;
 use crate::config::checked::policy::Ports;
 use crate::config::checked::{
-    Balance, Cidr, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol, Sealing,
-    VrrpChecksum, VrrpUse,
+    Balance, Checkpoints, Cidr, Commit, HealthCheck, Idle, Lagging, LcoreRole, Method, Partition, Protocol,
+    Sealing, VrrpChecksum, VrrpUse,
 };
 use crate::config::read::{Change, FromFile, Source, changed};
 use crate::config::report::{Place, Report};
@@ -356,6 +356,10 @@ choices! {
     Lagging {
         "remove" => Lagging::Remove,
         "wait" => Lagging::Wait,
+    } not_built_yet [];
+    Checkpoints {
+        "acknowledged" => Checkpoints::Acknowledged,
+        "periodic" => Checkpoints::Periodic,
     } not_built_yet [];
     Sealing {
         "receive-only" => Sealing::ReceiveOnly,

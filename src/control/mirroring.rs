@@ -95,6 +95,9 @@ pub struct StreamReport {
     pub to: WorkerId,
     /// State records sent.
     pub sent: u64,
+    /// Those of them that nobody was asked to acknowledge (`mirror.checkpoints = "periodic"`).
+    #[serde(default)]
+    pub checkpoints: u64,
     /// Those that the peer acknowledged as applied.
     pub acknowledged: u64,
     /// Frames on their way.
@@ -129,6 +132,7 @@ impl StreamReport {
             from,
             to: stream.worker,
             sent: statistics.records_sent,
+            checkpoints: statistics.checkpoints_sent,
             acknowledged: statistics.records_applied,
             in_flight: stream.in_flight as u64,
             lost: statistics.records_lost,
@@ -321,7 +325,7 @@ pub fn standing<'a>(
 mod tests {
     use super::*;
     use crate::base::ids::WorkerId;
-    use crate::mirror::digest::Agreement;
+    use crate::mirror::asking::Agreement;
 
     fn stream() -> StreamStatus {
         StreamStatus {

@@ -138,7 +138,7 @@ impl Appliance {
     }
 
     fn flow_line(config: &Checked, worker: WorkerId, seen: &SeenFlow) -> FlowLine {
-        let SeenFlow { flow, idle, protected, because } = seen;
+        let SeenFlow { flow, idle, protected, because, confirmed: _ } = seen;
         let (client, server) = (&flow.client, &flow.server);
         let name = config.virtual_servers.iter().find(|server| server.id == flow.virtual_server);
         FlowLine {

@@ -550,7 +550,7 @@ fn kind_of(event: &FailoverEvent) -> (&'static str, bool) {
         | E::Disbelieved { .. }
         | E::DuplicateNode { .. } => ("peer", true),
         E::InSync { .. } => ("mirror", false),
-        E::OutOfSync { .. } => ("mirror", true),
+        E::OutOfSync { .. } | E::CheckpointsDiffer(_) => ("mirror", true),
         E::WorkerStuck { .. } => ("worker", true),
         E::Fencing { .. } | E::FenceFailed { .. } | E::FencedIsHeard { .. } => ("fence", true),
         E::Fenced { .. } => ("fence", false),

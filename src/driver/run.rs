@@ -513,6 +513,7 @@ fn failover_setup(
             // The check of the file lets no more through than there may be.
             mirroring: Mirroring {
                 tracked: mirror.and_then(|mirror| Tracked::only(&mirror.only)).unwrap_or_default(),
+                is_periodic: mirror.is_some_and(|mirror| mirror.maintenance_every.is_some()),
             },
         },
         peers: mirror.iter().flat_map(|mirror| &mirror.peers).map(|peer| peer.node).collect(),

@@ -205,6 +205,7 @@ mod tests {
             hold_timeout: Duration::from_millis(200),
             walk_rate: 1000,
             only: Vec::new(),
+            maintenance_every: None,
         }
     }
 

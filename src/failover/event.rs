@@ -237,6 +237,8 @@ pub enum FailoverEvent {
         /// By which port.
         port: PortId,
     },
+    /// A peer's `mirror.checkpoints` is not this appliance's.
+    CheckpointsDiffer(NodeId),
     /// Frames in a peer's name were not believed, and dropped.
     Disbelieved {
         /// The peer.
@@ -397,6 +399,7 @@ impl fmt::Display for FailoverEvent {
             E::PeerUnproven { node, port } => {
                 write!(f, "someone at port {port} speaks as node {node} without a key that is accepted here")
             }
+            E::CheckpointsDiffer(node) => write!(f, "node {node} has another mirror.checkpoints"),
             E::Disbelieved { node, what, by } => tell(f, *node, *what, *by),
             E::DuplicateNode { node } => write!(f, "two live processes speak as node {node}"),
             E::InSync { node, term } => write!(f, "node {node} is in sync in term {term}"),
@@ -473,6 +476,7 @@ impl FailoverEvent {
             E::PeerLeft { .. } => "peer-left",
             E::PeerRefused { .. } => "peer-refused",
             E::PeerUnproven { .. } => "peer-unproven",
+            E::CheckpointsDiffer(_) => "checkpoints-differ",
             E::Disbelieved { .. } => "disbelieved",
             E::DuplicateNode { .. } => "duplicate-node",
             E::InSync { .. } => "in-sync",
@@ -520,6 +524,7 @@ impl FailoverEvent {
             | E::PeerLeft { .. }
             | E::PeerRefused { .. }
             | E::PeerUnproven { .. }
+            | E::CheckpointsDiffer(_)
             | E::Disbelieved { .. }
             | E::DuplicateNode { .. }
             | E::InSync { .. }
@@ -558,6 +563,7 @@ impl FailoverEvent {
             | E::PeerLeft { node }
             | E::PeerRefused { node, .. }
             | E::PeerUnproven { node, .. }
+            | E::CheckpointsDiffer(node)
             | E::Disbelieved { node, .. }
             | E::DuplicateNode { node }
             | E::InSync { node, .. }

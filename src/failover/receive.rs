@@ -233,6 +233,10 @@ impl Failover {
         if was_open {
             self.emit(Output::PeerLost { node });
         }
+        let is_new = before != Some(boot);
+        if is_new && session.peer().mirroring.is_periodic != self.member.mirroring.is_periodic {
+            self.event(FailoverEvent::CheckpointsDiffer(node));
+        }
         if restarted {
             self.forget_fenced(node);
             self.event(FailoverEvent::PeerRestarted { node, boot });

@@ -120,6 +120,7 @@ pub(crate) fn checked() -> Checked {
             pinning: None,
             hold_timeout: Duration::from_millis(100),
             walk_rate: 1000,
+            maintenance_every: None,
         }),
         failover: Failover {
             virtual_router_id: 51,

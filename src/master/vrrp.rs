@@ -221,6 +221,7 @@ impl Advertiser {
             | E::WitnessTooShort { .. }
             | E::CannotLead
             | E::CanLead
+            | E::CheckpointsDiffer(_)
             | E::Outranked { .. }
             | E::OutrankedNoMore
             | E::StateChanged { .. }

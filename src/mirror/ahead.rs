@@ -87,7 +87,8 @@ impl Reading {
                 | Record::WalkBegin { .. }
                 | Record::Digest { .. }
                 | Record::Floor { .. }
-                | Record::Refused { .. } => {}
+                | Record::Refused { .. }
+                | Record::Unbound { .. } => {}
             }
         }
         for parsed in &self.read {

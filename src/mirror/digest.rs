@@ -6,7 +6,7 @@
 //! applied: from the table, not from the record.
 //!
 //! While nothing of a shard waits or is on its way to a peer ([`Sync::is_settled`](super::sync::Sync::is_settled)), its digest is
-//! the peer's. The active asks, some shards in a frame, at a slow rate ([`Asking`]). The peer answers as it answers any record:
+//! the peer's. The active asks, some shards in a frame, at a slow rate ([`Asking`](super::asking::Asking)). The peer answers as it answers any record:
 //! its acknowledgement agrees, a refusal does not. Then the shard is walked again.
 //!
 //! What nobody told, a fault of this machine's memory say, no digest sees by itself. So each side goes over its table,
@@ -19,21 +19,14 @@
 use crate::base::ids::{ShardId, VirtualServerId};
 use crate::base::limits::{MEMBERS_MAX, SHARDS};
 use crate::base::memory::{NoMemory, Slab};
-use crate::base::time::{Duration, Instant};
+use crate::base::time::Instant;
 use crate::flow::entry::{Flow, FlowFlags};
 use crate::flow::key::Key;
 use crate::flow::layout::{Hot, Names};
-use crate::flow::shard::ShardSet;
 use crate::flow::table::Table;
 use crate::flow::{Direction, FlowIndex, TcpState};
 use crate::mirror::Variant;
-use crate::mirror::record::RECORDS_PER_FRAME_MAX;
 use crate::seal::Tracked;
-
-/// Between two frames that ask.
-pub const ASK_INTERVAL: Duration = Duration::from_millis(100);
-/// Shards that one frame asks about at most: a worker's own within half a second.
-pub const ASKED_MAX: usize = RECORDS_PER_FRAME_MAX;
 
 /// Places looked over for each millisecond that has passed: ten million in less than three minutes.
 const PLACES_PER_MILLI: u64 = 64;
@@ -343,134 +336,6 @@ fn finish(keys: u64, names: &Names, flags: FlowFlags, state: u8) -> u64 {
     fold(keys ^ fold(ids ^ e, facts ^ f) ^ stamp.rotate_left(41), a)
 }
 
-/// What one stream asks its peer.
-#[derive(Clone, Debug)]
-pub struct Asking {
-    /// The shards that have yet to agree in this round.
-    left: ShardSet,
-    /// Those that were asked about and not answered.
-    asked: ShardSet,
-    /// Those that differed when they were last asked about.
-    differing: ShardSet,
-    due_at: Instant,
-    /// Since when all shards agreed at least once, by the last round; `None`: no round is over.
-    agreed_since: Option<Instant>,
-    began_at: Instant,
-    rounds: u64,
-    /// The shard to begin with the next time: after the last one that was asked about.
-    next: u16,
-}
-
-/// How often and when a stream's digests agreed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Agreement {
-    /// Times that every shard of the stream had agreed.
-    pub rounds: u64,
-    /// The newest of these rounds began then: all shards have agreed since; `None`: there was none.
-    pub since: Option<Instant>,
-    /// Shards that differ, as far as is known.
-    pub differing: usize,
-}
-
-/// What an answer says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The peer has the same.
-    Agrees,
-    /// The peer has something else, and that is news.
-    Differs,
-    /// The peer has something else, as before.
-    StillDiffers,
-    /// Nothing.
-    Nothing,
-}
-
-impl Default for Asking {
-    fn default() -> Asking {
-        Asking {
-            left: ShardSet::default(),
-            asked: ShardSet::default(),
-            differing: ShardSet::default(),
-            due_at: Instant::ZERO,
-            agreed_since: None,
-            began_at: Instant::ZERO,
-            rounds: 0,
-            next: 0,
-        }
-    }
-}
-
-impl Asking {
-    /// Nothing was asked: the peer is brought up to date from the start.
-    pub fn begin_anew(&mut self) {
-        *self = Asking { rounds: self.rounds, ..Asking::default() };
-    }
-
-    /// When it is time to ask again.
-    pub fn due_at(&self) -> Instant {
-        self.due_at
-    }
-
-    /// The shards to ask about now, of those of the stream; asks not before [`ASK_INTERVAL`] has passed.
-    pub fn begin(&mut self, now: Instant, shards: &ShardSet) -> impl Iterator<Item = ShardId> + use<> {
-        self.due_at = now + ASK_INTERVAL;
-        self.left = shards.both(&self.left);
-        if self.left.is_empty() {
-            self.left = *shards;
-            self.began_at = now;
-        }
-        let left = self.left.without(&self.asked);
-        let next = self.next;
-        (0..SHARDS as u16)
-            .map(move |i| ShardId((next + i) % SHARDS as u16))
-            .filter(move |shard| left.has(*shard))
-    }
-
-    /// The peer is asked about this shard.
-    pub fn ask(&mut self, shard: ShardId) {
-        self.next = (shard.0 + 1) % SHARDS as u16;
-        self.asked.set(shard, true);
-    }
-
-    /// Another worker tells of this shard from now on.
-    pub fn forget(&mut self, shard: ShardId) {
-        for set in [&mut self.left, &mut self.asked, &mut self.differing] {
-            set.set(shard, false);
-        }
-    }
-
-    /// The peer has answered, or has not: then `agrees` is `None`.
-    pub fn answered(&mut self, shard: ShardId, agrees: Option<bool>) -> Answer {
-        if !self.asked.has(shard) {
-            return Answer::Nothing;
-        }
-        self.asked.set(shard, false);
-        match agrees {
-            None => Answer::Nothing,
-            Some(true) => {
-                self.differing.set(shard, false);
-                let was_left = self.left.has(shard);
-                self.left.set(shard, false);
-                if was_left && self.left.is_empty() {
-                    self.rounds += 1;
-                    self.agreed_since = Some(self.began_at);
-                }
-                Answer::Agrees
-            }
-            Some(false) if self.differing.has(shard) => Answer::StillDiffers,
-            Some(false) => {
-                self.differing.set(shard, true);
-                Answer::Differs
-            }
-        }
-    }
-
-    /// How far they agree.
-    pub fn agreement(&self) -> Agreement {
-        Agreement { rounds: self.rounds, since: self.agreed_since, differing: self.differing.len() }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -555,22 +420,5 @@ mod tests {
             assert_eq!(sums.len(), count, "IPv6: {v6}");
         }
         assert_eq!(digest_of(&flow(true)).flows, 1);
-    }
-
-    #[test]
-    fn shards_that_keep_differing_leave_room_for_others_in_the_next_questions() {
-        let all: ShardSet = (0..SHARDS as u16).map(ShardId).collect();
-        let mut asking = Asking::default();
-        let mut asked = ShardSet::default();
-        for round in 0..4 {
-            let now = Instant::from_millis(1 + round * 200);
-            let shards: Vec<_> = asking.begin(now, &all).take(ASKED_MAX).collect();
-            for shard in shards {
-                asking.ask(shard);
-                asked.set(shard, true);
-                asking.answered(shard, Some(false));
-            }
-        }
-        assert_eq!((asked.len(), asking.agreement().differing), (SHARDS, SHARDS));
     }
 }

@@ -57,6 +57,8 @@ pub enum Named {
         shard: ShardId,
         /// The latest place in its order of changes then.
         version: Version,
+        /// How often a checkpoint of the shard had been said by then ([`maintenance`](super::maintenance)).
+        said: u32,
     },
     /// That frames below this sequence are not to be taken any more.
     Floor {
@@ -84,6 +86,15 @@ impl Named {
                 Some(*shard)
             }
             Named::WalkBegin | Named::WalkEnd | Named::Floor { .. } | Named::Nothing => None,
+        }
+    }
+
+    /// Whether it is how far a connection has come that the peer knows by its handle: a checkpoint, if such are not acknowledged.
+    pub const fn is_by_handle(&self) -> bool {
+        match self {
+            Named::Flow { in_full, .. } => in_full.is_none(),
+            Named::Ended { .. } | Named::WalkBegin | Named::WalkEnd | Named::Floor { .. } => false,
+            Named::Digest { .. } | Named::Nothing => false,
         }
     }
 }

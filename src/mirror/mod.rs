@@ -11,7 +11,7 @@
 //! * [`sync`]: what a peer knows, what it is to be told next.
 //! * [`walk`]: how far a peer was brought up to date.
 //! * [`handle`]: short names of flows that a peer knows.
-//! * [`digest`]: whether a peer has the same flows.
+//! * [`digest`]: whether a peer has the same flows; [`asking`]: what it is asked of that.
 //! * [`in_flight`]: what is on its way, and its loss.
 //! * [`receiver`]: applying what a peer sends; `ahead`: reading it, and asking for memory that it will touch.
 //! * [`tombstone`]: the ends of flows on both sides.
@@ -19,13 +19,15 @@
 //! * [`changes`]: what the worker says of its flows.
 //! * [`policy`]: which flows are mirrored.
 //! * [`moving`]: shards that go to another worker of this appliance, or come from one.
+//! * [`maintenance`]: what is said of living flows without acknowledgement.
 //! * `sessions`: streams that open and close with a peer's session.
 //! * [`hold`]: packets that wait for an acknowledgement.
-//! * `pace`: how fast a walk goes; `kept`: how much of everything is kept, and how much may be; `variant`: what tests break.
+//! * `pace`: when something is to be done, and how fast a walk goes; `kept`: how much of everything is kept, and how much may be; `variant`: what tests break.
 //!
 //! Not yet: log records.
 
 mod ahead;
+pub mod asking;
 pub mod changes;
 pub mod digest;
 pub mod handle;
@@ -33,6 +35,7 @@ pub mod header;
 pub mod hold;
 pub mod in_flight;
 mod kept;
+pub mod maintenance;
 pub mod moving;
 mod pace;
 pub mod policy;
@@ -62,6 +65,7 @@ use crate::flow::flows::Flows;
 use crate::flow::shard::ShardSet;
 use crate::mirror::digest::Digests;
 use crate::mirror::header::Header;
+use crate::mirror::maintenance::Round;
 use crate::mirror::receiver::{Applied, Effects, Place};
 use crate::mirror::record::{Parsed, Record, Refusal};
 use crate::mirror::sessions::stream_of;
@@ -92,6 +96,8 @@ pub struct MirrorSetup {
     pub peers: Vec<NodeId>,
     /// Walked records a second at most.
     pub walk_rate: u32,
+    /// How far connections have come is said without acknowledgement, in rounds that take so long; `None`: it is acknowledged.
+    pub maintenance_every: Option<Duration>,
     /// Soundness.
     pub variant: Variant,
 }
@@ -198,6 +204,7 @@ pub struct Mirror {
     arriving: ShardSet,
     walk_tokens: u32,
     walk_refilled: Instant,
+    round: Round,
     outcomes: Vec<Outcome>,
     reading: ahead::Reading,
     restarted: bool,
@@ -228,6 +235,7 @@ impl Mirror {
             })
             .collect();
         Ok(Mirror {
+            round: Round::new(setup.maintenance_every),
             setup,
             standing: Standing { leads: false, term: Term::NONE },
             generation: 0,
@@ -326,6 +334,7 @@ impl Mirror {
     pub fn poll(&mut self, now: Instant, flows: &mut Flows, effects: &mut impl Effects) {
         self.refill(now);
         self.digests.audit(now, &flows.table);
+        self.maintain(now, flows);
         for (i, peer) in self.peers.iter_mut().enumerate() {
             for stream in &mut peer.streams {
                 let Stream { in_flight, sync, statistics, .. } = stream;
@@ -377,24 +386,6 @@ impl Mirror {
             }
         }
         None
-    }
-
-    /// Whether [`Mirror::write_frame`] has something to write.
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.peers
-            .iter()
-            .flat_map(|peer| &peer.streams)
-            .any(|stream| stream.is_due(now, self.standing.leads, self.walk_tokens > 0))
-    }
-
-    /// When there is something to do even if nothing arrives.
-    pub fn next_deadline(&self) -> Option<Instant> {
-        let streams = self.peers.iter().flat_map(|peer| &peer.streams);
-        let leads = self.standing.leads;
-        streams
-            .filter_map(|stream| stream.next_deadline(leads))
-            .chain(self.late.first().map(|late| late.0))
-            .min()
     }
 
     /// Takes a frame that came to this worker's stream port, from the header on.
@@ -485,6 +476,7 @@ impl Mirror {
         let tables = led_by_sender.then_some((&stream.received, &*flows, &self.digests));
         self.reading.begin(header.term, body, tables);
         let (mut index, mut refused, mut reason) = (0, 0u64, Refusal::Inconsistent);
+        let mut is_state = header.elicits;
         while let Some(next) = self.reading.next(body) {
             let Ok(parsed) = next else {
                 // What follows was not applied: the frame is not acknowledged.
@@ -513,7 +505,14 @@ impl Mirror {
                     stream.answered(now, true);
                     continue;
                 }
-                Parsed::Record(_) if !led_by_sender => continue,
+                Parsed::Record(Record::Unbound { handle }) => {
+                    stream.sync.unbound(now, handle, flows);
+                    continue;
+                }
+                Parsed::Record(_) if !led_by_sender => {
+                    is_state = true;
+                    continue;
+                }
                 Parsed::Record(Record::Floor { sequence }) => {
                     stream.opener.raise_floor(sequence);
                     Applied::Done
@@ -543,16 +542,23 @@ impl Mirror {
                     reason = why;
                 }
                 refused |= 1u64.checked_shl(index).unwrap_or(0);
+                if !header.elicits
+                    && let Parsed::Record(Record::Update { handle, .. }) = *parsed
+                {
+                    // Nobody remembers what the frame said. If this is not told, it is when the flow is named again.
+                    stream.refuse(Record::Unbound { handle });
+                }
             }
             index += 1;
         }
-        if header.elicits && !led_by_sender {
+        if is_state && !led_by_sender {
             stream.statistics.fails(now, Trouble::WrongTerm);
             return Frame::WrongTerm;
         }
         let told = refused == 0
+            || !header.elicits
             || stream.refuse(Record::Refused { sequence: header.sequence, which: refused, reason });
-        if told && refused == 0 {
+        if told && (refused == 0 || !header.elicits) {
             stream.acknowledgement.note(header.sequence);
         }
         stream.acknowledgement_due |= header.elicits && refused == 0;

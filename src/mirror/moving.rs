@@ -115,7 +115,8 @@ impl Mirror {
             let stream = peer.streams.get(usize::from(peer.stream_of[usize::from(shard.0)]));
             let Some(stream) = stream.filter(|stream| stream.sync.knows(flow)) else { continue };
             known.flow |= 1 << i;
-            known.behind |= u8::from(!is_quiet || stream.sync.is_queued(flow)) << i;
+            let behind = !is_quiet || stream.sync.is_queued(flow) || stream.sync.may_be_behind(flow);
+            known.behind |= u8::from(behind) << i;
         }
         known
     }

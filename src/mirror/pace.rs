@@ -1,4 +1,4 @@
-//! How fast a walk goes.
+//! When something is to be done, and how fast a walk goes.
 
 use crate::base::time::{Duration, Instant};
 use crate::mirror::Mirror;
@@ -7,6 +7,25 @@ use crate::mirror::Mirror;
 const WALK_BURST: u32 = 256;
 
 impl Mirror {
+    /// Whether [`Mirror::write_frame`] has something to write.
+    pub fn is_due(&self, now: Instant) -> bool {
+        self.peers
+            .iter()
+            .flat_map(|peer| &peer.streams)
+            .any(|stream| stream.is_due(now, self.standing.leads, self.walk_tokens > 0))
+    }
+
+    /// When there is something to do even if nothing arrives.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let streams = self.peers.iter().flat_map(|peer| &peer.streams);
+        let leads = self.standing.leads;
+        streams
+            .filter_map(|stream| stream.next_deadline(leads))
+            .chain(self.late.first().map(|late| late.0))
+            .chain(self.maintains_at())
+            .min()
+    }
+
     /// So many records may be walked by now.
     pub(super) fn refill(&mut self, now: Instant) {
         let span = now - self.walk_refilled;

@@ -290,8 +290,8 @@ impl Received {
                 applied
             }
             Record::Digest { shard, digest } => self.compare(*shard, digest, place, digests),
-            // Both are the stream's matter.
-            Record::Floor { .. } | Record::Refused { .. } => Applied::Done,
+            // They are the stream's matter.
+            Record::Floor { .. } | Record::Refused { .. } | Record::Unbound { .. } => Applied::Done,
         }
     }
 

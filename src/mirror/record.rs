@@ -26,6 +26,7 @@
 //! | 0x87 | [`Record::WalkBegin`] | as 0x83 |
 //! | 0x8a | [`Record::Digest`] | shard 2, sum 8, flows 4 |
 //! | 0x04 | [`Record::Refused`] | sequence 8, bitmap 8, reason 1 |
+//! | 0x0b | [`Record::Unbound`] | handle 7 |
 //!
 //! 0x81, 0x88 and 0x89 were upserts, updates and ends in version 2 of the frame. A handle of 7 bytes is: state 4 bits (of an
 //! update; else 0), place 28 bits, shard 1, generation 2.
@@ -61,6 +62,7 @@ const FLOOR: u8 = 0x85;
 const WALK_BEGIN: u8 = 0x87;
 const DIGEST: u8 = 0x8a;
 const REFUSED: u8 = 0x04;
+const UNBOUND: u8 = 0x0b;
 const CRITICAL: u8 = 0x80;
 const COMPACT: u8 = 0x40;
 
@@ -179,6 +181,11 @@ pub enum Record {
         which: u64,
         /// Why the first of them was that was not for an unknown handle; if all were for that, that.
         reason: Refusal,
+    },
+    /// What a frame that asks for no acknowledgement said of this handle was refused: no flow is known by it.
+    Unbound {
+        /// It.
+        handle: Handle,
     },
 }
 
@@ -309,6 +316,10 @@ pub fn write(record: &Record, said: &mut Said, out: &mut [u8]) -> Option<usize> 
             w.u8(reason.code())?;
             REFUSED
         }
+        Record::Unbound { handle } => {
+            w.handle(*handle, 0)?;
+            UNBOUND
+        }
     };
     let end = w.at;
     let value_len = (end - HEADER_LEN) as u16;
@@ -345,6 +356,7 @@ pub fn read(bytes: &[u8], said: &mut Said) -> Result<(Parsed, usize), Truncated>
         DIGEST => read_digest(&mut r),
         FLOOR => r.u64().map(|sequence| Record::Floor { sequence }),
         REFUSED => read_refused(&mut r),
+        UNBOUND => r.handle().map(|(handle, _)| Record::Unbound { handle }),
         kind if kind & CRITICAL != 0 => return Ok((Parsed::Refused(Refusal::UnknownRecord), len)),
         _ => return Ok((Parsed::Skipped, len)),
     };
@@ -440,14 +452,18 @@ impl Writer<'_> {
         self.put(&n.to_be_bytes()[2..])
     }
 
+    fn handle(&mut self, handle: Handle, state: u8) -> Option<()> {
+        self.u32(u32::from(state) << PLACE_BITS | handle.place)?;
+        self.u8(handle.shard.0 as u8)?;
+        self.u16(handle.generation)
+    }
+
     /// All of a record that names a flow by its handle.
     fn by_handle(&mut self, kind: u8, handle: Handle, state: u8, version: Version) -> Option<usize> {
         self.at = 0;
         let is_long = version.0 >> SHORT_VERSION_BITS != 0;
         self.u8(if is_long { kind | LONG } else { kind })?;
-        self.u32(u32::from(state) << PLACE_BITS | handle.place)?;
-        self.u8(handle.shard.0 as u8)?;
-        self.u16(handle.generation)?;
+        self.handle(handle, state)?;
         if is_long {
             self.u48(version.0)?
         } else {

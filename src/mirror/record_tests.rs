@@ -21,7 +21,7 @@ fn key(rng: &mut Rng, protocol: u8, vlan: u16) -> Key {
     }
 }
 
-fn records(rng: &mut Rng) -> [Record; 9] {
+fn records(rng: &mut Rng) -> [Record; 10] {
     let protocol = if rng.bool() { TCP } else { UDP };
     let term = Term { counter: rng.u64(0..=STAMP_MAX), node: NodeId(rng.u16(..)) };
     let stamp = Stamp { term, version: Version(rng.u64(0..=STAMP_MAX)) };
@@ -59,6 +59,7 @@ fn records(rng: &mut Rng) -> [Record; 9] {
         Record::Digest { shard, digest: Digest { sum: rng.u64(..), flows: rng.u32(..) } },
         Record::Floor { sequence: rng.u64(..) },
         Record::Refused { sequence: rng.u64(..), which: rng.u64(..), reason },
+        Record::Unbound { handle },
     ]
 }
 

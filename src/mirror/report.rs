@@ -1,11 +1,11 @@
 //! How far each peer is behind.
 
-use crate::base::ids::{NodeId, ShardId, WorkerId};
+use crate::base::ids::{NodeId, ShardId, Version, WorkerId};
 use crate::base::spans::Spans;
 use crate::base::time::{Duration, Instant};
 use crate::flow::FlowIndex;
 use crate::mirror::Mirror;
-use crate::mirror::digest::Agreement;
+use crate::mirror::asking::Agreement;
 use crate::mirror::in_flight::Named;
 use crate::mirror::statistics::StreamStatistics;
 use crate::mirror::stream::Stream;
@@ -20,7 +20,8 @@ pub struct Progress {
     pub session: u64,
     /// It was named every flow, and has acknowledged.
     pub walk_done: bool,
-    /// Since when the oldest unacknowledged state waits, or the peer has answered nothing of what it was told or asked.
+    /// Since when the oldest unacknowledged state waits, or the peer has answered nothing of what it was told or asked, or it has
+    /// been too long that digests differ.
     pub oldest_since: Option<Instant>,
     /// States that wait to be sent.
     pub waiting: usize,
@@ -72,6 +73,12 @@ impl Mirror {
         self.all_say(members, shard, |sync| sync.has_answered(flow))
     }
 
+    /// Whether digests of the shard were found equal with every one of `members` since this change of it, where changes are not
+    /// acknowledged.
+    pub fn is_confirmed_by(&self, members: &[NodeId], shard: ShardId, changed: Version) -> bool {
+        self.all_say(members, shard, |sync| sync.agreed(shard) >= changed)
+    }
+
     fn all_say(&self, members: &[NodeId], shard: ShardId, says: impl Fn(&Sync) -> bool) -> bool {
         self.peers.iter().filter(|peer| members.contains(&peer.node)).all(|peer| {
             let stream = peer.stream_of[usize::from(shard.0)];
@@ -95,11 +102,12 @@ impl Mirror {
             let queued = peer.streams.iter().filter_map(|stream| stream.sync.oldest_since());
             let sent = peer.streams.iter().filter_map(|stream| stream.in_flight.oldest_since());
             let unanswered = peer.streams.iter().filter_map(|stream| stream.unanswered_since);
+            let overdue = peer.streams.iter().filter_map(|stream| stream.sync.overdue_since());
             Progress {
                 peer: peer.node,
                 session: peer.session,
                 walk_done: peer.complete && peer.streams.iter().all(|stream| stream.sync.walk_done()),
-                oldest_since: queued.chain(sent).chain(unanswered).min(),
+                oldest_since: queued.chain(sent).chain(unanswered).chain(overdue).min(),
                 waiting: peer.streams.iter().map(|stream| stream.sync.waiting()).sum(),
             }
         })
@@ -180,6 +188,7 @@ mod tests {
             capacity: 64,
             peers: both.to_vec(),
             walk_rate: 1000,
+            maintenance_every: None,
             variant: Variant::Sound,
         })
         .expect("memory");

@@ -73,7 +73,8 @@ impl Mirror {
             }
             self.restarted = true;
             self.restarts += 1;
-            place.streams.push(Stream::open(sealer, opener, room, common, session.peer().mirroring));
+            let (mirroring, patience) = (session.peer().mirroring, self.round.patience());
+            place.streams.push(Stream::open(sealer, opener, room, common, mirroring, patience));
         }
         if place.streams.is_empty() {
             // There is nobody to tell, so nothing waits for it.

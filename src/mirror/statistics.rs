@@ -18,6 +18,8 @@ pub struct StreamStatistics {
     pub bytes_sent: u64,
     /// State records sent.
     pub records_sent: u64,
+    /// Those of them that nobody was asked to acknowledge.
+    pub checkpoints_sent: u64,
     /// State records that the peer applied.
     pub records_applied: u64,
     /// Records taken for lost.

@@ -126,15 +126,17 @@ impl Room {
 }
 
 impl Stream {
-    /// A stream under a new session, about these shards, of which the peer is told so.
+    /// A stream under a new session, about these shards, of which the peer is told so. `patience`: see [`Sync::maintain`].
     pub(super) fn open(
         sealer: Sealer,
         opener: Opener,
         mut room: Room,
         shards: ShardSet,
         mirroring: Mirroring,
+        patience: Option<Duration>,
     ) -> Stream {
         room.received.open_session();
+        room.sync.maintain(patience);
         room.sync.begin(shards, mirroring);
         Stream {
             peer_worker: room.peer_worker,
@@ -306,8 +308,9 @@ impl Stream {
         if at == 0 && !self.acknowledgement_due {
             return None;
         }
+        let needs_answer = !self.sync.needs_no_answer(&self.sent);
         Header {
-            elicits: !self.sent.is_empty(),
+            elicits: needs_answer && !self.sent.is_empty(),
             group: sender.group,
             boot: sender.boot,
             stream: self.number.0 as u16,
@@ -321,12 +324,18 @@ impl Stream {
         .write(head);
         self.acknowledgement_due = false;
         self.sealer.seal_in_place(head, &mut body[..at + TAG_LEN]).ok()?;
+        let states = states(&self.sent);
+        if !needs_answer {
+            self.sync.said_for_now(&self.sent);
+            self.sent.clear();
+            self.statistics.checkpoints_sent += states;
+        }
         self.in_flight.note(now, sequence, &self.sent);
         if !self.sent.is_empty() {
             self.unanswered_since.get_or_insert(now);
         }
         let len = header::HEADER_LEN + at + TAG_LEN;
-        self.statistics.sends(now, len, states(&self.sent));
+        self.statistics.sends(now, len, states);
         Some(len)
     }
 }

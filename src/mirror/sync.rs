@@ -12,6 +12,7 @@
 //! Beginning anew costs nothing: marks carry the number of the beginning that they belong
 //! to, and count for none under another one.
 
+mod maintaining;
 mod walking;
 mod writing;
 
@@ -25,7 +26,7 @@ use crate::flow::FlowIndex;
 use crate::flow::flows::Flows;
 use crate::flow::layout::Hot;
 use crate::flow::shard::ShardSet;
-use crate::mirror::digest::{Agreement, Asking};
+use crate::mirror::asking::{Agreement, Asking};
 use crate::mirror::handle::Handle;
 use crate::mirror::in_flight::{Fate, Named, Sent};
 use crate::mirror::said::Said;
@@ -142,6 +143,10 @@ pub struct Sync {
     ends_said: u8,
     /// What the frame that is being written has said.
     pub(super) said: Said,
+    /// What changes of a flow whose handle the peer knows is said without asking for an acknowledgement.
+    maintains: bool,
+    /// Of each shard: how often that was.
+    checkpoints_said: Vec<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -176,6 +181,8 @@ impl Sync {
             displaced: 0,
             ends_said: 0,
             said: Said::new(Term::NONE),
+            maintains: false,
+            checkpoints_said: vec![0; SHARDS],
         })
     }
 
@@ -485,10 +492,13 @@ impl Sync {
                 Settled::Nothing
             }
             (Named::WalkEnd, fate) => {
-                self.walk.end_settled(fate);
+                let over = self.walk.end_settled(fate);
+                over.iter().for_each(|shards| self.asking.told(shards));
                 Settled::Nothing
             }
-            (Named::Digest { shard, version }, fate) => self.answered(shard, version, fate, flows),
+            (Named::Digest { shard, version, said }, fate) => {
+                self.answered(shard, (sent.since, version), said, fate, flows)
+            }
         }
     }
 

@@ -204,12 +204,15 @@ impl Walk {
         }
     }
 
-    /// What became of its end.
-    pub fn end_settled(&mut self, fate: Fate) {
-        if self.state == State::EndSent {
-            self.state = if fate == Fate::Applied { State::Done } else { State::EndDue };
-            self.begin_again();
+    /// What became of its end; the shards of which all was told, if it is over.
+    pub fn end_settled(&mut self, fate: Fate) -> Option<ShardSet> {
+        if self.state != State::EndSent {
+            return None;
         }
+        self.state = if fate == Fate::Applied { State::Done } else { State::EndDue };
+        let over = self.is_done().then_some(self.shards);
+        self.begin_again();
+        over
     }
 }
 
@@ -242,10 +245,10 @@ mod tests {
         walk.settled();
         assert_eq!(walk.due(), Due::End);
         walk.end_said();
-        walk.end_settled(Fate::Lost);
+        assert_eq!(walk.end_settled(Fate::Lost), None);
         assert_eq!(walk.due(), Due::End);
         walk.end_said();
-        walk.end_settled(Fate::Applied);
+        assert_eq!(walk.end_settled(Fate::Applied), Some(shards(&[1, 2])));
         assert_eq!((walk.due(), *walk.shards(), walk.is_again()), (Due::Begin, shards(&[2]), true));
         walk.begin_said();
         assert_eq!(walk.due(), Due::Nothing, "nothing is named before the begin is acknowledged");

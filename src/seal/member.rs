@@ -180,7 +180,10 @@ pub(crate) mod tests {
             hash_keys: 77,
             udp_port: 7000,
             generation: 3,
-            mirroring: Mirroring { tracked: Tracked::only(&[VirtualServerId(9)]).expect("few enough") },
+            mirroring: Mirroring {
+                tracked: Tracked::only(&[VirtualServerId(9)]).expect("few enough"),
+                is_periodic: true,
+            },
         }
     }
 

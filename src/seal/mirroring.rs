@@ -43,17 +43,23 @@ impl Tracked {
 /// Bytes of an encoded [`Mirroring`].
 pub(super) const MIRRORING_LEN: usize = 1 + 4 * TRACKED_MAX;
 
-/// How a member is to be mirrored to.
+/// In the first byte, besides how many virtual servers are named.
+const PERIODIC: u8 = 0x80;
+
+/// How a member is to be mirrored to, and mirrors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mirroring {
     /// Of what.
     pub tracked: Tracked,
+    /// While it leads it says how far connections have come without asking for acknowledgements (REQ B6). Others take that however
+    /// they are set; it is said so that a difference can be named.
+    pub is_periodic: bool,
 }
 
 impl Mirroring {
     pub(super) fn encode(&self) -> [u8; MIRRORING_LEN] {
         let mut out = [0; MIRRORING_LEN];
-        out[0] = self.tracked.len;
+        out[0] = self.tracked.len | if self.is_periodic { PERIODIC } else { 0 };
         for (bytes, id) in out[1..].chunks_exact_mut(4).zip(self.tracked.named()) {
             bytes.copy_from_slice(&id.0.to_be_bytes());
         }
@@ -68,8 +74,8 @@ impl Mirroring {
         let id = |bytes: &[u8]| VirtualServerId(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
         let mut ids = [VirtualServerId(0); TRACKED_MAX];
         ids.iter_mut().zip(bytes[1..].chunks_exact(4)).for_each(|(to, bytes)| *to = id(bytes));
-        let tracked = Tracked::only(ids.get(..usize::from(bytes[0]))?)?;
-        Some(Mirroring { tracked })
+        let tracked = Tracked::only(ids.get(..usize::from(bytes[0] & !PERIODIC))?)?;
+        Some(Mirroring { tracked, is_periodic: bytes[0] & PERIODIC != 0 })
     }
 }
 
@@ -81,7 +87,8 @@ mod tests {
     fn what_is_tracked_survives_the_wire_and_who_says_nothing_tracks_everything() {
         for len in 0..=TRACKED_MAX {
             let ids: Vec<_> = (0..len as u32).map(|n| VirtualServerId(n << 20 | 7)).collect();
-            let mirroring = Mirroring { tracked: Tracked::only(&ids).expect("few enough") };
+            let tracked = Tracked::only(&ids).expect("few enough");
+            let mirroring = Mirroring { tracked, is_periodic: len % 2 == 1 };
             assert_eq!(Mirroring::decode(&mirroring.encode()), Some(mirroring));
             assert_eq!(mirroring.tracked.is_partial(), len > 0);
             assert!(ids.iter().all(|id| mirroring.tracked.has(*id)));

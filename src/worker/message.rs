@@ -236,6 +236,8 @@ pub struct SeenFlow {
     pub idle: Duration,
     /// Whether every in-sync member has acknowledged its newest state.
     pub protected: bool,
+    /// Whether digests were found equal with every in-sync member since it last changed, where its changes are not acknowledged.
+    pub confirmed: bool,
     /// Why it is mirrored, or not.
     pub because: Because,
 }

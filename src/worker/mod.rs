@@ -233,6 +233,7 @@ impl<B: Buffer> Worker<B> {
             capacity: flows.capacity(),
             peers,
             walk_rate: mirror.map_or(0, |mirror| mirror.walk_rate),
+            maintenance_every: mirror.and_then(|mirror| mirror.maintenance_every),
             variant: setup.variant,
         })?;
         mirror_room.set_generation(setup.snapshot.generation);
@@ -356,12 +357,14 @@ impl<B: Buffer> Worker<B> {
                 self.gather_stragglers(now);
                 self.begin_taking_up(now);
                 self.quiesce = Some(peer);
+                self.mirror.rest_rounds(true);
                 self.flushed = false;
             }
             Command::Hold { peer } => {
                 self.hold_stragglers(now);
                 self.taking_up = None;
                 self.quiesce = Some(peer);
+                self.mirror.rest_rounds(true);
                 self.flushed = false;
             }
             Command::Relay { links } => self.relay_stragglers(now, links),
@@ -410,6 +413,7 @@ impl<B: Buffer> Worker<B> {
         let was = core::mem::replace(&mut self.role, role);
         self.forwards = false;
         (self.quiesce, self.taking_up) = (None, None);
+        self.mirror.rest_rounds(false);
         self.mirror.set_standing(Standing { leads: role == Role::Active, term });
         if role == Role::Active {
             self.call_off_stragglers(was);

@@ -88,7 +88,9 @@ impl<B: Buffer> Worker<B> {
             if let Some(flow) = table.get(index) {
                 let idle = last_seen.idle(index, now).unwrap_or(Duration::ZERO);
                 let protected = self.is_protected(flow.shard, index);
-                slice.flows.push(SeenFlow { flow, idle, protected, because: self.because(index) });
+                let confirmed =
+                    protected && self.mirror.is_confirmed_by(&self.in_sync, flow.shard, flow.changed.version);
+                slice.flows.push(SeenFlow { flow, idle, protected, confirmed, because: self.because(index) });
             }
         }
         slice.next = (stop < end).then_some(FlowIndex(stop));

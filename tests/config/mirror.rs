@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use baton::base::ids::{VirtualServerId, id_of_name};
+use baton::base::time::Duration;
+use baton::config::checked::{Commit, MirrorMode};
 use baton::config::{load, load_with_warnings};
 
-use super::{GOOD, breaks};
+use super::{GOOD, breaks, one_error};
 
 /// REQ B8.
 #[test]
@@ -38,4 +40,32 @@ fn what_a_member_tracks_in_vain_is_warned_of() {
     let off = off.replacen("mode = \"checkpoint\"", "mode = \"off\"", 1);
     let told = warnings(&off);
     assert!(told.iter().any(|told| told.starts_with("mirror.only[0]: has no effect")), "{told:?}");
+}
+
+/// REQ B6.
+#[test]
+fn where_checkpoints_are_not_acknowledged_nothing_is_held() {
+    let with = load(Path::new("a.toml"), GOOD).expect("it is good").mirror.expect("it has one");
+    assert_eq!(with.maintenance_every, None);
+    let text =
+        GOOD.replacen("key_file", "checkpoints = \"periodic\"\ncheckpoint_every_ms = 250\nkey_file", 1);
+    let words = "\"async\": with mirror.checkpoints = \"periodic\" no packet waits for the mirror";
+    one_error(&text, "commit = \"hold\"", "virtual_server[www].mirror.commit", words);
+    for plain in [
+        "mirror = { mode = \"checkpoint\" }\n",
+        "mirror = { mode = \"checkpoint\", commit = \"async\" }\n",
+        "",
+    ] {
+        let text = text.replace("mirror = { mode = \"checkpoint\", commit = \"hold\" }\n", plain);
+        let checked = load(Path::new("a.toml"), &text).unwrap_or_else(|errors| panic!("{errors:?}"));
+        let waits_for_nothing = MirrorMode::Checkpoint(Commit::Async);
+        assert!(checked.virtual_servers.iter().all(|server| server.mirror == waits_for_nothing), "{plain}");
+        let mirror = checked.mirror.expect("it has one");
+        assert_eq!(mirror.maintenance_every, Some(Duration::from_millis(250)));
+    }
+    let text = GOOD.replacen("key_file", "checkpoint_every_ms = 250\nkey_file", 1);
+    let (checked, warnings) = load_with_warnings(Path::new("a.toml"), &text).expect("it is good");
+    assert_eq!(checked.mirror.expect("it has one").maintenance_every, None);
+    let warned = warnings.iter().any(|warning| warning.key.as_str() == "mirror.checkpoint_every_ms");
+    assert!(warned, "{warnings:?}");
 }

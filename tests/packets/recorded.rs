@@ -173,6 +173,14 @@ fn said() -> Vec<Frame> {
                 Record::End { handle, version: Version(0x0b_0c0d_0e11) },
             ]),
         },
+        Frame {
+            name: "checkpoints-that-nobody-acknowledges",
+            header: header(7, false),
+            records: records(&[
+                Record::Update { handle, version: Version(0x0b_0c0d_0e10), tcp: TcpState::Closing },
+                Record::Unbound { handle },
+            ]),
+        },
     ]
 }
 

@@ -15,7 +15,7 @@ use baton::failover::{
     Failover, FailoverEvent, FailoverSetup, FailoverStatus, Operator, PortSetup, Refusal, WorkerReport,
 };
 use baton::flow::toeplitz::{MICROSOFT_KEY, Toeplitz};
-use baton::flow::{Flow, FlowIndex, Key, TcpState};
+use baton::flow::{Flow, FlowIndex, Key, Stamp, TcpState};
 use baton::master::rebalance::Outcome;
 use baton::master::route::report_of;
 use baton::master::{Master, MasterSetup};
@@ -129,6 +129,14 @@ pub struct Appliance {
     is_headless: bool,
 }
 
+/// A flow that its appliance takes for protected.
+pub struct Protected {
+    pub client: Key,
+    pub server: Key,
+    /// When it last changed, if digests were found equal since.
+    pub confirmed: Option<Stamp>,
+}
+
 /// How long threads sleep at most when there is nothing to do, and at least.
 #[derive(Clone, Copy)]
 struct Naps {
@@ -217,6 +225,7 @@ impl Appliance {
             generation: snapshot.generation,
             mirroring: Mirroring {
                 tracked: Tracked::only(&mirror.only).expect("the check lets no more through"),
+                is_periodic: mirror.maintenance_every.is_some(),
             },
         };
         let port = |(port, mac): (usize, [u8; 6])| PortSetup {
@@ -501,8 +510,8 @@ impl Appliance {
         all
     }
 
-    /// The flows that the workers take for protected now: client's and server's key.
-    pub fn protected(&mut self, agenda: &mut Agenda) -> Vec<(Key, Key)> {
+    /// The flows that the workers take for protected now.
+    pub fn protected(&mut self, agenda: &mut Agenda) -> Vec<Protected> {
         let mut all = Vec::new();
         for worker in 0..self.division.workers() {
             let mut next = Some(baton::flow::FlowIndex(0));
@@ -510,7 +519,11 @@ impl Appliance {
                 for event in self.ask(worker, Command::Flows { from }, agenda) {
                     if let Event::Flows(slice) = event {
                         let protected = slice.flows.iter().filter(|seen| seen.protected);
-                        all.extend(protected.map(|seen| (seen.flow.client, seen.flow.server)));
+                        all.extend(protected.map(|seen| Protected {
+                            client: seen.flow.client,
+                            server: seen.flow.server,
+                            confirmed: seen.confirmed.then_some(seen.flow.changed),
+                        }));
                         next = slice.next;
                     }
                 }

@@ -23,6 +23,8 @@ pub struct Options {
     pub has_rules: bool,
     /// The place of the member that tracks the flows of [`TRACKED`] only.
     pub partial: Option<usize>,
+    /// `checkpoints = "periodic"`.
+    pub is_periodic: bool,
     /// How the traffic manager of a new connection is chosen, of each virtual server.
     pub select: [&'static str; SERVICES.len()],
 }
@@ -132,7 +134,7 @@ port = "mirror"
 peers = [ PEERS ]
 key_file = "k"
 walk_rate = WALK
-ONLY[failover]
+ONLYMAINTENANCE[failover]
 virtual_router_id = 51
 priority = PRIORITY
 boot_wait_ms = 300
@@ -143,6 +145,8 @@ WITNESSstate_dir = "s"
 [control]
 socket = "a.sock"
 "#;
+
+const PERIODIC: &str = "checkpoints = \"periodic\"\ncheckpoint_every_ms = 200\n";
 
 /// What is mirrored of virtual servers in kinds of runs with rules: young flows are left out, those that have carried much, and
 /// some for ever.
@@ -191,7 +195,8 @@ pub fn snapshot(
         .replace("PARTITION", if options.is_safe { "safety" } else { "availability" })
         .replace("WITNESS", if options.has_witness { "witness = \"192.0.2.9:7878\"\n" } else { "" })
         .replace("WALK", &options.walk_rate.to_string())
-        .replace("ONLY", &if is_partial { format!("only = {TRACKED:?}\n") } else { String::new() });
+        .replace("ONLY", &if is_partial { format!("only = {TRACKED:?}\n") } else { String::new() })
+        .replace("MAINTENANCE", if options.is_periodic { PERIODIC } else { "" });
     for (number, (service, select)) in SERVICES.iter().zip(options.select).enumerate() {
         let v6 = service.address().is_ipv6();
         let protocol = if service.udp { "udp" } else { "tcp" };
@@ -207,7 +212,7 @@ pub fn snapshot(
             (true, false) => "forwarding = \"full-nat\"\nsnat_addresses = [\"10.2.0.100\"]",
             (true, true) => "forwarding = \"full-nat\"\nsnat_addresses = [\"fd02::100\"]",
         };
-        let commit = if service.hold { "hold" } else { "async" };
+        let commit = if service.hold && !options.is_periodic { "hold" } else { "async" };
         text += &format!(
             "[[virtual_server]]\nname = \"{}\"\naddress = \"{}\"\nprotocol = \"{protocol}\"\npool = \"{pool}\"\n\
              select = \"{select}\"\n{forwarding}\nmirror = {{ mode = \"checkpoint\", commit = \"{commit}\"{} }}\n",

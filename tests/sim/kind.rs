@@ -92,6 +92,10 @@ pub enum Kind {
     TableFullThenCrash,
     /// The same with two standbys.
     ThreeTableFullThenCrash,
+    /// With `checkpoints = "periodic"`: the active crashes, or hands over, or the standby crashes, while shards move.
+    Periodic,
+    /// With that, as `RoughThenCrash`.
+    PeriodicRoughThenCrash,
     /// Flows are mirrored, left out and mirrored again, as rules and an operator say; the active crashes, and the next one hands over.
     FlowsChosen,
     /// Of three, the third tracks certain virtual servers only, and the active crashes: the other one leads if it can.
@@ -99,7 +103,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 56] = [
+    pub const ALL: [Kind; 58] = [
         Kind::ActiveCrashes,
         Kind::Calm,
         Kind::StandbyCrashes,
@@ -154,6 +158,8 @@ impl Kind {
         Kind::TableFull,
         Kind::TableFullThenCrash,
         Kind::ThreeTableFullThenCrash,
+        Kind::Periodic,
+        Kind::PeriodicRoughThenCrash,
         Kind::FlowsChosen,
         Kind::ThreePartial,
     ];
@@ -257,6 +263,7 @@ impl Kind {
             | Kind::FlowsDamaged
             | Kind::ThreeMirrorRough
             | Kind::RoughThenCrash
+            | Kind::PeriodicRoughThenCrash
             | Kind::ThreeRoughThenCrash
             | Kind::CrashInHandover
             | Kind::ThreeCrashInHandover
@@ -284,6 +291,7 @@ impl Kind {
             | Kind::ThreeTwoCrash
             | Kind::WitnessLost
             | Kind::DiskLost
+            | Kind::Periodic
             | Kind::FlowsChosen
             | Kind::ThreePartial => false,
         }
@@ -315,8 +323,17 @@ impl Kind {
     pub fn has_rough_mirror(self) -> bool {
         matches!(
             self,
-            Kind::MirrorRough | Kind::ThreeMirrorRough | Kind::RoughThenCrash | Kind::ThreeRoughThenCrash
+            Kind::MirrorRough
+                | Kind::ThreeMirrorRough
+                | Kind::RoughThenCrash
+                | Kind::ThreeRoughThenCrash
+                | Kind::PeriodicRoughThenCrash
         )
+    }
+
+    /// How far connections have come is said without acknowledgement.
+    pub fn is_periodic(self) -> bool {
+        matches!(self, Kind::Periodic | Kind::PeriodicRoughThenCrash)
     }
 
     /// Tables are small: flows of which one is full are not protected.
@@ -329,6 +346,7 @@ impl Kind {
         matches!(
             self,
             Kind::RoughThenCrash
+                | Kind::PeriodicRoughThenCrash
                 | Kind::ThreeRoughThenCrash
                 | Kind::CrashInHandover
                 | Kind::ThreeCrashInHandover

@@ -106,6 +106,7 @@ pub fn of_seed(seed: u64, kind: Option<Kind>, light: bool) -> (Scenario, Script)
         has_witness: kind.has_witness(),
         has_rules: kind == Kind::FlowsChosen,
         partial: kind.partial(),
+        is_periodic: kind.is_periodic(),
         select: ["source"; SERVICES.len()],
     };
     let mut scenario = Scenario {

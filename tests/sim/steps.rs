@@ -58,7 +58,7 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
     let data = if rng.bool() { CLIENTS } else { SERVERS };
     match kind {
         Kind::Calm | Kind::MirrorRough | Kind::ThreeMirrorRough => steps.push(soon),
-        Kind::RoughThenCrash | Kind::ThreeRoughThenCrash => {
+        Kind::RoughThenCrash | Kind::ThreeRoughThenCrash | Kind::PeriodicRoughThenCrash => {
             steps.extend([
                 Wait(rng.u64(0..200 * MS)),
                 Do(Crash(Who::Active)),
@@ -66,6 +66,14 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
                 Do(Start(Who::Victim)),
             ]);
         }
+        Kind::Periodic => match rng.u8(..4) {
+            0 => steps.push(soon),
+            1 => steps.push(Do(Operator(Who::Active, baton::failover::Operator::Switchover))),
+            of => {
+                let who = if of == 2 { Who::Standby } else { Who::Active };
+                steps.extend([Do(Crash(who)), outage, Do(Start(Who::Victim))]);
+            }
+        },
         Kind::CrashInHandover | Kind::ThreeCrashInHandover => {
             let who = if rng.bool() { Who::Victim } else { Who::Other };
             steps.push(Do(Operator(Who::Active, baton::failover::Operator::Switchover)));

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use crate::base::ids::{NodeId, PortId, VirtualServerId, id_of_name};
 use crate::base::limits::{MEMBERS_MAX, TRACKED_MAX};
+use crate::base::time::Duration;
 use crate::config::check::addresses::{Addresses, Use};
 use crate::config::check::blame;
-use crate::config::checked::{Mirror, Peer, Pinning, Sealing};
+use crate::config::checked::{Checkpoints, Mirror, Peer, Pinning, Sealing};
 use crate::config::file::{File, MirrorFile, VirtualServerFile};
 use crate::config::read::Key;
 use crate::config::report::Report;
@@ -25,6 +26,7 @@ pub fn check(
     hold_timeout(file, mirror, report);
     let pinning = pinning(mirror, directory, report);
     let only = only(file, mirror, report);
+    let maintenance = maintenance(mirror, report);
     let peers =
         mirror.peers.all()?.into_iter().map(|(_, peer)| {
             Some(Peer { node: NodeId(peer.node.get()?.u16()), address: peer.address.get()?.0 })
@@ -38,7 +40,22 @@ pub fn check(
         hold_timeout: mirror.hold_timeout_ms.get()?.millis(),
         walk_rate: mirror.walk_rate.get()?.u32(),
         only: only?,
+        maintenance_every: maintenance?,
     }))
+}
+
+/// REQ B6.
+fn maintenance(mirror: &MirrorFile, report: &mut Report) -> Option<Option<Duration>> {
+    let every = &mirror.checkpoint_every_ms;
+    match mirror.checkpoints.get()? {
+        Checkpoints::Acknowledged => {
+            if every.is_given() {
+                report.warn(&every.place, "has no effect without checkpoints = \"periodic\"");
+            }
+            Some(None)
+        }
+        Checkpoints::Periodic => Some(Some(every.get()?.millis())),
+    }
 }
 
 fn port(file: &File, mirror: &MirrorFile, report: &mut Report) -> Option<PortId> {

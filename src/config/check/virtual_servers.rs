@@ -5,7 +5,7 @@ use core::net::{IpAddr, SocketAddr};
 use crate::base::ids::{VirtualServerId, id_of_name};
 use crate::config::check::addresses::{Addresses, Use};
 use crate::config::check::{names, policy};
-use crate::config::checked::{Commit, Forwarding, MirrorMode, Protocol, VirtualServer};
+use crate::config::checked::{Checkpoints, Commit, Forwarding, MirrorMode, Protocol, VirtualServer};
 use crate::config::file::{File, PoolFile, VirtualServerFile};
 use crate::config::report::Report;
 use crate::config::value::{ForwardingKind, MirrorKind};
@@ -50,9 +50,10 @@ fn build(file: &File, server: &VirtualServerFile) -> Option<VirtualServer> {
     let mirror = match server.mirror.optional()? {
         Some(mirror) => match mirror.mode.get()? {
             MirrorKind::Off => MirrorMode::Off,
+            MirrorKind::Checkpoint if !mirror.commit.is_given() => MirrorMode::Checkpoint(usual(file)),
             MirrorKind::Checkpoint => MirrorMode::Checkpoint(*mirror.commit.get()?),
         },
-        None if file.mirror.is_given() => MirrorMode::Checkpoint(Commit::Hold),
+        None if file.mirror.is_given() => MirrorMode::Checkpoint(usual(file)),
         None => MirrorMode::Off,
     };
     Some(VirtualServer {
@@ -75,6 +76,14 @@ fn build(file: &File, server: &VirtualServerFile) -> Option<VirtualServer> {
         retired: false,
         retired_sources: Vec::new(),
     })
+}
+
+/// What is not said otherwise.
+fn usual(file: &File) -> Commit {
+    match file.mirror.get().and_then(|mirror| mirror.checkpoints.get()) {
+        Some(Checkpoints::Periodic) => Commit::Async,
+        Some(Checkpoints::Acknowledged) | None => Commit::Hold,
+    }
 }
 
 /// Two virtual servers on one address, port and protocol.
@@ -196,6 +205,14 @@ fn mirror(file: &File, server: &VirtualServerFile, report: &mut Report) {
     match mirror.mode.get() {
         Some(MirrorKind::Checkpoint) if !file.mirror.is_given() => {
             report.refuse(&mirror.mode.place, "\"off\", or a [mirror] table in the file");
+        }
+        Some(MirrorKind::Checkpoint)
+            if mirror.commit.is_given()
+                && mirror.commit.get() == Some(&Commit::Hold)
+                && usual(file) == Commit::Async =>
+        {
+            let expected = "\"async\": with mirror.checkpoints = \"periodic\" no packet waits for the mirror";
+            report.refuse(&mirror.commit.place, expected);
         }
         Some(MirrorKind::Off) if mirror.commit.is_given() => {
             report.warn(&mirror.commit.place, "has no effect with mode = \"off\"");

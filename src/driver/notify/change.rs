@@ -99,6 +99,7 @@ impl Changes {
             | E::WitnessTooShort { .. }
             | E::CannotLead
             | E::CanLead
+            | E::CheckpointsDiffer(_)
             | E::Outranked { .. }
             | E::OutrankedNoMore
             | E::StateChanged { .. }

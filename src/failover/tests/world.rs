@@ -43,6 +43,8 @@ pub struct Setup {
     pub witness: Option<WitnessVariant>,
     /// The place of the node that tracks a part of the virtual servers.
     pub partial: Option<usize>,
+    /// The member that says how far connections have come without acknowledgements.
+    pub periodic: Option<usize>,
 }
 
 impl Default for Setup {
@@ -58,6 +60,7 @@ impl Default for Setup {
             fences: false,
             witness: None,
             partial: None,
+            periodic: None,
         }
     }
 }
@@ -256,6 +259,7 @@ impl World {
             generation: 1,
             mirroring: Mirroring {
                 tracked: Tracked::only(&[VirtualServerId(1)][..usize::from(is_partial)]).expect("few"),
+                is_periodic: self.setup.periodic == Some(at),
             },
         };
         let all = 1..=self.setup.nodes;

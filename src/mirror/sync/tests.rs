@@ -288,6 +288,7 @@ fn leader(flows: &Flows) -> Mirror {
         capacity: 200,
         peers: vec![NodeId(2)],
         walk_rate: 1_000_000,
+        maintenance_every: None,
         variant: Variant::Sound,
     })
     .expect("memory");
@@ -345,7 +346,7 @@ fn a_walk_looks_at_few_flows_in_vain_in_one_call() {
     let mut digests = Digests::new(3000, Variant::Sound).expect("memory");
     let tracked = Tracked::only(&[VirtualServerId(7)]).expect("few enough");
     digests.track(&[tracked]);
-    sync.begin([SHARD].into_iter().collect(), Mirroring { tracked });
+    sync.begin([SHARD].into_iter().collect(), Mirroring { tracked, ..Mirroring::default() });
     let (now, mut out) = (Instant::from_millis(9), [0; RECORD_MAX]);
     let (mut calls, mut named) = (0, Vec::new());
     while !sync.walk_done() && calls < 1000 {

@@ -6,14 +6,15 @@ use crate::flow::FlowIndex;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::Flows;
 use crate::flow::layout::{Hot, Names};
-use crate::mirror::digest::{ASKED_MAX, Answer, Digests};
+use crate::mirror::asking::{ASKED_MAX, Answer};
+use crate::mirror::digest::Digests;
 use crate::mirror::in_flight::{Fate, Named, Sent};
 use crate::mirror::record::{self, RECORDS_PER_FRAME_MAX, Record};
 use crate::mirror::stream::Sender;
 use crate::mirror::sync::{KNOWN, PLACES_PER_CALL, REFUSED, Settled, Sync, WALKED};
 use crate::mirror::walk::Due;
 
-/// Flows that were refused and are said again with the questions of one [`ASK_INTERVAL`](crate::mirror::digest::ASK_INTERVAL): few,
+/// Flows that were refused and are said again with the questions of one [`ASK_INTERVAL`](crate::mirror::asking::ASK_INTERVAL): few,
 /// since they may be refused again, and what is new waits behind them.
 const REFUSED_PER_CALL: u32 = 256;
 /// Flows looked at by one call of the walk in vain, since the peer does not track them: nothing tells so but the flow itself, of
@@ -139,28 +140,34 @@ impl Sync {
             let question = Record::Digest { shard, digest };
             let Some(len) = record::write(&question, &mut self.said, &mut out[at..]) else { break };
             self.asking.ask(shard);
-            sent.push(Sent { named: Named::Digest { shard, version }, since: now });
+            let said = self.checkpoints_said[usize::from(shard.0)];
+            sent.push(Sent { named: Named::Digest { shard, version, said }, since: now });
             at += len;
             room -= 1;
         }
         at
     }
 
-    /// The peer has answered about a shard, of which this was the latest change when it was asked; or has not.
+    /// The peer has answered about a shard, of which this was the latest change when it was asked, and so much was said without
+    /// asking for an acknowledgement; or has not.
     pub(super) fn answered(
         &mut self,
         shard: ShardId,
-        version: Version,
+        asked: (Instant, Version),
+        said: u32,
         fate: Fate,
         flows: &Flows,
     ) -> Settled {
+        // If more was said since, it may have heard of that, and compared nothing.
+        let is_newest = || {
+            flows.version(shard) == asked.1 && self.checkpoints_said.get(usize::from(shard.0)) == Some(&said)
+        };
         let agrees = match fate {
-            // It had heard of a later change, or not.
-            Fate::Applied => (flows.version(shard) == version).then_some(true),
+            Fate::Applied => is_newest().then_some(true),
             Fate::Refused => Some(false),
             Fate::Lost => None,
         };
-        let answer = self.asking.answered(shard, agrees);
+        let answer = self.asking.answered(shard, asked, agrees);
         match answer {
             Answer::Differs | Answer::StillDiffers => {
                 self.walk.again(shard);

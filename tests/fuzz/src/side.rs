@@ -123,6 +123,7 @@ impl Side {
             capacity: CAPACITY,
             peers: vec![node(1 - side)],
             walk_rate: 100_000,
+            maintenance_every: None,
             variant,
         };
         Side {

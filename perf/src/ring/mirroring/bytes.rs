@@ -174,6 +174,7 @@ impl End {
             capacity,
             peers: vec![NodeId(3 - node)],
             walk_rate: 10_000_000,
+            maintenance_every: None,
             variant: Variant::Sound,
         })?;
         Ok(End { mirror, flows })
