@@ -72,7 +72,9 @@ impl<B: Buffer> Worker<B> {
         if !home && room < more {
             return Err(MoveRefusal::NoRoom);
         }
-        let kept = if home { 0 } else { room.min(more + ARRIVING_SPARE) };
+        // What is left is shared with flows that begin here.
+        let spare = (room.saturating_sub(more) / 2).min(ARRIVING_SPARE);
+        let kept = if home { 0 } else { more + spare };
         self.moving.arriving = Some(Arriving {
             these,
             parked: VecDeque::new(),
