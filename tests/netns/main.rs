@@ -23,6 +23,8 @@ mod pair_keys;
 mod pair_maintenance;
 mod pair_notify;
 mod pair_panic;
+mod pair_partial;
+mod pair_periodic;
 mod pair_policy;
 mod pair_promote;
 mod pair_reload;

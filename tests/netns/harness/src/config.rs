@@ -75,6 +75,8 @@ pub struct Settings {
     pub lcores: [Lcores; 2],
     /// There is a witness, in a namespace of its own.
     pub witness: bool,
+    /// Lines added to `[mirror]`.
+    pub mirror: &'static str,
     /// Lines added to `[failover]`.
     pub failover: String,
     /// Lines added at the end, tables of their own.
@@ -93,6 +95,7 @@ impl Default for Settings {
             short_timeouts: false,
             lcores: [Lcores::FUSED; 2],
             witness: false,
+            mirror: "",
             failover: String::new(),
             more: String::new(),
         }
@@ -298,7 +301,7 @@ max = 100_000
 port = "mirror"
 peers = [ {peers} ]
 key_file = "{directory}/mirror.key"
-
+{mirror}
 [failover]
 virtual_router_id = {router}
 priority = {priority}
@@ -319,6 +322,7 @@ socket = "{socket}"
         priority = 200 - side.node(),
         partition = settings.partition,
         letter = side.letter(),
+        mirror = settings.mirror,
         witness = if settings.witness { witness_line() } else { String::new() },
         failover = settings.failover,
         socket = paths(world, side).socket.display(),
