@@ -175,9 +175,11 @@ impl<B: Buffer> Worker<B> {
         self.answer(Event::Move(MoveEvent::Settled { flows: arriving.flows }));
     }
 
-    /// Whether all shards that are home to this worker are here, with all their flows.
+    /// Whether all shards that are home to this worker are here, with all their flows, and none of them is about to leave: what
+    /// the leader says of it would be acknowledged here, and leave with it.
     pub(super) fn is_all_home(&self) -> bool {
-        self.moving.arriving.is_none() && self.flows.has_all_home()
+        let stays = |shard| !self.flows.is_home(shard);
+        self.moving.arriving.is_none() && self.flows.has_all_home() && self.moving.given().iter().all(stays)
     }
 
     /// Takes in a flow, unless the leader has said better; whether it did.

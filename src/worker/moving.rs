@@ -12,7 +12,9 @@
 //! So a flow is never in two tables, packets of a flow keep their order, and what peers know of it they go on knowing.
 //!
 //! On a standby it goes the same way, without packets: shards go home when it no longer leads, since that is where the
-//! leader's word comes to. Until then their home takes none of it: a flow would be in two tables.
+//! leader's word comes to. Until then their home takes none of it: a flow would be in two tables. Nor does it while a move from
+//! there, which began when this appliance led, is not over: of a flow that it took then, the leader would count on what the
+//! walk's end removes when the flow is back.
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
@@ -240,6 +242,11 @@ impl<B> Moving<B> {
         };
         self.giving.as_ref().is_some_and(leaves)
             || self.arriving.as_ref().is_some_and(|arriving| arriving.these.shards.has(shard))
+    }
+
+    /// The shards that this worker is about to give away.
+    pub(super) fn given(&self) -> ShardSet {
+        self.giving.as_ref().map(|giving| giving.these.shards).unwrap_or_default()
     }
 
     /// Whether something is on its way that peers may have to be told of.
