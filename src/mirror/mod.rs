@@ -20,7 +20,7 @@
 //! * [`policy`]: which flows are mirrored.
 //! * [`moving`]: shards that go to another worker of this appliance, or come from one.
 //! * [`maintenance`]: what is said of living flows without acknowledgement.
-//! * `sessions`: streams that open and close with a peer's session.
+//! * `sessions`: streams that open and close with a peer's session; `standing`: what a change of the lead does to them.
 //! * [`hold`]: packets that wait for an acknowledgement.
 //! * `pace`: when something is to be done, and how fast a walk goes; `kept`: how much of everything is kept, and how much may be; `variant`: what tests break.
 //!
@@ -46,6 +46,7 @@ mod record_v4;
 mod report;
 pub mod said;
 mod sessions;
+mod standing;
 pub mod statistics;
 pub mod stream;
 pub mod sync;
@@ -267,54 +268,6 @@ impl Mirror {
     pub fn set_generation(&mut self, generation: u64) {
         self.generation = generation as u32;
     }
-
-    /// The role changed. A new leader brings every peer up to date from the
-    /// start; one that no longer leads forgets what it wanted to say.
-    pub fn set_standing(&mut self, standing: Standing) {
-        let began = standing.leads && !self.standing.leads;
-        let ended = !standing.leads && self.standing.leads;
-        self.standing = standing;
-        if began || ended {
-            self.late.clear();
-            for peer in 0..self.peers.len() {
-                self.restart(peer);
-            }
-        }
-    }
-
-    fn restart(&mut self, peer: usize) {
-        for stream in 0..self.peers[peer].streams.len() {
-            self.restart_stream(peer, stream);
-        }
-    }
-
-    /// What this worker refused while it did not know a service, it can take by now: whoever leads is to name all flows again.
-    /// It hears that by the number of this worker's walk.
-    pub fn ask_for_all(&mut self) {
-        (0..self.peers.len()).for_each(|peer| self.restart(peer));
-        for stream in self.peers.iter_mut().flat_map(|peer| &mut peer.streams) {
-            // They are of the walk before.
-            stream.refusals.clear();
-            stream.acknowledgement_due = true;
-        }
-    }
-
-    /// The walk's end tells of the ends that were not acknowledged.
-    fn restart_stream(&mut self, peer: usize, stream: usize) {
-        let (outcomes, place) = (&mut self.outcomes, &mut self.peers[peer]);
-        let of_stream = |shard: ShardId| usize::from(place.stream_of[usize::from(shard.0)]) == stream;
-        self.tombstones
-            .forget_peer(peer, of_stream, |departed| outcomes.push(Outcome::Departed(departed.port())));
-        place.streams[stream].restart();
-        self.restarted = true;
-        self.restarts += 1;
-    }
-
-    /// Whether a peer's streams began anew since this was last asked: changes that waited to
-    /// be sent now wait for the walk, unless they are said again.
-    pub fn take_restarted(&mut self) -> bool {
-        std::mem::take(&mut self.restarted)
-    }
 }
 
 impl Mirror {
@@ -425,7 +378,7 @@ impl Mirror {
             (stream.heard_below, stream.credit) = (header.sequence + 1, header.credit);
         }
         if self.standing.leads && stream.received.begins_anew(header.walk) {
-            // It took another role and gave it up: what it acknowledged before counts no more.
+            // It took another role and gave it up, or followed somebody else: what it acknowledged before counts no more.
             self.restart_stream(i, place);
         }
         let node = self.peers[i].node;
@@ -467,6 +420,7 @@ impl Mirror {
         let led_by_sender =
             !self.standing.leads && header.term >= self.standing.term && header.term.node == sender;
         if led_by_sender {
+            self.follow(header.term);
             self.standing.term = header.term;
         }
         let stream = &mut self.peers[peer].streams[place];

@@ -5,6 +5,7 @@
 //! applied is refused by name, with the reason, in answer to its frame.
 
 mod made;
+mod naming;
 
 use crate::base::ids::{ShardId, Term, Version};
 use crate::base::limits::SHARDS;
@@ -77,6 +78,8 @@ pub struct Received {
     walk: u32,
     /// The last number given to a walk.
     mark: u8,
+    /// The sender is to begin anew, and has not: what it asks rests on what it was told before.
+    asked_anew: bool,
     /// The number of each shard's last walk.
     walked: [u8; SHARDS],
     /// The last frame that said anything of each shard.
@@ -100,6 +103,7 @@ impl Received {
             handles: Handles::new(capacity)?,
             marks,
             walk: 0,
+            asked_anew: false,
             mark: 0,
             walked: [0; SHARDS],
             touched: [0; SHARDS],
@@ -119,57 +123,11 @@ impl Received {
     /// A new session: its frames are newer than all graves, and its walks are numbered anew.
     pub fn open_session(&mut self) {
         self.graves.clear();
-        self.walk = 0;
+        (self.walk, self.asked_anew) = (0, false);
         self.touched.fill(0);
         self.bracketed = 0;
         self.handles.open_session();
         self.name_nothing();
-    }
-
-    /// Every place counts as not named.
-    fn name_nothing(&mut self) {
-        self.ending.1 = 0;
-        if self.mark == u8::MAX {
-            self.marks.fill(0);
-            self.mark = 0;
-        }
-        self.mark += 1;
-        self.walked.fill(self.mark);
-    }
-
-    /// Every place of these shards counts as not named; those of others count as before.
-    fn name_nothing_of(&mut self, shards: &ShardSet, digests: &Digests) {
-        self.ending.1 = 0;
-        if self.mark == u8::MAX {
-            for index in (0..self.marks.len() as u32).map(FlowIndex) {
-                let named = digests.shard_at(index).is_some_and(|shard| self.is_named(index, shard));
-                if let Some(mark) = self.marks.get_mut(index.slot()) {
-                    *mark = u8::from(named);
-                }
-            }
-            self.mark = 1;
-            self.walked.fill(self.mark);
-        }
-        self.mark += 1;
-        for shard in shards.iter() {
-            self.walked[usize::from(shard.0)] = self.mark;
-        }
-    }
-
-    /// Whether a frame of walk number `walk` would say that the sender has begun anew
-    /// since it was last heard.
-    pub fn begins_anew(&self, walk: u32) -> bool {
-        self.walk != 0 && walk > self.walk
-    }
-
-    /// A frame of the sender's walk number `walk` arrived; whether it is of the walk that is under way, not of an earlier
-    /// one.
-    pub fn enter_walk(&mut self, walk: u32) -> bool {
-        if walk > self.walk {
-            self.walk = walk;
-            self.name_nothing();
-        }
-        walk == self.walk
     }
 
     /// Frames below `floor` can never arrive any more.
@@ -350,6 +308,9 @@ impl Received {
     /// Holds what is here of a shard against the sender's digest; of one that is older than what is here there is nothing
     /// to say.
     fn compare(&self, shard: ShardId, digest: &Digest, place: Place, digests: &Digests) -> Applied {
+        if self.asked_anew {
+            return Applied::Stale;
+        }
         match self.touched.get(usize::from(shard.0)) {
             Some(touched) if *touched <= place.sequence && digests.of(shard) != *digest => {
                 Applied::Refused(Refusal::Differs)
@@ -541,24 +502,6 @@ impl Received {
         }
         self.ending.1 = if until < end { until } else { 0 };
         if until < end { Applied::Later } else { Applied::Done }
-    }
-
-    /// Whether the last walk of its shard has named the flow at this place.
-    fn is_named(&self, index: FlowIndex, shard: ShardId) -> bool {
-        let walked = self.walked.get(usize::from(shard.0));
-        walked.is_some() && self.marks.get(index.slot()) == walked
-    }
-
-    /// What was said before the last walk began again, or ended, names nothing.
-    fn name(&mut self, index: FlowIndex, shard: ShardId, place: Place) {
-        if place.sequence < self.bracketed {
-            return;
-        }
-        if let (Some(named), Some(walked)) =
-            (self.marks.get_mut(index.slot()), self.walked.get(usize::from(shard.0)))
-        {
-            *named = *walked;
-        }
     }
 
     fn remove(

@@ -255,6 +255,28 @@ fn a_digest_is_compared_unless_something_newer_was_said_of_the_shard() {
     assert_eq!(standby.digests.of(OWN), Digest::default());
 }
 
+/// Until the leader has begun anew, it asks about what this standby had before it followed somebody else.
+#[test]
+fn a_digest_is_not_compared_from_when_the_leader_is_to_begin_anew_until_it_does() {
+    let mut standby = Standby::new();
+    assert_eq!(standby.apply(&upsert(OWN, 4000, 1000, 5)), Applied::Done);
+    let wrong = Record::Digest { shard: OWN, digest: Digest::default() };
+    assert_eq!(standby.apply(&wrong), Applied::Refused(Refusal::Differs));
+    standby.received.ask_anew();
+    assert!(standby.received.enter_walk(1));
+    assert_eq!(standby.apply(&wrong), Applied::Stale);
+    assert!(standby.received.enter_walk(2));
+    assert_eq!(standby.apply(&wrong), Applied::Refused(Refusal::Differs));
+    // A session's first walk is no answer to what was asked under it.
+    standby.received.open_session();
+    standby.received.ask_anew();
+    assert!(standby.received.enter_walk(1));
+    assert_eq!(standby.apply(&wrong), Applied::Stale);
+    standby.received.open_session();
+    assert!(standby.received.enter_walk(1));
+    assert_eq!(standby.apply(&wrong), Applied::Refused(Refusal::Differs));
+}
+
 const HANDLE: Handle = Handle { place: 5, shard: OWN, generation: 7 };
 const UNKNOWN: Applied = Applied::Refused(Refusal::UnknownHandle);
 

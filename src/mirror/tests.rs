@@ -6,6 +6,7 @@
 mod counts;
 mod credit;
 mod damage;
+mod followed;
 mod partial;
 mod periodic;
 mod urgent;
