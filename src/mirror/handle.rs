@@ -9,13 +9,13 @@
 //! whatever the receiver had under its handle gives way. What is left are records that come late. One that names an earlier flow of
 //! the place in full is of an earlier frame than what names the present one, and takes nothing from it. One by an earlier flow's
 //! handle has another shard or another generation, or comes in a frame that was sent before the present flow was named, or has
-//! a version from before it began ([`receiver`](super::receiver)): it is refused.
+//! a version from before it began ([`receiver`](super::receiver)), or finds another flow where its own was, which another stream has
+//! put there: it is refused.
 
 use crate::base::ids::{ShardId, Version};
 use crate::base::limits::SHARDS;
 use crate::base::memory::{NoMemory, Slab};
 use crate::flow::FlowIndex;
-use crate::flow::layout::Hot;
 use crate::flow::table::{CAPACITY_MAX, Table};
 
 /// A flow's short name on one stream.
@@ -55,13 +55,26 @@ pub struct Handles {
     newest: u64,
 }
 
-/// This bit says that there is a flow; below it stand its generation, its shard and its place here.
+/// This bit says that there is a flow; below it stand its generation, its shard, the low bits of the version with which it began here,
+/// and its place here.
 const BOUND: u64 = 1 << 63;
-const _: () = assert!(SHARDS <= 1 << 8);
+const NAME_SHIFT: u32 = 39;
+const CREATED_SHIFT: u32 = PLACES_MAX.trailing_zeros();
+const _: () = assert!(SHARDS <= 1 << 8 && CREATED_SHIFT < NAME_SHIFT && NAME_SHIFT + 8 + 16 == 63);
 
 /// As in `to`, with no place here.
 const fn name(handle: Handle) -> u64 {
-    BOUND | (handle.generation as u64) << 40 | ((handle.shard.0 as u8) as u64) << 32
+    BOUND | (handle.generation as u64) << (NAME_SHIFT + 8) | ((handle.shard.0 as u8) as u64) << NAME_SHIFT
+}
+
+/// As in `to`, without its name.
+const fn place(here: FlowIndex, created: Version) -> u64 {
+    (created.0 << CREATED_SHIFT | (here.0 % PLACES_MAX) as u64) % (1 << NAME_SHIFT)
+}
+
+/// The place here that `to` says.
+const fn place_in(to: u64) -> FlowIndex {
+    FlowIndex((to % PLACES_MAX as u64) as u32)
 }
 
 impl Handles {
@@ -95,16 +108,17 @@ impl Handles {
         (place as usize).checked_rem(self.to.len())
     }
 
-    /// What the frame of this sequence named in full is now known under this handle: the flow at this place, or, late, none.
-    pub fn bind(&mut self, handle: Handle, here: Option<FlowIndex>, sequence: u64) {
+    /// What the frame of this sequence named in full is now known under this handle: the flow at this place, which began here with
+    /// this version, or, late, none.
+    pub fn bind(&mut self, handle: Handle, here: Option<(FlowIndex, Version)>, sequence: u64) {
         let at = self.before + sequence;
         let Some(slot) = self.slot(handle.place).filter(|slot| at >= self.at[*slot]) else { return };
         self.newest = self.newest.max(sequence);
         (self.to[slot], self.at[slot]) = (0, at);
-        if let Some(here) = here
+        if let Some((here, created)) = here
             && let Some(from) = self.from.get_mut(here.slot())
         {
-            self.to[slot] = name(handle) | u64::from(here.0);
+            self.to[slot] = name(handle) | place(here, created);
             *from = handle.place + 1;
         }
     }
@@ -129,7 +143,7 @@ impl Handles {
     #[inline]
     pub fn probably(&self, place: u32) -> Option<FlowIndex> {
         let to = self.to[self.slot(place)?];
-        let here = (to & BOUND != 0).then_some(FlowIndex(to as u32))?;
+        let here = (to & BOUND != 0).then_some(place_in(to))?;
         self.from.prefetch(here.slot());
         Some(here)
     }
@@ -138,12 +152,14 @@ impl Handles {
     pub fn find(&self, handle: Handle, sequence: u64, table: &Table) -> Option<FlowIndex> {
         let slot = self.slot(handle.place)?;
         let to = self.to[slot];
-        if to >> 32 != name(handle) >> 32 || self.before + sequence <= self.at[slot] {
+        if to >> NAME_SHIFT != name(handle) >> NAME_SHIFT || self.before + sequence <= self.at[slot] {
             return None;
         }
-        let here = FlowIndex(to as u32);
+        let here = place_in(to);
+        let (shard, created) = table.tenant(here)?;
         let is_it = self.from.get(here.slot()).is_some_and(|from| *from == handle.place + 1)
-            && table.hot(here).map(Hot::shard) == Some(handle.shard);
+            && shard == handle.shard
+            && to == name(handle) | place(here, created);
         is_it.then_some(here)
     }
 }

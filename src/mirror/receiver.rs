@@ -263,11 +263,10 @@ impl Received {
         flows: &Flows,
     ) {
         // Whatever is known of it now is as new, or newer; but a flow that began later is another one of the same client.
-        let is_it = |index: &FlowIndex| {
-            let tenant = flows.table.tenant(*index);
-            tenant.is_some_and(|(of, created)| of == shard && created <= version)
-        };
-        let here = at.filter(is_it);
+        let here = at.and_then(|index| {
+            let (of, created) = flows.table.tenant(index)?;
+            (of == shard && created <= version).then_some((index, created))
+        });
         self.handles.bind(handle, here, place.sequence);
     }
 

@@ -429,3 +429,24 @@ fn a_flow_that_no_record_ended_has_no_handle_and_what_comes_to_its_place_neither
     assert_eq!(standby.flows.table.lookup(&state(4001, 4001, 6).client).map(|found| found.0), Some(place));
     assert_eq!((standby.apply(&update(HANDLE, 7)), standby.apply(&end(HANDLE, 7))), (UNKNOWN, UNKNOWN));
 }
+
+/// The handles of a stream know nothing of what another one, to which the shard has moved at the sender, ended and made meanwhile.
+#[test]
+fn a_late_record_by_a_handle_of_one_stream_touches_no_flow_that_another_has_put_in_its_place() {
+    let mut standby = Standby::new();
+    assert_eq!(standby.apply(&name(4000, 8, HANDLE)), Applied::Done);
+    let (place, _) = standby.flows.table.lookup(&state(4000, 4000, 8).client).expect("the flow");
+    let before = std::mem::replace(&mut standby.received, Received::new(64, true).expect("memory"));
+    assert!(standby.received.enter_walk(1));
+    let elsewhere = Handle { place: 7, ..HANDLE };
+    assert_eq!(standby.apply(&name(4000, 9, elsewhere)), Applied::Done);
+    assert_eq!(standby.apply(&end(elsewhere, 11)), Applied::Done);
+    // One that began before, and was refused till now.
+    assert_eq!(standby.apply(&name(4001, 5, elsewhere)), Applied::Done);
+    let state_of = |standby: &Standby| standby.flows.table.get(place).map(|flow| (flow.tcp, flow.changed));
+    let known = state_of(&standby);
+    assert!(known.is_some(), "it has the other's place");
+    standby.received = before;
+    assert_eq!(standby.apply(&update(HANDLE, 10)), UNKNOWN);
+    assert_eq!(state_of(&standby), known);
+}
