@@ -11,6 +11,9 @@ pub const ASK_INTERVAL: Duration = Duration::from_millis(100);
 /// Shards that one frame asks about at most: a worker's own within half a second.
 pub const ASKED_MAX: usize = RECORDS_PER_FRAME_MAX;
 
+/// A shard that goes on differing is found to differ again within so long, each time.
+const FOUND_WITHIN: Duration = Duration::from_secs(1);
+
 /// What one stream asks its peer.
 #[derive(Clone, Debug)]
 pub struct Asking {
@@ -18,8 +21,10 @@ pub struct Asking {
     left: ShardSet,
     /// Those that were asked about and not answered.
     asked: ShardSet,
-    /// Those that differed when they were last asked about.
+    /// Those that differ, as far as is known: they were not found equal or told again in full since.
     differing: ShardSet,
+    /// Those of which it was said that they differ, and which were not found equal since.
+    named: ShardSet,
     due_at: Instant,
     /// Since when all shards agreed at least once, by the last round; `None`: no round is over.
     agreed_since: Option<Instant>,
@@ -39,8 +44,9 @@ struct Patience {
     span: Duration,
     /// Those that were found to differ, and not found equal or told again in full since.
     suspects: ShardSet,
-    /// When these were asked about.
+    /// When these were asked about; and when they were last found to differ.
     since: [Instant; SHARDS],
+    last: [Instant; SHARDS],
     /// The latest change with which each shard was found equal.
     agreed: [Version; SHARDS],
 }
@@ -75,6 +81,7 @@ impl Default for Asking {
             left: ShardSet::default(),
             asked: ShardSet::default(),
             differing: ShardSet::default(),
+            named: ShardSet::default(),
             due_at: Instant::ZERO,
             agreed_since: None,
             began_at: Instant::ZERO,
@@ -98,18 +105,24 @@ impl Asking {
 
     /// A shard differs only if it still does after this.
     pub fn be_patient(&mut self, span: Option<Duration>) {
-        let (suspects, since, agreed) = (ShardSet::default(), [Instant::ZERO; SHARDS], [Version(0); SHARDS]);
-        self.patience = span.map(|span| Box::new(Patience { span, suspects, since, agreed }));
+        let (suspects, never, agreed) = (ShardSet::default(), [Instant::ZERO; SHARDS], [Version(0); SHARDS]);
+        self.patience =
+            span.map(|span| Box::new(Patience { span, suspects, since: never, last: never, agreed }));
     }
 
     /// Whether a shard that was found to differ at this time is to be forgiven that, for now.
     fn forgives(&mut self, shard: ShardId, asked_at: Instant) -> bool {
-        let Some(Patience { span, suspects, since, .. }) = self.patience.as_deref_mut() else { return false };
-        let Some(since) = since.get_mut(usize::from(shard.0)) else { return false };
-        if !suspects.has(shard) {
+        let Some(Patience { span, suspects, since, last, .. }) = self.patience.as_deref_mut() else {
+            return false;
+        };
+        let at = usize::from(shard.0);
+        let (Some(since), Some(last)) = (since.get_mut(at), last.get_mut(at)) else { return false };
+        // Of a shard that changes all the time no answer says that it is equal: then it was, if none said for long that it differs.
+        if !suspects.has(shard) || asked_at - *last > *span + FOUND_WITHIN {
             suspects.set(shard, true);
             *since = asked_at;
         }
+        *last = asked_at;
         asked_at - *since < *span
     }
 
@@ -164,7 +177,7 @@ impl Asking {
 
     /// Another worker tells of this shard from now on.
     pub fn forget(&mut self, shard: ShardId) {
-        for set in [&mut self.left, &mut self.asked, &mut self.differing] {
+        for set in [&mut self.left, &mut self.asked, &mut self.differing, &mut self.named] {
             set.set(shard, false);
         }
         if let Some(patience) = &mut self.patience {
@@ -192,6 +205,7 @@ impl Asking {
                     patience.agreed[usize::from(shard.0) % SHARDS] = version;
                 }
                 self.differing.set(shard, false);
+                self.named.set(shard, false);
                 let was_left = self.left.has(shard);
                 self.left.set(shard, false);
                 if was_left && self.left.is_empty() {
@@ -201,10 +215,11 @@ impl Asking {
                 Answer::Agrees
             }
             Some(false) if self.forgives(shard, asked_at) => Answer::Nothing,
-            Some(false) if self.differing.has(shard) => Answer::StillDiffers,
             Some(false) => {
+                let is_news = !self.named.has(shard);
                 self.differing.set(shard, true);
-                Answer::Differs
+                self.named.set(shard, true);
+                if is_news { Answer::Differs } else { Answer::StillDiffers }
             }
         }
     }
@@ -261,10 +276,25 @@ mod tests {
         assert_eq!(ask(&mut asking, 900, 8, Some(true)), Answer::Agrees);
         assert_eq!(ask(&mut asking, 1100, 9, Some(false)), Answer::Nothing, "it did not differ all the time");
         assert_eq!(asking.agreed(shard), Version(8));
+        assert_eq!(ask(&mut asking, 1200, 9, Some(false)), Answer::Nothing, "the first one went on");
+        assert_eq!(ask(&mut asking, 1201, 9, None), Answer::Nothing, "it has changed meanwhile");
+        assert_eq!(
+            ask(&mut asking, 600_000, 10, Some(false)),
+            Answer::Nothing,
+            "it did not differ for minutes"
+        );
+        assert_eq!(ask(&mut asking, 600_300, 10, Some(false)), Answer::Differs);
+        asking.told(&only);
+        assert_eq!(ask(&mut asking, 600_400, 10, Some(false)), Answer::Nothing);
+        assert_eq!(ask(&mut asking, 600_700, 10, Some(false)), Answer::StillDiffers, "it was never equal");
         asking.begin_anew();
         assert_eq!(asking.agreed(shard), Version(0), "the peer knows nothing");
         asking.be_patient(None);
-        assert_eq!(ask(&mut asking, 1200, 9, Some(false)), Answer::Differs, "each difference counts at once");
+        assert_eq!(
+            ask(&mut asking, 601_000, 9, Some(false)),
+            Answer::Differs,
+            "each difference counts at once"
+        );
         assert_eq!(asking.overdue_since(), None);
     }
 }
