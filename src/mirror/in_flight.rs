@@ -49,7 +49,7 @@ pub enum Named {
     },
     /// That shards are walked again.
     WalkBegin,
-    /// The end of a shard's walk.
+    /// The end of a walk of shards.
     WalkEnd,
     /// The digest of a shard.
     Digest {
@@ -57,7 +57,7 @@ pub enum Named {
         shard: ShardId,
         /// The latest place in its order of changes then.
         version: Version,
-        /// How often a checkpoint of the shard had been said by then ([`maintenance`](super::maintenance)).
+        /// How much had been said of the shard by then, where not all is acknowledged ([`maintenance`](super::maintenance)).
         said: u32,
     },
     /// That frames below this sequence are not to be taken any more.

@@ -11,11 +11,13 @@
 //!
 //! It is how a leader speaks: a receiver takes it however it would speak itself.
 
+use crate::base::ids::Term;
 use crate::base::limits::{MAINTAINED_FLOWS_PER_CALL, MAINTAINED_PLACES_PER_CALL};
 use crate::base::time::{Duration, Instant};
-use crate::flow::FlowIndex;
 use crate::flow::flows::Flows;
 use crate::flow::layout::Hot;
+use crate::flow::shard::ShardSet;
+use crate::flow::{FlowIndex, Stamp};
 use crate::mirror::{Mirror, stream_of};
 
 /// A round goes on so often at most.
@@ -41,6 +43,14 @@ pub(super) struct Round {
     stepped: Instant,
     /// The peer is waited for until it has acknowledged all that there is.
     rests: bool,
+    /// Shards that are about to go to another worker, which waits until nothing of them is on its way: it tells of them in full.
+    leaving: ShardSet,
+    /// The term under which this appliance began to lead.
+    leads_since: Term,
+    /// So many places are left of the first round of a later term: what changed before is said in it, too.
+    catching_up: u32,
+    /// That round has not begun.
+    is_of_later_term: bool,
 }
 
 impl Round {
@@ -86,6 +96,20 @@ impl Mirror {
         self.round.rests = rests;
     }
 
+    /// Rounds pass over these shards from now on: they are about to go to another worker. Of none, they pass over nothing.
+    pub fn pass_over(&mut self, shards: ShardSet) {
+        self.round.leaving = shards;
+    }
+
+    /// This appliance leads under this term from now on; it began to, or led before.
+    pub(super) fn maintains_since(&mut self, term: Term, began: bool) {
+        if began {
+            self.round.leads_since = term;
+        } else if term != self.standing.term {
+            self.round.is_of_later_term = true;
+        }
+    }
+
     /// When a round is to go on, if anybody hears it.
     pub(super) fn maintains_at(&self) -> Option<Instant> {
         let is_heard = self.standing.leads && self.peers.iter().any(|peer| !peer.streams.is_empty());
@@ -98,23 +122,34 @@ impl Mirror {
             return;
         }
         let Some(until) = self.round.due(now, flows.table.places_end().0) else { return };
+        if core::mem::take(&mut self.round.is_of_later_term) {
+            self.round.catching_up = self.round.end;
+        }
         let mut looks = MAINTAINED_FLOWS_PER_CALL;
-        while self.round.at < until && looks > 0 && self.walk_tokens > 0 {
+        // A place is passed when it can be said to all.
+        while self.round.at < until && looks > 0 && self.walk_tokens as usize >= self.peers.len() {
             let place = FlowIndex(self.round.at);
             self.round.at += 1;
-            let Some(shard) = self.digests.shard_at(place) else { continue };
+            let since = if self.round.catching_up > 0 { self.round.leads_since } else { self.standing.term };
+            self.round.catching_up = self.round.catching_up.saturating_sub(1);
+            let leaving = &self.round.leaving;
+            let Some(shard) = self.digests.shard_at(place).filter(|shard| !leaving.has(*shard)) else {
+                continue;
+            };
             for peer in &mut self.peers {
                 let Some(stream) = stream_of(peer, shard).filter(|stream| stream.sync.is_maintained(place))
                 else {
                     continue;
                 };
                 looks = looks.saturating_sub(1);
-                // What did not change under this term was told in full, and acknowledged.
-                let is_new = flows.table.hot(place).map(Hot::shard) == Some(shard)
-                    && flows.table.changed(place).is_some_and(|stamp| stamp.term == self.standing.term);
-                if is_new && self.walk_tokens > 0 {
+                // What did not change since this appliance began to lead was told in full, and acknowledged; so is what changed
+                // under an earlier term since then, in the first round of this one.
+                let is_new = |stamp: Stamp| stamp.term >= since;
+                if flows.table.hot(place).map(Hot::shard) == Some(shard)
+                    && flows.table.changed(place).is_some_and(is_new)
+                {
                     stream.sync.changed(now, shard, place);
-                    self.walk_tokens -= 1;
+                    self.walk_tokens = self.walk_tokens.saturating_sub(1);
                 }
             }
         }

@@ -12,6 +12,9 @@ impl Mirror {
         if !began && !ended {
             self.follow(standing.term);
         }
+        if standing.leads {
+            self.maintains_since(standing.term, began);
+        }
         self.standing = standing;
         if began || ended {
             self.late.clear();

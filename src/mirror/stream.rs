@@ -217,14 +217,14 @@ impl Stream {
         self.floor_due
             || (waiting > 0 && (self.urgent || waiting >= FULL))
             || self.sync.oldest_since().is_some_and(|since| now - since >= GATHER)
-            || (may_walk && self.may_walk())
+            || (may_walk && self.may_walk(now))
             || self.sync.asks_at().is_some_and(|due| now >= due)
     }
 
     /// Whether a walk has something to say and leaves room for what is new.
-    fn may_walk(&self) -> bool {
+    fn may_walk(&self, now: Instant) -> bool {
         let frames = self.in_flight.walk_room().min(usize::from(self.credit) / 2).max(1);
-        self.in_flight.waiting() < frames && self.sync.has_walk_to_send()
+        self.in_flight.waiting() < frames && self.sync.has_walk_to_send(now)
     }
 
     /// Whether the next frame is for what packets wait for alone: it is applied and acknowledged the sooner, and the walk goes on in the
@@ -276,7 +276,7 @@ impl Stream {
                 self.floor_due = false;
             }
             let Sender { flows, tombstones, .. } = sender;
-            let mut may_walk = self.may_walk() && !self.leaves_walk_out();
+            let mut may_walk = self.may_walk(now) && !self.leaves_walk_out();
             while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
                 let room = &mut body[at..body_max];
                 let mut next = None;

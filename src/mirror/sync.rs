@@ -137,6 +137,8 @@ pub struct Sync {
     refused: u32,
     refused_at: u32,
     asking: Asking,
+    /// When the walk last looked at as many flows as one call may, and named none.
+    looked_in_vain: Option<Instant>,
     /// So many entries at the front of the queue may stand under another shard than their flow's.
     displaced: usize,
     /// Ends said since the last change.
@@ -145,8 +147,8 @@ pub struct Sync {
     pub(super) said: Said,
     /// What changes of a flow whose handle the peer knows is said without asking for an acknowledgement.
     maintains: bool,
-    /// Of each shard: how often that was.
-    checkpoints_said: Vec<u32>,
+    /// Of each shard: what was said of its flows since then, whether it is to be acknowledged or not.
+    said_of: Vec<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -178,11 +180,12 @@ impl Sync {
             refused: 0,
             refused_at: 0,
             asking: Asking::default(),
+            looked_in_vain: None,
             displaced: 0,
             ends_said: 0,
             said: Said::new(Term::NONE),
             maintains: false,
-            checkpoints_said: vec![0; SHARDS],
+            said_of: vec![0; SHARDS],
         })
     }
 
@@ -278,9 +281,9 @@ impl Sync {
         self.walk.left()
     }
 
-    /// Whether the walk has something to name, or an end to say.
-    pub fn has_walk_to_send(&self) -> bool {
-        self.walk.due() != Due::Nothing
+    /// Whether the walk has something to name, or an end to say, and did not look in vain at this time.
+    pub fn has_walk_to_send(&self, now: Instant) -> bool {
+        self.walk.due() != Due::Nothing && self.looked_in_vain != Some(now)
     }
 
     /// When the peer is to be asked for digests; `None`: not before it is up to date.

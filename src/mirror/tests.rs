@@ -9,6 +9,7 @@ mod damage;
 mod followed;
 mod partial;
 mod periodic;
+mod three;
 mod urgent;
 
 use std::collections::BTreeMap;

@@ -406,6 +406,7 @@ impl<B: Buffer> Worker<B> {
             Step::LetGo => {
                 (giving.stage, giving.done) = (Stage::Marking, 0);
                 let these = giving.these;
+                self.mirror.pass_over(these.shards);
                 these.shards.iter().for_each(|shard| self.owners.set(shard, these.to));
             }
             Step::Part => self.part(now),
@@ -526,6 +527,7 @@ impl<B: Buffer> Worker<B> {
             giving.known.push(known);
             self.mirror.flow_left(now, shard, *place);
         }
+        self.mirror.pass_over(ShardSet::default());
         let heads = shards.iter().map(|shard| MovedShard {
             shard,
             version: self.flows.version(shard),

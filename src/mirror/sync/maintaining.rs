@@ -28,9 +28,15 @@ impl Sync {
         for sent in sent {
             if let Named::Flow { shard, .. } = sent.named {
                 self.unsettled[usize::from(shard.0)] -= 1;
-                let said = &mut self.checkpoints_said[usize::from(shard.0)];
-                *said = said.wrapping_add(1);
             }
+        }
+    }
+
+    /// A record of this shard was written. What overtakes a question keeps the peer from comparing anything, and may be no change.
+    pub(super) fn speaks_of(&mut self, shard: ShardId) {
+        if self.maintains {
+            let said = &mut self.said_of[usize::from(shard.0)];
+            *said = said.wrapping_add(1);
         }
     }
 

@@ -17,11 +17,11 @@ use crate::mirror::walk::Due;
 /// Flows that were refused and are said again with the questions of one [`ASK_INTERVAL`](crate::mirror::asking::ASK_INTERVAL): few,
 /// since they may be refused again, and what is new waits behind them.
 const REFUSED_PER_CALL: u32 = 256;
-/// Flows looked at by one call of the walk in vain, since the peer does not track them: nothing tells so but the flow itself, of
-/// which no line may be in a cache, and no walk's rate counts them.
-const UNTRACKED_PER_CALL: u32 = 128;
 /// Places looked at for them: a byte each.
 const REFUSED_PLACES_PER_CALL: u32 = 1 << 15;
+/// Flows looked at by one call of the walk in vain, since the peer does not track them: nothing tells so but the flow itself, of
+/// which no line may be in a cache, and no walk's rate counts them. Then it rests until the next turn.
+const UNTRACKED_PER_CALL: u32 = 128;
 
 impl Sync {
     /// The walk: names every flow once, those first that had packets lately.
@@ -63,7 +63,9 @@ impl Sync {
                 if wanted && !is_tracked {
                     untracked += 1;
                     if untracked == UNTRACKED_PER_CALL {
-                        return None; // More in the next call.
+                        // More at another time: there may be a call for each frame that another stream has to send.
+                        self.looked_in_vain = Some(now);
+                        return None;
                     }
                     continue;
                 }
@@ -140,7 +142,7 @@ impl Sync {
             let question = Record::Digest { shard, digest };
             let Some(len) = record::write(&question, &mut self.said, &mut out[at..]) else { break };
             self.asking.ask(shard);
-            let said = self.checkpoints_said[usize::from(shard.0)];
+            let said = self.said_of[usize::from(shard.0)];
             sent.push(Sent { named: Named::Digest { shard, version, said }, since: now });
             at += len;
             room -= 1;
@@ -148,8 +150,8 @@ impl Sync {
         at
     }
 
-    /// The peer has answered about a shard, of which this was the latest change when it was asked, and so much was said without
-    /// asking for an acknowledgement; or has not.
+    /// The peer has answered about a shard, of which this was the latest change when it was asked, and so much had been said where
+    /// not all is acknowledged; or has not.
     pub(super) fn answered(
         &mut self,
         shard: ShardId,
@@ -159,9 +161,8 @@ impl Sync {
         flows: &Flows,
     ) -> Settled {
         // If more was said since, it may have heard of that, and compared nothing.
-        let is_newest = || {
-            flows.version(shard) == asked.1 && self.checkpoints_said.get(usize::from(shard.0)) == Some(&said)
-        };
+        let is_newest =
+            || flows.version(shard) == asked.1 && self.said_of.get(usize::from(shard.0)) == Some(&said);
         let agrees = match fate {
             Fate::Applied => is_newest().then_some(true),
             Fate::Refused => Some(false),

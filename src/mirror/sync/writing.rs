@@ -55,6 +55,7 @@ impl Sync {
         while let Some(Ended { tombstone, shard, handle, since }) = self.ended.pop_front() {
             if let Some(len) = write_end(&mut self.said, tombstones, (tombstone, handle), out) {
                 // It waited, and is on its way.
+                self.speaks_of(shard);
                 return Some((len, Sent { named: Named::Ended { shard, tombstone }, since }));
             }
             self.unsettled[usize::from(shard.0)] -= 1;
@@ -114,6 +115,7 @@ impl Sync {
         };
         digests.note_named(&flows.table, place, hot, &names);
         self.unsettled[usize::from(shard.0)] += 1;
+        self.speaks_of(shard);
         Some((len, Sent { named, since }))
     }
 }

@@ -109,10 +109,14 @@ fn a_handle_that_the_peer_has_forgotten_is_told_of_and_the_flow_named_in_full() 
     step_all(&mut world);
     (0..40).for_each(|_| world.turn());
     assert_eq!((world.flows(0), world.differences), (world.flows(1), 0));
-    assert!(world.counters.value(Counter::MirrorHandleUnknown) > 0);
+    let unknown = world.counters.value(Counter::MirrorHandleUnknown);
+    let before = count(&world, 0, |stream| stream.statistics.checkpoints_sent);
     step_all(&mut world);
     (0..4).for_each(|_| world.turn());
-    assert_eq!(world.flows(0), world.flows(1), "by their handles again");
+    assert_eq!(world.flows(0), world.flows(1));
+    let by_handle = count(&world, 0, |stream| stream.statistics.checkpoints_sent) - before;
+    assert_eq!(world.counters.value(Counter::MirrorHandleUnknown), unknown);
+    assert!(unknown > 0 && by_handle >= world.flows(0).len() as u64, "{by_handle} by their handles again");
 }
 
 /// It stays as it was: the flow is not protected, and all others are.
@@ -135,6 +139,21 @@ fn a_flow_that_the_peer_refuses_is_told_of_with_its_reason_and_takes_nobody_out(
     assert!(reasons.iter().any(|stream| stream.statistics.refusal == Some(Refusal::TableFull)));
     world.refuses = false;
     world.settle(0).expect("all is told");
+}
+
+/// What waits for a shard to be quiet waits no longer than for what was said before.
+#[test]
+fn rounds_pass_over_shards_that_are_about_to_leave() {
+    let mut world = at_rest(6);
+    let sent = |world: &World| count(world, 0, |stream| stream.statistics.checkpoints_sent);
+    let all: ShardSet = (0..SHARDS_USED).map(ShardId).collect();
+    for (passes_over, says) in [(all, false), (ShardSet::default(), true)] {
+        world.sides[0][0].mirror.pass_over(passes_over);
+        (0..20).for_each(|_| world.turn());
+        let before = sent(&world);
+        (0..500).for_each(|_| world.turn());
+        assert_eq!(sent(&world) > before, says);
+    }
 }
 
 /// Before a shard moves, nothing of it that was given up may still come; then its packets wait, and nothing of it is on its way.
