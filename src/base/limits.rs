@@ -21,8 +21,8 @@ pub const REBALANCE_MOVES_MAX: usize = 32;
 /// Packets that wait at a worker for flows of shards that come to it; with few buffers fewer. More are dropped and counted.
 pub const PARKED_PACKETS_MAX: usize = 4096;
 
-/// Flows for which a worker keeps room, besides those of shards that come to it: they may be made until the shards are here. Where
-/// there is little room, it is half of it.
+/// Flows for which a worker keeps room, besides those of shards that come to it and an eighth of them: so many more may begin at the
+/// shards' old owner until they are here. Where there is little room, it is half of what is left.
 pub const ARRIVING_SPARE: usize = 1024;
 
 /// Packets of services that wait at a worker for the successor of a planned handover; with few buffers fewer. More are

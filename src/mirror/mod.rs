@@ -185,7 +185,7 @@ struct Peer {
     streams: Vec<Stream>,
     /// How many workers it had when it last had a session.
     workers: u16,
-    /// The room of streams whose session is over.
+    /// For streams to come: taken at the start, or of streams whose session is over.
     rooms: Vec<Room>,
     /// Index of the stream of each shard; `u8::MAX`: not of this worker.
     stream_of: Vec<u8>,

@@ -305,7 +305,8 @@ impl<B: Buffer> Worker<B> {
         Ok(worker)
     }
 
-    /// Has memory put behind all that grows with flows, so that no packet waits for it: before the first one.
+    /// Has memory put behind what each IPv4 flow needs, so that no packet waits for it: before the first one. What rules need of
+    /// flows has it already, if there are rules at the start.
     pub fn populate(&mut self) {
         self.flows.populate();
         self.mirror.populate(&self.flows);
