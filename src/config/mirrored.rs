@@ -18,6 +18,8 @@ use toml::de::DeValue;
 
 use crate::base::ids::{PoolId, ServerId, VirtualServerId, id_of_name};
 use crate::base::limits::RETIRED_MAX;
+use crate::config::check::When;
+use crate::config::check::mirror::warn_of_gone;
 use crate::config::check::pools::server_name;
 use crate::config::checked::policy;
 use crate::config::checked::{
@@ -29,7 +31,7 @@ use crate::config::read::{
     Change, FromFile, Key, KnownKey, Presence, Source, join, read_key, refuse_unknown, tables,
 };
 use crate::config::reload::{need_no_other_store, place_retired};
-use crate::config::report::{ConfigError, Place, Report};
+use crate::config::report::{ConfigError, Place, Report, Warning};
 use crate::config::value::{Address, Endpoint, Int, Name};
 use crate::config::{check, directory, finish, read};
 
@@ -223,15 +225,16 @@ fn write_virtual_server(server: &VirtualServer, pool: &str, out: &mut String) ->
 }
 
 /// The running configuration with the services that `from` told in `text`. `started` is the text of the own file at `path` at
-/// the start. Errors name `from` as their file.
+/// the start. Errors name `from` as their file, warnings the own one: they are of what it says itself.
 pub fn take(
     path: &Path,
     started: &str,
     running: &Checked,
     from: &str,
     text: &str,
-) -> Result<Checked, Vec<ConfigError>> {
+) -> Result<(Checked, Vec<Warning>), Vec<ConfigError>> {
     let mut report = Report::new(from);
+    let mut own = Report::new(&path.display().to_string());
     let taken = read::<MirroredFile>(text, &mut report).and_then(|theirs| {
         let MirroredFile {
             timeouts,
@@ -243,7 +246,7 @@ pub fn take(
         } = theirs;
         let mut file = read::<File>(started, &mut Report::new(""))?;
         (file.pool, file.virtual_server) = (pool, virtual_server);
-        let checked = check::check(&file, directory(path), &mut report)?;
+        let checked = check::check(&file, directory(path), When::Running, &mut report)?;
         need_no_other_store(&file, &checked, running, &mut report);
         let mut taken = Checked {
             pools: checked.pools,
@@ -284,9 +287,13 @@ pub fn take(
             report.refuse(&place, format!("at most {RETIRED_MAX} retired things, not {}", taken.retired()));
         }
         place_retired(&mut taken);
+        let words = |name: &str| {
+            format!("the leader has no virtual server \"{name}\": nothing new is tracked by that name")
+        };
+        warn_of_gone(&file, &taken, words, &mut own);
         Some(taken)
     });
-    finish(taken, report).map(|(taken, _)| taken)
+    finish(taken, report).map(|(taken, _)| (taken, own.warnings))
 }
 
 fn flows(told: &TimeoutsFile, running: &Flows) -> Option<Flows> {

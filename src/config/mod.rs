@@ -29,6 +29,7 @@ pub use crate::config::file::known_keys;
 pub use crate::config::read::{KnownKey, Presence};
 pub use crate::config::report::{ConfigError, Warning, sentence};
 
+use crate::config::check::When;
 use crate::config::checked::Checked;
 use crate::config::read::{FromFile, Source, root};
 use crate::config::report::{Place, Report};
@@ -42,7 +43,8 @@ pub fn load(path: &Path, text: &str) -> Result<Checked, Vec<ConfigError>> {
 /// As [`load`], with what the operator should know of.
 pub fn load_with_warnings(path: &Path, text: &str) -> Result<(Checked, Vec<Warning>), Vec<ConfigError>> {
     let mut report = Report::new(&path.display().to_string());
-    let checked = read(text, &mut report).and_then(|file| check::check(&file, directory(path), &mut report));
+    let checked = read(text, &mut report)
+        .and_then(|file| check::check(&file, directory(path), When::Start, &mut report));
     finish(checked, report)
 }
 

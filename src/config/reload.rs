@@ -23,6 +23,8 @@ use std::path::Path;
 
 use crate::base::ids::{PoolId, ServerId, VirtualServerId};
 use crate::base::limits::RETIRED_MAX;
+use crate::config::check::When;
+use crate::config::check::mirror::warn_of_gone;
 use crate::config::checked::{Balance, Checked, HashMethod, Method, Mirror, Pool, Server, VirtualServer};
 use crate::config::file::{File, FlowsFile, MirrorFile, PeerFile, VirtualServerFile};
 use crate::config::read::{Change, Key};
@@ -41,9 +43,13 @@ pub fn reload(
 ) -> Result<(Checked, Vec<Warning>), Vec<ConfigError>> {
     let mut report = Report::new(&path.display().to_string());
     let merged = read::<File>(text, &mut report).and_then(|file| {
-        let checked = check::check(&file, directory(path), &mut report)?;
+        let checked = check::check(&file, directory(path), When::Running, &mut report)?;
         let before = read::<File>(started, &mut Report::new(""))?;
         refuse_fixed(&file, &before, &mut report);
+        let words = |name: &str| {
+            format!("the file has no virtual server \"{name}\" any more, and baton does not start with it so")
+        };
+        warn_of_gone(&file, &checked, words, &mut report);
         take(&file, checked, running, &mut report)
     });
     finish(merged, report)

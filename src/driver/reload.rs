@@ -517,11 +517,15 @@ impl ReloadSetup {
             mirrored::take(&self.path, &self.started, &running.checked, &name, text)
                 .map_err(|errors| sentence(&name, &errors))
         });
-        let result = taken.and_then(|checked| {
+        let result = taken.and_then(|(checked, warnings)| {
             let changes = differences(&running.checked, &checked);
             // The leader's words: what another version of baton would say in other ones is the same all the same.
             let snapshot = Snapshot { generation: edition.generation, checked };
             let handed = self.hand(snapshot, (edition, text.into()))?;
+            for warning in warnings {
+                log::warn!("{warning}");
+                self.events.add("configuration", warning.to_string());
+            }
             Ok(changes.into_iter().chain(handed.sentence(edition.generation)).collect::<Vec<_>>())
         });
         let sentence = match &result {

@@ -165,6 +165,19 @@ impl Place {
         })
     }
 
+    /// Follows, before a master that takes it at once.
+    fn follow(&self, followed: Followed) {
+        let setup = self.setup();
+        thread::scope(|scope| {
+            let following = scope.spawn(|| setup.follow(followed));
+            while !following.is_finished() {
+                if let Ok(next) = self.configured.recv_timeout(StdDuration::from_millis(1)) {
+                    next.answer.send(()).expect("it is waited for");
+                }
+            }
+        });
+    }
+
     fn generation(&self) -> u64 {
         self.setup().published.newest().generation
     }
@@ -332,25 +345,14 @@ fn a_follower_goes_by_its_leaders_services_says_so_in_their_words_and_a_leader_b
     let text = format!("# As another version says it.\n{}", mirrored::text(&theirs)).into_bytes();
     let edition = Edition::of(5, &text);
     let followed = || Followed { from: PEER, edition, text: text.clone() };
-    let follow = |followed: Followed| {
-        let setup = place.setup();
-        thread::scope(|scope| {
-            let following = scope.spawn(|| setup.follow(followed));
-            while !following.is_finished() {
-                if let Ok(next) = place.configured.recv_timeout(StdDuration::from_millis(1)) {
-                    next.answer.send(()).expect("it is waited for");
-                }
-            }
-        });
-    };
     let before = place.own();
     place.is(Role::Active, Some(edition));
-    follow(followed());
+    place.follow(followed());
     assert_eq!((place.generation(), place.own()), (1, before), "it leads");
     place.is(Role::Standby, Some(edition));
-    follow(Followed { text: b"nonsense".to_vec(), ..followed() });
+    place.follow(Followed { text: b"nonsense".to_vec(), ..followed() });
     assert_eq!((place.generation(), place.own()), (1, before), "it is wrong");
-    follow(followed());
+    place.follow(followed());
     assert_eq!((place.generation(), place.own()), (5, edition));
     assert_eq!(place.setup().published.newest().checked.pools[0].servers[0].weight, 7);
     let messages: Vec<_> =
@@ -358,6 +360,29 @@ fn a_follower_goes_by_its_leaders_services_says_so_in_their_words_and_a_leader_b
     let [leads, wrong, taken] = &messages[..] else { panic!("{messages:?}") };
     assert!(leads.contains("leads by now") && wrong.contains("node 2 has an error"), "{messages:?}");
     assert!(taken.starts_with("goes by configuration 5 of node 2: pool web: server"), "{taken}");
+}
+
+/// REQ B8.
+#[test]
+fn a_member_follows_its_leader_and_reloads_without_what_it_tracks_and_says_so() {
+    let mut place = Place::new("gone");
+    place.reloading.setup.started = FILE.replace("key_file", "only = [\"www\"]\nkey_file");
+    let renamed = |text: &str| text.replace("\"www\"\naddress", "\"shop\"\naddress");
+    let theirs = load(Path::new("theirs.toml"), &renamed(FILE)).expect("it is good");
+    let text = mirrored::text(&theirs).into_bytes();
+    let edition = Edition::of(5, &text);
+    place.is(Role::Standby, Some(edition));
+    place.follow(Followed { from: PEER, edition, text });
+    assert_eq!((place.generation(), place.own()), (5, edition));
+    let messages: Vec<_> =
+        place.setup().events.report().events.into_iter().map(|event| event.message).collect();
+    let [gone, taken] = &messages[..] else { panic!("{messages:?}") };
+    let words = "mirror.only[0]: the leader has no virtual server \"www\"";
+    assert!(gone.contains(words) && taken.starts_with("goes by"), "{messages:?}");
+    place.write(&renamed(&place.setup().started));
+    let report = place.reload().0.expect("it is good");
+    let words = "mirror.only[0]: the file has no virtual server \"www\" any more";
+    assert!(report.warnings[0].contains(words), "{report:?}");
 }
 
 #[test]

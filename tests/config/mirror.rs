@@ -5,9 +5,10 @@ use std::path::Path;
 use baton::base::ids::{VirtualServerId, id_of_name};
 use baton::base::time::Duration;
 use baton::config::checked::{Commit, MirrorMode};
-use baton::config::{load, load_with_warnings};
+use baton::config::reload::reload;
+use baton::config::{Warning, load, load_with_warnings};
 
-use super::{GOOD, breaks, one_error};
+use super::{GOOD, breaks, line_of, one_error};
 
 /// REQ B8.
 #[test]
@@ -40,6 +41,26 @@ fn what_a_member_tracks_in_vain_is_warned_of() {
     let off = off.replacen("mode = \"checkpoint\"", "mode = \"off\"", 1);
     let told = warnings(&off);
     assert!(told.iter().any(|told| told.starts_with("mirror.only[0]: has no effect")), "{told:?}");
+}
+
+#[test]
+fn a_virtual_server_that_is_tracked_may_go_with_a_reload_and_is_warned_of() {
+    let started = GOOD.replacen("key_file", "only = [\"www6\"]\nkey_file", 1);
+    let running = load(Path::new("a.toml"), &started).expect("it is good");
+    let renamed = started.replacen("name = \"www6\"", "name = \"six\"", 1);
+    let (checked, warnings) = reload(Path::new("a.toml"), &started, &running, &renamed)
+        .unwrap_or_else(|errors| panic!("{errors:?}"));
+    assert_eq!(checked.mirror.expect("it has one").only, [VirtualServerId(id_of_name("www6"))]);
+    let about = |warning: &&Warning| warning.key == "mirror.only[0]";
+    let told: Vec<String> = warnings.iter().filter(about).map(ToString::to_string).collect();
+    let line = line_of(&renamed, "only =");
+    let expected = format!("a.toml:{line}: mirror.only[0]: the file has no virtual server \"www6\" any more");
+    assert!(told.len() == 1 && told[0].starts_with(&expected), "{told:?}");
+    // What it tracks is what it said in the handshake.
+    let other = renamed.replacen("only = [\"www6\"]", "only = [\"six\"]", 1);
+    let errors = reload(Path::new("a.toml"), &started, &running, &other).expect_err("it is refused");
+    assert_eq!(errors.iter().map(|error| error.key.as_str()).collect::<Vec<_>>(), ["mirror.only[0]"]);
+    assert!(errors[0].expected.contains("only by a restart"), "{}", errors[0]);
 }
 
 /// REQ B6.

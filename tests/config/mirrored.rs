@@ -5,9 +5,9 @@ use std::path::Path;
 use baton::config::checked::Checked;
 use baton::config::mirrored::{Edition, take, text};
 use baton::config::reload::{differences, reload, without_idle};
-use baton::config::{ConfigError, load};
+use baton::config::{ConfigError, Warning, load};
 
-use crate::GOOD;
+use crate::{GOOD, line_of};
 
 const PATH: &str = "standby.toml";
 
@@ -30,7 +30,12 @@ fn told(errors: &[ConfigError]) -> String {
 }
 
 fn taken(text: &str) -> Result<Checked, Vec<ConfigError>> {
-    take(Path::new(PATH), &standby(), &loaded(&standby()), "node 1's", text)
+    taken_by(&standby(), text).map(|(taken, _)| taken)
+}
+
+/// By a member with this file.
+fn taken_by(own: &str, text: &str) -> Result<(Checked, Vec<Warning>), Vec<ConfigError>> {
+    take(Path::new(PATH), own, &loaded(own), "node 1's", text)
 }
 
 /// The leader's configuration, with something retired of each kind.
@@ -79,6 +84,27 @@ fn what_was_retired_at_the_leader_is_forgotten_with_it() {
     assert_ne!(Edition::of(2, text(&left).as_bytes()), Edition::of(2, text(&leading).as_bytes()));
     let taken = taken(&text(&left)).expect("it fits");
     assert_eq!(taken.retired(), 0);
+}
+
+/// REQ B8.
+#[test]
+fn a_leaders_services_without_one_that_is_tracked_are_taken_with_a_warning_in_the_own_files_words() {
+    let own = standby().replacen("key_file", "only = [\"old\", \"www6\"]\nkey_file", 1);
+    let leading = leading();
+    for (theirs, gone) in [(GOOD, &["old"][..]), (&standby(), &[]), (&text(&leading), &["old", "www6"])] {
+        let theirs = if theirs.contains("[appliance]") { text(&loaded(theirs)) } else { theirs.to_owned() };
+        let (taken, warnings) =
+            taken_by(&own, &theirs).unwrap_or_else(|errors| panic!("{}\n{theirs}", told(&errors)));
+        assert_eq!(text(&taken), theirs);
+        let only = |checked: Checked| checked.mirror.expect("it has one").only;
+        assert_eq!(only(taken), only(loaded(&own)), "one that comes again is tracked again");
+        assert_eq!(warnings.len(), gone.len(), "{warnings:?}");
+        for (warning, name) in warnings.iter().zip(gone) {
+            assert_eq!((warning.file.as_str(), warning.line), (PATH, line_of(&own, "only =")));
+            assert!(warning.key.starts_with("mirror.only["), "{warning}");
+            assert!(warning.message.contains(&format!("no virtual server \"{name}\"")), "{warning}");
+        }
+    }
 }
 
 #[test]

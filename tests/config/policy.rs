@@ -56,7 +56,7 @@ fn rules_are_told_to_other_members_and_come_out_the_same() {
         "node 1's",
         &told,
     );
-    let taken = taken.unwrap_or_else(|errors| panic!("{errors:?}\n{told}"));
+    let (taken, _) = taken.unwrap_or_else(|errors| panic!("{errors:?}\n{told}"));
     let (ours, theirs) = (&checked.virtual_servers[0], &taken.virtual_servers[0]);
     assert_eq!(ours.rules, theirs.rules);
     assert_eq!(fingerprint(ours.id, &ours.rules), fingerprint(theirs.id, &theirs.rules));

@@ -6,8 +6,8 @@ use crate::base::ids::{NodeId, PortId, VirtualServerId, id_of_name};
 use crate::base::limits::{MEMBERS_MAX, TRACKED_MAX};
 use crate::base::time::Duration;
 use crate::config::check::addresses::{Addresses, Use};
-use crate::config::check::blame;
-use crate::config::checked::{Checkpoints, Mirror, Peer, Pinning, Sealing};
+use crate::config::check::{When, blame};
+use crate::config::checked::{Checked, Checkpoints, Mirror, Peer, Pinning, Sealing};
 use crate::config::file::{File, MirrorFile, VirtualServerFile};
 use crate::config::read::Key;
 use crate::config::report::Report;
@@ -17,6 +17,7 @@ use crate::config::value::MirrorKind;
 pub fn check(
     file: &File,
     directory: &Path,
+    when: When,
     addresses: &mut Addresses,
     report: &mut Report,
 ) -> Option<Option<Mirror>> {
@@ -25,7 +26,7 @@ pub fn check(
     peers(file, mirror, port, addresses, report);
     hold_timeout(file, mirror, report);
     let pinning = pinning(mirror, directory, report);
-    let only = only(file, mirror, report);
+    let only = only(file, mirror, when, report);
     let maintenance = maintenance(mirror, report);
     let peers =
         mirror.peers.all()?.into_iter().map(|(_, peer)| {
@@ -135,8 +136,8 @@ fn pinning(mirror: &MirrorFile, directory: &Path, report: &mut Report) -> Option
     Some(Some(Pinning { sealing: *mirror.sealing.get()?, node_key_file: directory.join(&own.0), peers }))
 }
 
-/// REQ B8. The names are of virtual servers of this file, so that a slip of the pen is found.
-fn only(file: &File, mirror: &MirrorFile, report: &mut Report) -> Option<Vec<VirtualServerId>> {
+/// REQ B8. At the start the names are of virtual servers of this file, so that a slip of the pen is found.
+fn only(file: &File, mirror: &MirrorFile, when: When, report: &mut Report) -> Option<Vec<VirtualServerId>> {
     let names = mirror.only.all()?;
     if names.len() > TRACKED_MAX {
         report.refuse(&mirror.only.place, format!("at most {TRACKED_MAX} virtual servers"));
@@ -148,10 +149,13 @@ fn only(file: &File, mirror: &MirrorFile, report: &mut Report) -> Option<Vec<Vir
     let mut ids = Vec::new();
     for (place, name) in names {
         let id = VirtualServerId(id_of_name(&name.0));
-        if known.as_ref().is_some_and(|known| !known.contains(&name.0.as_str())) {
-            let known = known.as_ref().map_or_else(String::new, |known| known.join(", "));
-            report.refuse(place, format!("the name of a [[virtual_server]]: {known}"));
-        } else if ids.contains(&id) {
+        if let Some(known) = known.as_ref().filter(|known| !known.contains(&name.0.as_str())) {
+            if when == When::Start {
+                report.refuse(place, format!("the name of a [[virtual_server]]: {}", known.join(", ")));
+            }
+            continue;
+        }
+        if ids.contains(&id) {
             report.refuse(place, "each virtual server once");
         }
         let is_off = |server: &&VirtualServerFile| {
@@ -169,6 +173,16 @@ fn only(file: &File, mirror: &MirrorFile, report: &mut Report) -> Option<Vec<Vir
         report.warn(&mirror.only.place, message);
     }
     Some(ids)
+}
+
+/// Warns of names in `only` that no virtual server has any more, in the words of who knows whose services they are.
+pub(crate) fn warn_of_gone(file: &File, checked: &Checked, words: fn(&str) -> String, report: &mut Report) {
+    let Some(mirror) = file.mirror.get() else { return };
+    for (place, name) in mirror.only.elements() {
+        if !checked.virtual_servers.iter().any(|server| server.name == name.0 && !server.retired) {
+            report.warn(place, words(&name.0));
+        }
+    }
 }
 
 /// DESIGN "Mirroring", Hold: the bound is longer than failure detection.

@@ -5,7 +5,7 @@ mod addresses;
 mod distributor;
 mod failover;
 mod general;
-mod mirror;
+pub(crate) mod mirror;
 mod names;
 mod policy;
 pub(crate) mod pools;
@@ -20,8 +20,17 @@ use crate::config::checked::Checked;
 use crate::config::file::File;
 use crate::config::report::{Place, Report};
 
+/// When services are checked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum When {
+    /// As those of a start.
+    Start,
+    /// To take the place of those that run. What names a service that is gone is no reason to stay with the old ones.
+    Running,
+}
+
 /// Checks the whole file. Paths in it are relative to `directory`.
-pub(crate) fn check(file: &File, directory: &Path, report: &mut Report) -> Option<Checked> {
+pub(crate) fn check(file: &File, directory: &Path, when: When, report: &mut Report) -> Option<Checked> {
     let mut addresses = Addresses::default();
     let appliance = general::appliance(file);
     let eal = general::eal(file, report);
@@ -33,7 +42,7 @@ pub(crate) fn check(file: &File, directory: &Path, report: &mut Report) -> Optio
     let virtual_servers = virtual_servers::check(file, &mut addresses, report);
     let pools = pools::check(file, &mut addresses, report);
     let distributor = distributor::check(file, report);
-    let mirror = mirror::check(file, directory, &mut addresses, report);
+    let mirror = mirror::check(file, directory, when, &mut addresses, report);
     let failover = failover::check(file, directory, report);
     Some(Checked {
         appliance: appliance?,
