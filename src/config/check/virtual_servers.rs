@@ -78,7 +78,7 @@ fn build(file: &File, server: &VirtualServerFile) -> Option<VirtualServer> {
     })
 }
 
-/// What is not said otherwise.
+/// `commit`, where the file does not say it.
 fn usual(file: &File) -> Commit {
     match file.mirror.get().and_then(|mirror| mirror.checkpoints.get()) {
         Some(Checkpoints::Periodic) => Commit::Async,
