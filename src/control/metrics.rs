@@ -201,6 +201,15 @@ fn streams(page: &mut Page, mirror: &MirrorReport) {
         let sent: u64 = peer.streams.iter().map(|stream| stream.sent).sum();
         page.sample("peer_records_sent_total", &format!("node=\"{}\"", peer.node), sent);
     }
+    page.head(
+        "peer_checkpoints_sent_total",
+        "State records sent that nobody is asked to acknowledge (mirror.checkpoints = \"periodic\").",
+        "counter",
+    );
+    for peer in &mirror.peers {
+        let sent: u64 = peer.streams.iter().map(|stream| stream.checkpoints).sum();
+        page.sample("peer_checkpoints_sent_total", &format!("node=\"{}\"", peer.node), sent);
+    }
     let name = "peer_acknowledgement_microseconds";
     page.gauge(
         name,

@@ -156,7 +156,8 @@ impl Backend for Fake {
                 session: Some("4f".to_owned()),
                 streams: vec![StreamReport {
                     sent: 50,
-                    acknowledged: 48,
+                    checkpoints: 12,
+                    acknowledged: 36,
                     in_flight: 2,
                     refused: 7,
                     refusal: Some("its table is full".to_owned()),
