@@ -381,8 +381,12 @@ pub struct FlowLine {
     pub worker: WorkerId,
     /// The version of its newest state.
     pub version: Version,
-    /// Whether every in-sync member has acknowledged that.
+    /// Whether every in-sync member has acknowledged that; with periodic checkpoints that, or an earlier state.
     pub protected: bool,
+    /// With periodic checkpoints whether it is protected, and digests were found equal with every in-sync member since its newest
+    /// state; `None`: its changes are acknowledged.
+    #[serde(default)]
+    pub confirmed: Option<bool>,
     /// Whether peers are to know it.
     pub mirrored: bool,
     /// Why they are, or are not: `rule 2`, `operator`, ...

@@ -138,7 +138,8 @@ impl Appliance {
     }
 
     fn flow_line(config: &Checked, worker: WorkerId, seen: &SeenFlow) -> FlowLine {
-        let SeenFlow { flow, idle, protected, because, confirmed: _ } = seen;
+        let SeenFlow { flow, idle, protected, because, confirmed } = seen;
+        let is_periodic = config.mirror.as_ref().is_some_and(|mirror| mirror.maintenance_every.is_some());
         let (client, server) = (&flow.client, &flow.server);
         let name = config.virtual_servers.iter().find(|server| server.id == flow.virtual_server);
         FlowLine {
@@ -154,6 +155,7 @@ impl Appliance {
             worker,
             version: flow.changed.version,
             protected: *protected,
+            confirmed: is_periodic.then_some(*confirmed),
             mirrored: flow.is_mirrored(),
             because: choosing::why(*because),
         }
@@ -535,5 +537,47 @@ impl Backend for Appliance {
             Some(Err(format!("node {leader} leads in term {}, which is higher", status.term)))
         });
         led.unwrap_or_else(|| Err("it took a term, and does not serve yet: see `baton events`".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::Ipv4Addr;
+    use std::path::Path;
+
+    use super::*;
+    use crate::base::time::Duration;
+    use crate::config::load;
+    use crate::flow::Flow;
+    use crate::flow::key::Key;
+    use crate::worker::message::Because;
+
+    /// REQ B6.
+    #[test]
+    fn whether_peers_have_a_flows_newest_state_is_said_where_that_is_not_acknowledged() {
+        let mut config =
+            load(Path::new("a.toml"), include_str!("../../config/example.toml")).expect("it is good");
+        let key = Key {
+            src: Ipv4Addr::new(10, 1, 0, 7).into(),
+            dst: Ipv4Addr::new(10, 1, 0, 100).into(),
+            src_port: 1024,
+            dst_port: 80,
+            vlan: 0,
+            protocol: TCP,
+        };
+        let seen = |confirmed| SeenFlow {
+            flow: Flow::new(key, key.reversed(), TcpState::Established),
+            idle: Duration::ZERO,
+            protected: true,
+            confirmed,
+            because: Because::VirtualServer,
+        };
+        let said = |config: &Checked, confirmed| {
+            Appliance::flow_line(config, WorkerId(0), &seen(confirmed)).confirmed
+        };
+        assert_eq!(said(&config, false), None);
+        let mirror = config.mirror.as_mut().expect("it has one");
+        mirror.maintenance_every = Some(Duration::from_millis(1000));
+        assert_eq!([false, true].map(|confirmed| said(&config, confirmed)), [Some(false), Some(true)]);
     }
 }

@@ -234,7 +234,7 @@ pub struct SeenFlow {
     pub flow: Flow,
     /// Since its last packet.
     pub idle: Duration,
-    /// Whether every in-sync member has acknowledged its newest state.
+    /// Whether every in-sync member has acknowledged its newest state; with periodic checkpoints that, or an earlier one.
     pub protected: bool,
     /// Whether digests were found equal with every in-sync member since it last changed, where its changes are not acknowledged.
     pub confirmed: bool,

@@ -39,6 +39,7 @@ pub fn flow(client: &str, protected: bool) -> FlowLine {
         worker: WorkerId(1),
         version: Version(99),
         protected,
+        confirmed: Some(protected),
         mirrored: protected,
         because: if protected { "rule 2" } else { "operator" }.to_owned(),
     }
