@@ -173,7 +173,8 @@ fn streams(page: &mut Page, mirror: &MirrorReport) {
         (
             "peer_unprotected_oldest_milliseconds",
             "For how long the oldest change that the peer has not acknowledged has waited.",
-            |peer| peer.unprotected.map(|_| peer.oldest_unprotected_ms.unwrap_or(0)),
+            // Where this appliance leads, of a peer that tracks a part, too.
+            |peer| peer.walk.as_ref().map(|_| peer.oldest_unprotected_ms.unwrap_or(0)),
         ),
         ("peer_credit", "Frames that the peer takes at once, of the stream that takes fewest.", |peer| {
             peer.streams.iter().map(|stream| stream.credit.into()).min()

@@ -44,7 +44,7 @@ pub struct MirrorPeerReport {
     pub session: Option<String>,
     /// Whether it is in the in-sync set.
     pub in_sync: bool,
-    /// Flows that are to be mirrored and that it does not know; `None`: this appliance does not lead.
+    /// Flows that are to be mirrored and that it does not know; `None`: this appliance does not lead, or the peer tracks a part.
     pub unprotected: Option<u64>,
     /// For how long the oldest change that it has not acknowledged has waited, in milliseconds; `None`: none waits.
     pub oldest_unprotected_ms: Option<u64>,

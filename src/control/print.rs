@@ -324,10 +324,13 @@ impl Display for MirrorReport {
                 };
                 writeln!(f, "  digests: {agreed}, {differing} shards differ, {found} differences found")?;
             }
-            if let Some(unprotected) = peer.unprotected {
-                let oldest = peer.oldest_unprotected_ms;
-                let oldest = oldest.map_or(String::new(), |ms| format!(", the oldest change for {ms} ms"));
-                writeln!(f, "  unprotected: {unprotected} flows{oldest}")?;
+            match (peer.unprotected, peer.oldest_unprotected_ms) {
+                (Some(flows), Some(ms)) => {
+                    writeln!(f, "  unprotected: {flows} flows, the oldest change for {ms} ms")?;
+                }
+                (Some(flows), None) => writeln!(f, "  unprotected: {flows} flows")?,
+                (None, Some(ms)) => writeln!(f, "  not acknowledged: the oldest change for {ms} ms")?,
+                (None, None) => {}
             }
             streams(f, peer)?;
         }

@@ -148,32 +148,43 @@ impl Backend for Fake {
 
     fn mirror(&self) -> MirrorReport {
         let bucket = |up_to_us, count| Bucket { up_to_us, count };
+        let partial = MirrorPeerReport {
+            only: vec!["www".to_owned()],
+            node: NodeId(3),
+            state: MirrorState::Synchronized,
+            unprotected: None,
+            oldest_unprotected_ms: Some(6),
+            walk: Some(WalkReport { shards_done: 256, shards: 256, records: 20 }),
+            ..Default::default()
+        };
         MirrorReport {
-            peers: vec![MirrorPeerReport {
-                only: vec!["www".to_owned()],
-                node: NodeId(2),
-                state: MirrorState::Walking,
-                hindrance: Some("it is being told of the flows of 244 shards".to_owned()),
-                session: Some("4f".to_owned()),
-                streams: vec![StreamReport {
-                    sent: 50,
-                    checkpoints: 12,
-                    acknowledged: 36,
-                    in_flight: 2,
-                    refused: 7,
-                    refusal: Some("its table is full".to_owned()),
-                    credit: 256,
-                    latency: Some(LatencyReport { count: 40, p50_us: 21.5, p99_us: 90.3, max_us: 412.0 }),
-                    sent_per_second: RateReport { records: 1200, bytes: 99_000 },
-                    last_error: Some(ErrorReport { ago_ms: 70, what: "a frame was lost".to_owned() }),
+            peers: vec![
+                MirrorPeerReport {
+                    node: NodeId(2),
+                    state: MirrorState::Walking,
+                    hindrance: Some("it is being told of the flows of 244 shards".to_owned()),
+                    session: Some("4f".to_owned()),
+                    streams: vec![StreamReport {
+                        sent: 50,
+                        checkpoints: 12,
+                        acknowledged: 36,
+                        in_flight: 2,
+                        refused: 7,
+                        refusal: Some("its table is full".to_owned()),
+                        credit: 256,
+                        latency: Some(LatencyReport { count: 40, p50_us: 21.5, p99_us: 90.3, max_us: 412.0 }),
+                        sent_per_second: RateReport { records: 1200, bytes: 99_000 },
+                        last_error: Some(ErrorReport { ago_ms: 70, what: "a frame was lost".to_owned() }),
+                        ..Default::default()
+                    }],
+                    unprotected: Some(31),
+                    oldest_unprotected_ms: Some(4),
+                    walk: Some(WalkReport { shards_done: 12, shards: 256, records: 900 }),
+                    digests: Some(DigestReport { agreed_ms: Some(410), differing: 1, found: 3 }),
                     ..Default::default()
-                }],
-                unprotected: Some(31),
-                oldest_unprotected_ms: Some(4),
-                walk: Some(WalkReport { shards_done: 12, shards: 256, records: 900 }),
-                digests: Some(DigestReport { agreed_ms: Some(410), differing: 1, found: 3 }),
-                ..Default::default()
-            }],
+                },
+                partial,
+            ],
             hold: HoldReport {
                 held: 1,
                 released: 9,

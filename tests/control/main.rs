@@ -105,6 +105,8 @@ fn every_question_is_answered_as_a_table_and_as_json() {
                 "all agreed 410 ms ago, 1 shards differ, 3 differences found",
                 "1 now, 9 released, 0 timed out",
                 "unprotected: 31 flows, the oldest change for 4 ms",
+                "  tracks only: www\n",
+                "not acknowledged: the oldest change for 6 ms",
                 "from 0 to 0: last error 70 ms ago: a frame was lost",
                 "sent  checkpoints  acknowledged",
                 "50           12            36",
@@ -365,6 +367,7 @@ fn metrics_are_served_on_tcp_and_nothing_else_is() {
         "baton_peer_credit{node=\"2\"} 256",
         "baton_peer_frames_in_flight{node=\"2\"} 2",
         "baton_peer_sent_bytes_per_second{node=\"2\"} 99000",
+        "baton_peer_unprotected_oldest_milliseconds{node=\"3\"} 6",
         "baton_peer_records_sent_total{node=\"2\"} 50",
         "baton_peer_checkpoints_sent_total{node=\"2\"} 12",
         "baton_peer_acknowledgement_microseconds{node=\"2\",quantile=\"0.99\"} 90.3",
@@ -374,6 +377,8 @@ fn metrics_are_served_on_tcp_and_nothing_else_is() {
         assert!(page.lines().any(|l| l.trim_end() == line), "no line {line:?} in\n{page}");
     }
     assert!(!page.contains("baton_port_rss{port=\"mirror\"}"), "one queue has nothing to spread:\n{page}");
+    let of_all = "baton_peer_flows_unprotected{node=\"3\"}";
+    assert!(!page.contains(of_all), "it is told of a part alone:\n{page}");
     assert!(get("/v1/status").starts_with("HTTP/1.1 404 "));
     assert!(get("/v1/switchover").starts_with("HTTP/1.1 404 "));
     assert!(get("/v1/promote").starts_with("HTTP/1.1 404 "));
