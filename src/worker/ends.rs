@@ -85,6 +85,7 @@ impl<B: Buffer> Worker<B> {
         self.adjacencies.release(flow.client_adjacency);
         self.adjacencies.release(flow.server_adjacency);
         let shard = flow.shard;
+        self.moving.note_ended(shard, place);
         let version = self.flows.next_version(shard);
         let was_told = !flow.is_mirrored() && self.was_told(place, shard, flow.created);
         // They may not have heard yet that it is left out: its port waits until they have.

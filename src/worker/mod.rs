@@ -19,7 +19,7 @@
 //! * `choosing`: which flows are mirrored.
 //! * `state`: what the mirror says of flows.
 //! * `exchange`: mirror frames in and out; `disbelief`: those that are not believed.
-//! * [`moving`], in `stages`, and `arriving`: shards that go to another worker, or come from one.
+//! * [`moving`], in `stages`, `leaving` and `arriving`: shards that go to another worker, or come from one.
 //! * `stragglers`: packets that come while this appliance hands over.
 //! * `configuring`: another generation of the configuration.
 //! * `report`: what the worker says of itself; `kept`: how much it keeps, for tests.
@@ -37,6 +37,7 @@ mod exchange;
 mod first;
 mod fragments;
 mod kept;
+mod leaving;
 pub mod message;
 pub mod moving;
 mod packet;

@@ -32,11 +32,12 @@ use crate::mirror::moving::{Bond, Known, MovedEnd};
 use crate::mirror::policy::Facts;
 use crate::worker::Worker;
 use crate::worker::arriving::Arriving;
+use crate::worker::leaving::Leaving;
 use crate::worker::message::{Event, Role};
 use crate::worker::stages::{Giving as Stage, Happened, Step, step};
 
 /// Places of the table looked at in one turn, or marked.
-const PLACES_PER_TURN: usize = 8192;
+const PLACES_PER_TURN: u32 = 8192;
 /// Flows that leave in one turn, in one cargo.
 const FLOWS_PER_TURN: usize = 1024;
 /// Strays are waited for so long; then the move is not begun.
@@ -169,12 +170,11 @@ pub(super) struct Giving {
     home: bool,
     markers: u16,
     came: u16,
-    /// Places of the table, then places of resting ports, that were looked at.
-    looked: (u32, u32),
-    /// In the order in which they were found, and then made.
-    places: Vec<FlowIndex>,
+    flows: Leaving,
     /// More flows than these have no room at the new owner.
     room: usize,
+    /// Places of resting ports that were looked at.
+    looked: u32,
     ports: Vec<Image>,
     /// Places that were marked, and flows that left.
     done: usize,
@@ -211,7 +211,7 @@ impl<B> Moving<B> {
     pub(super) fn has_no_room(&self, shard: ShardId, room: usize) -> bool {
         self.arriving.as_ref().is_some_and(|arriving| room <= arriving.kept)
             || (self.noted.has(shard)
-                && self.giving.as_ref().is_some_and(|giving| giving.places.len() >= giving.room))
+                && self.giving.as_ref().is_some_and(|giving| giving.flows.flows() >= giving.room))
     }
 
     /// A flow was made.
@@ -220,7 +220,17 @@ impl<B> Moving<B> {
         if self.noted.has(shard)
             && let Some(giving) = &mut self.giving
         {
-            giving.places.push(place);
+            giving.flows.note_made(place);
+        }
+    }
+
+    /// A flow ended.
+    #[inline]
+    pub(super) fn note_ended(&mut self, shard: ShardId, place: FlowIndex) {
+        if self.noted.has(shard)
+            && let Some(giving) = &mut self.giving
+        {
+            giving.flows.note_ended(place);
         }
     }
 
@@ -330,9 +340,9 @@ impl<B: Buffer> Worker<B> {
             home,
             markers,
             came: 0,
-            looked: (0, 0),
-            places: Vec::new(),
+            flows: Leaving::new(these.shards),
             room: usize::MAX,
+            looked: 0,
             ports: Vec::new(),
             done: 0,
             known: Vec::new(),
@@ -400,7 +410,7 @@ impl<B: Buffer> Worker<B> {
             Step::To(stage) => (giving.stage, giving.since) = (stage, now),
             Step::SayGathered => {
                 giving.stage = Stage::Draining;
-                let flows = giving.places.len() as u32;
+                let flows = giving.flows.flows() as u32;
                 self.answer(Event::Move(MoveEvent::Gathered { flows }));
             }
             Step::LetGo => {
@@ -421,22 +431,16 @@ impl<B: Buffer> Worker<B> {
     fn gather(&mut self, now: Instant) {
         let Some(giving) = &mut self.moving.giving else { return };
         let shards = giving.these.shards;
-        let table = &self.flows.table;
-        let (from, end) = (giving.looked.0, table.places_end().0);
-        if from < end {
-            let to = end.min(from + PLACES_PER_TURN as u32);
-            let is_theirs = |place: &FlowIndex| table.hot(*place).is_some_and(|hot| shards.has(hot.shard()));
-            giving.places.extend((from..to).map(FlowIndex).filter(is_theirs));
-            giving.looked.0 = to;
+        if giving.flows.look(&self.flows.table, PLACES_PER_TURN) {
             return;
         }
-        let (from, end) = (giving.looked.1, self.flows.resting.places_end());
+        let (from, end) = (giving.looked, self.flows.resting.places_end());
         if from < end {
-            let to = end.min(from + PLACES_PER_TURN as u32);
+            let to = end.min(from + PLACES_PER_TURN);
             let resting = (from..to).filter_map(|place| self.flows.resting.at(now, place));
             let may_be_theirs = |image: &Image| self.tables.may_rest_in(*image, &shards, &self.toeplitz);
             giving.ports.extend(resting.map(|(image, _)| image).filter(may_be_theirs));
-            giving.looked.1 = to;
+            giving.looked = to;
             return;
         }
         self.happened(now, Happened::AllFound);
@@ -454,14 +458,14 @@ impl<B: Buffer> Worker<B> {
 
     fn mark_flows(&mut self, now: Instant) {
         let Some(giving) = &mut self.moving.giving else { return };
-        let slice = giving.places.iter().skip(giving.done).take(PLACES_PER_TURN);
+        let slice = giving.flows.places().iter().skip(giving.done).take(PLACES_PER_TURN as usize);
         for place in slice {
             if self.flows.table.hot(*place).is_some_and(|hot| giving.these.shards.has(hot.shard())) {
                 self.flows.table.set_flag(*place, FlowFlags::MOVING, true);
             }
         }
-        giving.done += PLACES_PER_TURN;
-        if giving.done >= giving.places.len() {
+        giving.done += PLACES_PER_TURN as usize;
+        if giving.done >= giving.flows.places().len() {
             self.happened(now, Happened::AllMarked);
         }
     }
@@ -484,7 +488,7 @@ impl<B: Buffer> Worker<B> {
         if self.adjacencies.waiting() == 0 {
             return true;
         }
-        for place in &giving.places {
+        for place in giving.flows.places() {
             let Some(flow) = self.flows.table.get(*place) else { continue };
             if !giving.these.shards.has(flow.shard) {
                 continue;
@@ -510,12 +514,8 @@ impl<B: Buffer> Worker<B> {
         self.end_those_without_room(now);
         let Some(mut giving) = self.moving.giving.take() else { return };
         let is_quiet = self.mirror.is_quiet(&shards);
-        let table = &self.flows.table;
-        giving.places.retain(|place| table.hot(*place).is_some_and(|hot| shards.has(hot.shard())));
-        // A place may have gone from one flow of theirs to another.
-        giving.places.sort_unstable();
-        giving.places.dedup();
-        for place in &giving.places {
+        giving.flows.name_once(&self.flows.table);
+        for place in giving.flows.places() {
             let Some(hot) = self.flows.table.hot(*place) else { continue };
             let shard = hot.shard();
             let known = self.mirror.standing_of(shard, *place, is_quiet);
@@ -545,31 +545,23 @@ impl<B: Buffer> Worker<B> {
     /// Ends flows for which the new owner has no room, and tells peers so: the newest, made before its word came.
     fn end_those_without_room(&mut self, now: Instant) {
         let Some(giving) = &mut self.moving.giving else { return };
-        if giving.places.len() <= giving.room {
-            return;
-        }
-        let (shards, table) = (giving.these.shards, &self.flows.table);
-        let is_theirs = |place: &FlowIndex| table.hot(*place).is_some_and(|hot| shards.has(hot.shard()));
-        giving.places.retain(is_theirs);
-        let newest = giving.places.split_off(giving.room.min(giving.places.len()));
-        for place in newest {
-            // One place may have been noted twice: then nothing is there any more.
-            self.counters.add(Counter::FlowsNotMoved, self.flows.table.hot(place).is_some().into());
-            self.end_flow(now, place);
-        }
+        let newest = giving.flows.take_newest(&self.flows.table, giving.room);
+        self.counters.add(Counter::FlowsNotMoved, newest.len() as u64);
+        newest.into_iter().for_each(|place| self.end_flow(now, place));
     }
 
     /// Lets some flows leave.
     fn send_flows(&mut self, now: Instant) {
         let Some(mut giving) = self.moving.giving.take() else { return };
         let from = giving.done;
-        let to = giving.places.len().min(from + FLOWS_PER_TURN);
+        let places = giving.flows.places();
+        let to = places.len().min(from + FLOWS_PER_TURN);
         let mut flows = Vec::with_capacity(to - from);
-        for (place, known) in giving.places[from..to].iter().zip(&giving.known[from..to]) {
+        for (place, known) in places[from..to].iter().zip(&giving.known[from..to]) {
             flows.extend(self.let_leave(*place, *known));
         }
         giving.done = to;
-        let is_last = to == giving.places.len();
+        let is_last = to == places.len();
         let rests = |image: &Image| {
             let until = self.flows.resting.until(now, *image)?;
             Some((*image, until))

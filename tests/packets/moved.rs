@@ -9,6 +9,7 @@ use baton::config::checked::{Checked, ChosenMethod, HashMethod, Method, NamedKey
 use baton::distributor::shape::Shape;
 use baton::flow::FlowIndex;
 use baton::traffic::routes::NextHop;
+use baton::worker::Origin;
 use baton::worker::message::Command;
 
 use crate::bench::*;
@@ -235,4 +236,87 @@ fn a_home_that_is_about_to_give_a_shard_away_takes_none_of_the_new_leaders_word(
         let differ = group.standby().count(Counter::MirrorDigestDiffers);
         assert_eq!((flows, differ), ([400, 400], 0), "the move began {late} ms before");
     }
+}
+
+const ALONE: ShardId = ShardId(0);
+
+/// A first worker with eight connections of a shard, and a second one that has room for one more.
+fn with_little_room() -> (Workers, Vec<Opened>) {
+    let mut workers = Workers::new(2, Method::Hash(HashMethod::Source), |checked| {
+        checked.flows.max = 40;
+        // Nobody is told of connections, and so takes a turn.
+        checked.distributor.remembers = false;
+        checked.flows.tcp_handshake_timeout = Duration::from_secs(3600);
+    });
+    let opened = opened_alone(&mut workers, 2000, 8);
+    let room = workers.benches[1].worker.flows().capacity() as usize - 9;
+    workers.fill(1, room);
+    assert_eq!(workers.flows(), [8, room as u64]);
+    (workers, opened)
+}
+
+/// So many new connections of that shard, from ports from this one on, whose packets its owner receives.
+fn opened_alone(workers: &mut Workers, from: u16, count: usize) -> Vec<Opened> {
+    let syn = |port| from_client(port, HASHED, 80, Some(SYN));
+    let is_its = |port: &u16| toeplitz().shard_of(syn(*port).from.0.into(), *port) == ALONE;
+    let mut open =
+        |port| only(&workers.handle_at(0, CLIENT_PORT, &syn(port).bytes()), SERVER_PORT, TxClass::Service);
+    (from..).filter(is_its).take(count).map(|port| (port, open(port))).collect()
+}
+
+/// A connection of that shard is reset and forgotten.
+fn end_alone(workers: &mut Workers, port: u16) {
+    let reset = from_client(port, HASHED, 80, Some(RST)).bytes();
+    assert_eq!(workers.handle_at(0, CLIENT_PORT, &reset).len(), 1);
+    workers.benches.iter_mut().for_each(|bench| bench.now += Duration::from_secs(300));
+    let places = workers.benches[0].worker.flows().table.places_end().0;
+    (0..places).for_each(|place| workers.benches[0].command(Command::Expire { flow: FlowIndex(place) }));
+    workers.turn(0, Origin::Worker, Vec::new());
+    assert!(!has_flow(workers, port));
+}
+
+/// Connections end while their shard leaves, and others begin in their places: there is room for all that are left.
+#[test]
+fn connections_that_begin_where_others_ended_have_the_room_of_those_when_their_shard_moves() {
+    for at in 1..4 {
+        let (mut workers, mut connections) = with_little_room();
+        let mut step = 0;
+        workers.move_shard(ALONE, 1, |workers| {
+            step += 1;
+            if step == at {
+                // The old owner hears how many have room before packets are redirected.
+                for worker in [1, 0] {
+                    workers.moves.turn_now();
+                    workers.turn(worker, Origin::Worker, Vec::new());
+                }
+                for nth in 0..3 {
+                    end_alone(workers, connections.remove(0).0);
+                    connections.extend(opened_alone(workers, 20_000 + 1000 * nth, 1));
+                }
+            }
+        });
+        let refused = [Counter::FlowsNotMoved, Counter::DropTableFull].map(|counter| workers.count(counter));
+        assert_eq!(refused, [0, 0], "at step {at}");
+        assert_eq!(workers.flows()[0], 0);
+        all_pass(&mut workers, HASHED, &connections);
+    }
+}
+
+/// Of connections that began before the old owner heard how many have room, the newest end, each once.
+#[test]
+fn the_newest_connections_end_of_more_than_there_is_room_for_when_their_shard_moves() {
+    let (mut workers, mut connections) = with_little_room();
+    let mut step = 0;
+    workers.move_shard(ALONE, 1, |workers| {
+        step += 1;
+        if step == 3 {
+            end_alone(workers, connections.remove(0).0);
+            connections.extend(opened_alone(workers, 20_000, 5));
+        }
+    });
+    assert_eq!(workers.count(Counter::FlowsNotMoved), 3);
+    for (port, _) in connections.drain(9..) {
+        assert!(!has_flow(&workers, port));
+    }
+    all_pass(&mut workers, HASHED, &connections);
 }
