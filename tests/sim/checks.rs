@@ -33,6 +33,10 @@ pub struct Checks {
     pub probes: Vec<u64>,
     /// Connections that were protected when a fault struck.
     pub promised: BTreeSet<u64>,
+    /// Those that were open when the last one crashed that knew them.
+    pub given_up: BTreeSet<u64>,
+    /// Connections that were promised when nobody was left but one that tracks a part.
+    pub carried_on: u64,
     /// The newest term in which a service frame was sent, and by whom.
     sender: Option<(Term, usize)>,
     partitioned: bool,
@@ -353,6 +357,11 @@ pub fn at_end(world: &mut World) {
         let Promotion { at, node, is_degraded, was_followed } = promotion;
         if kind.keeps_leader() {
             world.checks.violate(at, format!("node {} took over without a reason", node + 1));
+        } else if kind.partial() == Some(node) {
+            if !is_degraded {
+                let what = format!("node {} was promoted as if it had all, and tracks a part", node + 1);
+                world.checks.violate(at, what);
+            }
         } else if kind.is_single() && is_degraded && (was_followed || !kind.may_be_behind()) {
             world.checks.violate(at, format!("node {} was promoted without being in sync", node + 1));
         }
@@ -388,6 +397,9 @@ fn connections(world: &mut World) {
     for connection in world.connections() {
         let plan = connection.plan;
         let service = SERVICES[plan.service];
+        if world.checks.given_up.contains(&plan.id) {
+            continue;
+        }
         let promised = world.checks.promised.contains(&plan.id);
         // Nobody follows whoever serves in a partition: what it lets go is not protected.
         let parted =

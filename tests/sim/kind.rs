@@ -98,7 +98,8 @@ pub enum Kind {
     PeriodicRoughThenCrash,
     /// Flows are mirrored, left out and mirrored again, as rules and an operator say; the active crashes, and the next one hands over.
     FlowsChosen,
-    /// Of three, the third tracks certain virtual servers only, and the active crashes: the other one leads if it can.
+    /// Of three, the third tracks certain virtual servers only, and the active crashes: the other one leads if it can. In every
+    /// second run that one crashes too, and the third leads and carries on what it knows.
     ThreePartial,
 }
 

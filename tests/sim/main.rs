@@ -16,6 +16,7 @@ mod lcore;
 mod link;
 mod moves;
 mod packet;
+mod partial;
 #[path = "../packets/pieces.rs"]
 #[expect(dead_code, reason = "hosts only put together what others took to pieces")]
 mod pieces;
@@ -58,6 +59,8 @@ struct Happened {
     refused: AtomicU64,
     /// Connections that were protected when a fault struck.
     promised: AtomicU64,
+    /// Of them, those that nobody was left for but one that tracks a part.
+    carried_on: AtomicU64,
     /// Flows that were mirrored and then left out.
     left_out: AtomicU64,
 }
@@ -80,6 +83,7 @@ fn of_all(seeds: Range<u64>, wanted: Wanted, stop_at_first: bool) -> (Vec<Report
                     happened.takeovers.fetch_add(report.takeovers, Ordering::Relaxed);
                     happened.refused.fetch_add(report.refused, Ordering::Relaxed);
                     happened.promised.fetch_add(report.promised, Ordering::Relaxed);
+                    happened.carried_on.fetch_add(report.carried_on, Ordering::Relaxed);
                     happened.left_out.fetch_add(report.left_out, Ordering::Relaxed);
                     if !report.violations.is_empty() {
                         found.lock().expect("no thread panicked").push(report);
@@ -103,10 +107,11 @@ fn it_is_kept_in_short_runs_of_every_kind_too() {
     let (mut takeovers, mut refused) = (0, 0);
     for kind in Kind::ALL {
         let happened = sound(0..short_seeds(kind), wanted(kind));
-        let Happened { takeovers: took, refused: refuses, promised, left_out, .. } = happened;
-        let [promised, left_out, took, refuses] =
-            [promised, left_out, took, refuses].map(AtomicU64::into_inner);
+        let Happened { takeovers: took, refused: refuses, promised, carried_on, left_out, .. } = happened;
+        let [promised, carried_on, left_out, took, refuses] =
+            [promised, carried_on, left_out, took, refuses].map(AtomicU64::into_inner);
         assert!(took == 0 || !kind.is_single() || promised > 0, "{kind:?}: nothing was protected then");
+        assert!(kind.partial().is_none() || carried_on > 0, "{kind:?}: nothing was to be carried on");
         assert!(kind != Kind::FlowsChosen || left_out > 180, "{left_out} flows left out");
         takeovers += took;
         refused += refuses;

@@ -55,6 +55,8 @@ pub struct Report {
     pub refused: u64,
     /// Connections that were protected when a fault struck.
     pub promised: u64,
+    /// Of them, those that nobody was left for but one that tracks a part.
+    pub carried_on: u64,
     /// Flows that were mirrored and then left out.
     pub left_out: u64,
     /// Nothing was lost on the clients' and servers' LANs.
@@ -124,6 +126,7 @@ pub fn run(seed: u64, wanted: Wanted) -> Report {
         takeovers: world.checks.takeovers,
         refused: world.checks.refused,
         promised: world.checks.promised.len() as u64,
+        carried_on: world.checks.carried_on,
         left_out: world.checks.left_out,
     }
 }

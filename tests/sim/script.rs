@@ -9,6 +9,7 @@ use crate::checks;
 use crate::kind::Kind;
 use crate::lcore::Slow;
 use crate::link::{MIRROR, Narrow};
+use crate::partial;
 use crate::witness::Cut;
 use crate::world::{ALL, World};
 
@@ -30,6 +31,8 @@ pub enum Who {
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
     Crash(Who),
+    /// The last one crashes that tracks everything.
+    CrashLast(Who),
     Start(Who),
     Pause(Who),
     GoOn(Who),
@@ -269,6 +272,7 @@ fn do_fault(world: &mut World, fault: Fault) {
 
 fn strike(world: &mut World, fault: Fault) {
     match fault {
+        Fault::CrashLast(_) => partial::left_alone(world),
         Fault::Start(_)
         | Fault::GoOn(_)
         | Fault::Mend
@@ -297,7 +301,9 @@ fn strike(world: &mut World, fault: Fault) {
         | Fault::Operator(..) => checks::before_fault(world),
     }
     match fault {
-        Fault::Crash(who) => whom(world, who).into_iter().for_each(|at| world.crash(at)),
+        Fault::Crash(who) | Fault::CrashLast(who) => {
+            whom(world, who).into_iter().for_each(|at| world.crash(at))
+        }
         Fault::Start(who) => {
             let at = whom(world, who).filter(|at| world.nodes[*at].up.is_none());
             at.into_iter().for_each(|at| world.start(at));

@@ -15,6 +15,7 @@ mod lcore;
 mod link;
 mod moves;
 mod packet;
+mod partial;
 #[path = "../packets/pieces.rs"]
 #[expect(dead_code, reason = "hosts only put together what others took to pieces")]
 mod pieces;
@@ -122,6 +123,7 @@ struct Totals {
     takeovers: u64,
     refused: u64,
     promised: u64,
+    carried_on: u64,
     left_out: u64,
     failed: u64,
     /// Virtual time.
@@ -139,6 +141,7 @@ impl Totals {
         self.takeovers += report.takeovers;
         self.refused += report.refused;
         self.promised += report.promised;
+        self.carried_on += report.carried_on;
         self.left_out += report.left_out;
         self.lasted += report.lasted as f64 / 1e9;
         self.failed += u64::from(!report.violations.is_empty());
@@ -148,11 +151,12 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Totals { seeds, connections, frames, moved, takeovers, .. } = self;
-        let Totals { refused, promised, left_out, failed, lasted, seconds, .. } = self;
+        let Totals { refused, promised, carried_on, left_out, failed, lasted, seconds, .. } = self;
         write!(
             f,
             "{seeds} seeds, {connections} connections, {frames} frames, {moved} flows moved, {takeovers} takeovers, \
-             {promised} connections protected at a fault, {refused} records refused, {left_out} flows left out, \
+             {promised} connections protected at a fault, {carried_on} of them by one \
+             that tracks a part, {refused} records refused, {left_out} flows left out, \
              {failed} seeds with violations, {lasted:.0} s in {seconds:.1} s"
         )
     }

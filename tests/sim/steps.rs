@@ -29,7 +29,9 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
         UpSettled, Wait,
     };
     let mut steps = Vec::new();
-    let first = rng.usize(0..kind.members());
+    // The one that tracks a part only is left alone, in every second run.
+    let alone = kind.partial().is_some() && rng.bool();
+    let first = rng.usize(0..kind.members() - usize::from(alone));
     let others = (1..kind.members()).map(|nth| Who::Node((first + nth) % kind.members()));
     let (traffic, soon) = match light {
         true => (rng.u64(150..400), rng.u64(50..200)),
@@ -233,6 +235,11 @@ pub fn steps(kind: Kind, light: bool, rng: &mut Rng) -> VecDeque<Step> {
         },
         Kind::ActiveLinksCut => steps.extend([Do(AllCables(Who::Active)), outage, Do(Mend)]),
         Kind::StandbyLinksCut => steps.extend([Do(AllCables(Who::Standby)), outage, Do(Mend)]),
+        Kind::ThreePartial if alone => {
+            steps.extend([Do(Crash(Who::Active)), Wait(rng.u64(0..100) * MS), UpSettled]);
+            steps.extend([Wait(rng.u64(0..300) * MS), Do(CrashLast(Who::Active)), outage]);
+            steps.extend((0..3).map(|at| Do(Start(Who::Node(at)))));
+        }
         Kind::ThreeActiveCrashes | Kind::ThreePartial => {
             steps.extend([Do(Crash(Who::Active)), outage, Do(Start(Who::Victim))])
         }

@@ -400,11 +400,14 @@ impl World {
     /// One serves, and all others are in sync with it: all of the group, or all that are up.
     pub fn is_settled(&self, all: bool) -> bool {
         let up = self.nodes.iter().filter(|node| all || node.up.is_some()).count();
-        self.group().is_some_and(|(active, standbys)| {
+        self.active().is_some_and(|active| {
             let partial = self.scenario.kind.partial().filter(|at| *at != active);
             let missing = partial.filter(|at| all || self.nodes[*at].up.is_some());
             // One that tracks a part only is never in sync, but follows.
-            standbys.len() + 1 + usize::from(missing.is_some()) == up
+            let standbys = self.group().map_or(0, |(_, standbys)| standbys.len());
+            let followers = standbys + usize::from(missing.is_some());
+            followers > 0
+                && followers + 1 == up
                 && missing.is_none_or(|at| self.partial_follower() == Some(at))
         })
     }
