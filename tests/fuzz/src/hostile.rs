@@ -15,7 +15,7 @@ use baton::mirror::said::Said;
 use baton::seal::{Sealer, Session, StreamId, TAG_LEN};
 
 use crate::input::Input;
-use crate::side::{FRAME_MAX, SHARDS_USED, Side, client_key, member, node, open_session, server_key};
+use crate::side::{EVERY, FRAME_MAX, SHARDS_USED, Side, client_key, member, node, open_session, server_key};
 
 /// Which side the mirror is, and which the peer.
 const VICTIM: usize = 0;
@@ -27,11 +27,12 @@ const LAST_TERM: u64 = 1 << 20;
 /// Within so many turns of a millisecond it and the mirror are equal.
 const TURNS_MAX: usize = 5000;
 
-/// The first byte says whether the mirror leads; each other one, and some after it, is something that happens.
+/// The first byte says whether the mirror leads, and whether all that it says is to be acknowledged; each other one, and some after it, is something that happens.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    let leads = input.byte() & 1 == 1;
-    let mut sides = [0, 1].map(|side| Side::new(side, BootId(side as u64 + 1), Variant::Sound));
+    let first = input.byte();
+    let (leads, every) = (first & 1 == 1, (first >> 4 == 15).then_some(EVERY));
+    let mut sides = [0, 1].map(|side| Side::new(side, BootId(side as u64 + 1), every, Variant::Sound));
     let mut peer = Peer {
         sealer: open_session_of_victim(&mut sides),
         boot: sides[PEER].boot,
@@ -162,6 +163,7 @@ fn record(input: &mut Input<'_>) -> Record {
         Handle { place: input.byte().into(), shard, generation: u16::from(input.byte() % 8 == 7) }
     };
     let kind = match kind {
+        238 | 239 => return Record::Unbound { handle: handle() },
         240..=243 => return Record::Update { handle: handle(), version, tcp: tcp(kind) },
         244..=247 => return Record::End { handle: handle(), version },
         248..=251 => return Record::WalkBegin { shards: shards(input) },
@@ -201,8 +203,14 @@ fn record(input: &mut Input<'_>) -> Record {
                 1 => 1,
                 _ => u64::from(input.byte()),
             };
-            let reasons =
-                [Refusal::TableFull, Refusal::Inconsistent, Refusal::UnknownService, Refusal::UnknownRecord];
+            let reasons = [
+                Refusal::TableFull,
+                Refusal::Inconsistent,
+                Refusal::UnknownService,
+                Refusal::UnknownRecord,
+                Refusal::Differs,
+                Refusal::UnknownHandle,
+            ];
             Record::Refused {
                 sequence: input.number(u64::MAX),
                 which,
@@ -222,7 +230,7 @@ fn shards(input: &mut Input<'_>) -> ShardSet {
 /// A sound peer comes; both have the same in the end.
 fn come_to_rest(sides: &mut [Side; 2], leads: bool, mut now: Instant) {
     sides.iter_mut().for_each(|side| side.takes.refuses = None);
-    sides[PEER] = Side::new(PEER, BootId(99), Variant::Sound);
+    sides[PEER] = Side::new(PEER, BootId(99), None, Variant::Sound);
     open_session(sides);
     let leader = if leads { VICTIM } else { PEER };
     let term = Term { counter: LAST_TERM, node: node(leader) };

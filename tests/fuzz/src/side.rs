@@ -32,6 +32,9 @@ pub const FRAME_MAX: usize = 1500;
 /// Frames that a side writes at one time at most; more would be one that never ends.
 const FRAMES_MAX: usize = 10_000;
 
+/// How long a round of checkpoints takes where changes are not acknowledged.
+pub const EVERY: Duration = Duration::from_millis(40);
+
 /// One for all inputs: it is long in the making.
 static TOEPLITZ: LazyLock<Arc<Toeplitz>> =
     LazyLock::new(|| Arc::new(Toeplitz::new(&MICROSOFT_KEY).expect("a good key")));
@@ -97,8 +100,8 @@ pub struct Side {
 }
 
 impl Side {
-    /// One that has just started.
-    pub fn new(side: usize, boot: BootId, variant: Variant) -> Side {
+    /// One that has just started. `every`: how far connections have come is said without acknowledgement, in rounds that take so long.
+    pub fn new(side: usize, boot: BootId, every: Option<Duration>, variant: Variant) -> Side {
         let ports = PortSetup {
             members: 2,
             rank: 0,
@@ -123,7 +126,7 @@ impl Side {
             capacity: CAPACITY,
             peers: vec![node(1 - side)],
             walk_rate: 100_000,
-            maintenance_every: None,
+            maintenance_every: every,
             variant,
         };
         Side {
