@@ -92,7 +92,7 @@ counters! {
     DropNoRoute => "drop_no_route",
     /// Packets dropped: no source-NAT port is free for this server.
     DropPortsExhausted => "drop_ports_exhausted",
-    /// Packets dropped: the flow table is full.
+    /// Packets dropped: the flow table is full, or what room it has is kept for flows of shards that come from another worker.
     DropTableFull => "drop_table_full",
     /// Packets dropped: another flow has the same addresses and ports on the server's side.
     DropKeyTaken => "drop_key_taken",

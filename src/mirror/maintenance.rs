@@ -3,7 +3,7 @@
 //! A peer is brought in as ever, new flows and ends are acknowledged as ever. But how far a connection has come that the
 //! peer knows by its handle is said in frames that ask for no acknowledgement, when it changes; and of all such flows it is said again and
 //! again, in rounds: what was in a lost frame comes again. Whatever comes late does no harm, since it makes no flow: newest wins, and a handle
-//! of a flow that is gone says nothing. A checkpoint that rides in a frame with something else is acknowledged with it. A peer that
+//! of a flow that is gone says nothing. A round names what has taken no step, too: it is a sign of life of each flow. A checkpoint that rides in a frame with something else is acknowledged with it. A peer that
 //! does not know a handle says so of it ([`Record::Unbound`](super::record::Record::Unbound)), and is told in full.
 //!
 //! Digests are the health monitor. A shard that is found to differ is asked about again: a frame may have been lost. If it differs for longer than

@@ -21,7 +21,6 @@ use crate::base::rng::Rng;
 use crate::flow::entry::FlowFlags;
 use crate::flow::flows::FlowsSetup;
 use crate::flow::key::{Address, Key, TCP};
-use crate::flow::ports::PortSetup;
 use crate::flow::resting::RestingPlace;
 use crate::flow::shard::{Owners, owner_of};
 use crate::flow::table::Insert;
@@ -107,23 +106,9 @@ fn member(side: usize) -> MemberInfo {
 }
 
 fn flows(side: usize, id: u16, toeplitz: &Arc<Toeplitz>) -> Flows {
-    let ports = PortSetup {
-        members: 2,
-        rank: 0,
-        boot_parity: None,
-        booted: Instant::ZERO,
-        quarantine: Duration::from_secs(60),
-        resting_max: 64 * u32::from(SHARDS_USED),
-    };
-    let setup = FlowsSetup {
-        worker: WorkerId(id),
-        workers: WORKERS[side],
-        capacity: 64 * u32::from(SHARDS_USED),
-        hash_seed: 1,
-        toeplitz: Arc::clone(toeplitz),
-        ports,
-    };
-    Flows::new(&setup).expect("memory")
+    let alone = FlowsSetup::alone(64 * u32::from(SHARDS_USED));
+    let (worker, toeplitz) = (WorkerId(id), Arc::clone(toeplitz));
+    Flows::new(&FlowsSetup { worker, workers: WORKERS[side], toeplitz, ..alone }).expect("memory")
 }
 
 impl World {

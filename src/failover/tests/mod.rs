@@ -4,6 +4,7 @@ mod admission;
 mod attacks;
 mod broken;
 mod chaos;
+mod checkpoints;
 mod fencing;
 mod foreign;
 mod health;
