@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 
-use hashbrown::{HashMap, HashSet};
+use foldhash::fast::FixedState;
 
 use crate::base::ids::{PortId, ShardId, VirtualServerId};
 use crate::base::limits::SHARDS;
@@ -24,6 +24,11 @@ pub enum Whose {
     /// Sources are translated to it.
     SourceNat,
 }
+
+/// Hashed alike in every process, so that a packet costs the same after each start. The network puts nothing in: nobody can
+/// choose keys that collide.
+type HashMap<K, V> = hashbrown::HashMap<K, V, FixedState>;
+type HashSet<K> = hashbrown::HashSet<K, FixedState>;
 
 /// The services of a configuration.
 #[derive(Clone, Debug, Default)]
