@@ -184,8 +184,11 @@ impl<W: World> Lcore<W> {
             }
         }
         worked |= self.world.relay() > 0;
-        self.worker.poll(now, &mut self.world);
+        self.worker.poll_promptly(now, &mut self.world);
         self.world.flush();
+        if self.worker.poll_walks(now, &mut self.world) {
+            self.world.flush();
+        }
         // After the transmits: who says that it stopped has sent its last.
         self.speak();
         self.pace.turned(now, worked, packets, self.worker.next_deadline())

@@ -3,7 +3,7 @@
 //! ```text
 //! offset  bytes
 //!  0      1   version
-//!  1      1   flags: 1 = carries records that ask for an acknowledgement
+//!  1      1   flags: 1 = carries records that ask for an acknowledgement, 2 = carries records of a walk, for which nothing waits
 //!  2      2   group
 //!  4      8   boot id of the sender
 //! 12      2   stream: sending worker * 32 + receiving worker
@@ -31,6 +31,7 @@ pub const VERSION: u8 = 3;
 pub const ACK_SPAN: usize = 256;
 
 const ELICITS: u8 = 1;
+const WALKS: u8 = 2;
 
 /// What was received on a stream: the largest sequence and those just below it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,6 +99,8 @@ impl Acknowledgement {
 pub struct Header {
     /// Whether the frame carries records that ask for an acknowledgement.
     pub elicits: bool,
+    /// Whether it carries records of a walk: others may be applied before it.
+    pub walks: bool,
     /// The group of both.
     pub group: GroupId,
     /// The sender's boot.
@@ -122,7 +125,7 @@ impl Header {
     /// Writes the header.
     pub fn write(&self, out: &mut [u8; HEADER_LEN]) {
         out[0] = VERSION;
-        out[1] = if self.elicits { ELICITS } else { 0 };
+        out[1] = if self.elicits { ELICITS } else { 0 } | if self.walks { WALKS } else { 0 };
         out[2..4].copy_from_slice(&self.group.0.to_be_bytes());
         out[4..12].copy_from_slice(&self.boot.0.to_be_bytes());
         out[12..14].copy_from_slice(&self.stream.to_be_bytes());
@@ -136,6 +139,12 @@ impl Header {
         }
         out[68..70].copy_from_slice(&self.credit.to_be_bytes());
         out[70..74].copy_from_slice(&self.generation.to_be_bytes());
+    }
+
+    /// Whether a frame says that it carries records of a walk. Nobody has verified it yet: it may decide about nothing but the order in
+    /// which frames are looked at.
+    pub fn says_that_it_walks(frame: &[u8]) -> bool {
+        matches!(frame, [VERSION, flags, ..] if flags & WALKS != 0)
     }
 
     /// Reads a header, or `None` when it is too short or of another version.
@@ -153,6 +162,7 @@ impl Header {
         }
         Some(Header {
             elicits: bytes[1] & ELICITS != 0,
+            walks: bytes[1] & WALKS != 0,
             group: GroupId(u16_at(2)),
             boot: BootId(u64_at(4)),
             stream: u16_at(12),
@@ -176,6 +186,7 @@ mod tests {
         [3, 5, 70, 68].into_iter().for_each(|s| acknowledgement.note(s));
         let header = Header {
             elicits: true,
+            walks: true,
             group: GroupId(7),
             boot: BootId(0x0102_0304_0506_0708),
             stream: 33,
@@ -190,6 +201,9 @@ mod tests {
         header.write(&mut bytes);
         assert_eq!(Header::read(&bytes), Some(header));
         assert_eq!(Header::read(&bytes[..81]), None);
+        assert!(Header::says_that_it_walks(&bytes));
+        bytes[1] &= !WALKS;
+        assert!(!Header::says_that_it_walks(&bytes) && !Header::says_that_it_walks(&[]));
         bytes[0] = VERSION - 1;
         assert_eq!(Header::read(&bytes), None);
     }

@@ -16,9 +16,8 @@ const REORDER_MAX: u64 = 32;
 const TIMEOUT_FIRST: Duration = Duration::from_millis(20);
 /// The shortest time-out: above the pauses of a busy peer's core.
 const TIMEOUT_MIN: Duration = Duration::from_millis(5);
-/// Frames on their way while a walk names more, at least: however late they are acknowledged, a walk goes on. What is new waits behind
-/// them, each of some fifty flows.
-const WALK_FRAMES_MIN: u32 = 2;
+/// Frames on their way while a walk names more, at least: a peer has always one to apply while the answer to another is on its way back.
+const WALK_FRAMES_MIN: u32 = 4;
 /// At most: the others are left to what is new.
 const WALK_FRAMES_MAX: u32 = ACK_SPAN as u32 / 2;
 /// So many parts of a frame are a whole one, where these numbers grow and shrink.
@@ -122,6 +121,8 @@ pub enum Fate {
 struct Frame {
     sequence: u64,
     sent_at: Instant,
+    /// It has records of a walk.
+    walks: bool,
     /// Records of this frame; empty: nothing waits here.
     records: Vec<Sent>,
 }
@@ -131,6 +132,8 @@ pub struct InFlight {
     frames: Vec<Frame>,
     /// Frames that still wait.
     waiting: usize,
+    /// Those of them that have records of a walk.
+    walking: usize,
     /// No frame below waits.
     oldest: u64,
     /// One above the newest recorded frame.
@@ -155,6 +158,7 @@ impl Default for InFlight {
         let frame = || Frame {
             sequence: 0,
             sent_at: Instant::ZERO,
+            walks: false,
             records: Vec::with_capacity(RECORDS_PER_FRAME_MAX),
         };
         InFlight::over((0..ACK_SPAN).map(|_| frame()).collect())
@@ -167,6 +171,7 @@ impl InFlight {
         InFlight {
             frames,
             waiting: 0,
+            walking: 0,
             oldest: 0,
             next: 0,
             smoothed: None,
@@ -214,6 +219,7 @@ impl InFlight {
             if left == 0 && !frame.records.is_empty() {
                 frame.records.clear();
                 self.waiting -= 1;
+                self.walking -= usize::from(frame.walks);
             }
         }
         self.advance();
@@ -249,14 +255,24 @@ impl InFlight {
         &self.latency
     }
 
-    /// How many frames may be on their way while a walk names more: so many that what is new does not wait behind them for longer
-    /// than a round trip takes anyway.
-    pub fn walk_room(&self) -> usize {
-        (self.walk_room / PARTS) as usize
+    /// How many frames of a walk may be on their way, where the peer takes so many frames at once: so many that it always has one to
+    /// apply, and that the last of them does not wait there for longer than a round trip takes anyway.
+    pub fn walk_room(&self, credit: u16) -> usize {
+        ((self.walk_room / PARTS) as usize).min(usize::from(credit) / 2).max(1)
     }
 
-    /// Takes note of a frame sent now. The caller asked [`InFlight::has_room`].
-    pub fn note(&mut self, now: Instant, sequence: u64, records: &[Sent]) {
+    /// Whether a frame of a walk waits for an acknowledgement.
+    pub fn walks(&self) -> bool {
+        self.walking > 0
+    }
+
+    /// Whether a walk may say more now.
+    pub fn may_walk(&self, credit: u16) -> bool {
+        self.walking < self.walk_room(credit)
+    }
+
+    /// Takes note of a frame sent now, and whether it has records of a walk. The caller asked [`InFlight::has_room`].
+    pub fn note(&mut self, now: Instant, sequence: u64, records: &[Sent], walks: bool) {
         self.next = sequence + 1;
         if records.is_empty() {
             if self.waiting == 0 {
@@ -271,9 +287,11 @@ impl InFlight {
         let frame = &mut self.frames[(sequence % ACK_SPAN as u64) as usize];
         frame.sequence = sequence;
         frame.sent_at = now;
+        frame.walks = walks;
         frame.records.clear();
         frame.records.extend_from_slice(records);
         self.waiting += 1;
+        self.walking += usize::from(walks);
     }
 
     /// The peer acknowledged: calls `each` with the records of every frame that it covers, or that is lost now.
@@ -388,6 +406,7 @@ impl InFlight {
         each(&frame.records);
         frame.records.clear();
         self.waiting -= 1;
+        self.walking -= usize::from(frame.walks);
         Some(frame.sent_at)
     }
 

@@ -290,6 +290,7 @@ impl Mirror {
         self.maintain(now, flows);
         for (i, peer) in self.peers.iter_mut().enumerate() {
             for stream in &mut peer.streams {
+                stream.walked_in_turn = false;
                 let Stream { in_flight, sync, statistics, .. } = stream;
                 let (outcomes, tombstones) = (&mut self.outcomes, &mut self.tombstones);
                 in_flight.time_out(now, |sent, fate| {
@@ -314,9 +315,16 @@ impl Mirror {
         }
     }
 
-    /// Writes the next frame that is due, into a buffer of a whole frame's size.
-    /// Call until `None`; a stream is not asked twice for want of room.
-    pub fn write_frame(&mut self, now: Instant, flows: &Flows, out: &mut [u8]) -> Option<Written> {
+    /// Writes the next frame that is due, into a buffer of a whole frame's size; or, if nothing of walks is to be said now, the next one
+    /// without it. Call until `None`; a stream is not asked twice for want of room.
+    pub fn write_frame(
+        &mut self,
+        now: Instant,
+        flows: &Flows,
+        may_walk: bool,
+        out: &mut [u8],
+    ) -> Option<Written> {
+        let may_walk = may_walk && self.walk_tokens > 0;
         let sender = Sender {
             group: self.setup.group,
             boot: self.setup.boot,
@@ -329,9 +337,10 @@ impl Mirror {
         };
         for (i, peer) in self.peers.iter_mut().enumerate() {
             for stream in &mut peer.streams {
-                if stream.is_due(now, sender.leads, self.walk_tokens > 0) {
+                if stream.is_due(now, sender.leads, may_walk) {
                     let Mirror { digests, walk_tokens, .. } = self;
-                    let len = stream.write_frame(now, &sender, digests, walk_tokens, out);
+                    let budget = may_walk.then_some(walk_tokens);
+                    let len = stream.write_frame(now, &sender, digests, budget, out);
                     if let Some(len) = len {
                         return Some(Written { peer: i, worker: stream.peer_worker, len });
                     }

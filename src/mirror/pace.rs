@@ -8,11 +8,12 @@ const WALK_BURST: u32 = 256;
 
 impl Mirror {
     /// Whether [`Mirror::write_frame`] has something to write.
-    pub fn is_due(&self, now: Instant) -> bool {
+    pub fn is_due(&self, now: Instant, may_walk: bool) -> bool {
+        let may_walk = may_walk && self.walk_tokens > 0;
         self.peers
             .iter()
             .flat_map(|peer| &peer.streams)
-            .any(|stream| stream.is_due(now, self.standing.leads, self.walk_tokens > 0))
+            .any(|stream| stream.is_due(now, self.standing.leads, may_walk))
     }
 
     /// When there is something to do even if nothing arrives.

@@ -26,8 +26,8 @@ use crate::seal::session::StreamId;
 const CREDIT_MAX: usize = header::ACK_SPAN;
 /// What is new fills so much of a frame before a walk that is due, in quarters: however much is new, a walk goes on.
 const LIVE_QUARTERS: usize = 3;
-/// Frames in a row that have nothing of a walk in them, since packets wait for what they say.
-const URGENT_IN_A_ROW: u8 = 3;
+/// Records of a walk in a frame: a peer applies it in some ten microseconds, for which what packets wait for waits at most.
+const WALKED_MAX: usize = 24;
 /// So many flows that begin fill a frame, with IPv4, translated sources and an MTU of 1,500: then it
 /// leaves.
 const FULL: usize = 48;
@@ -86,8 +86,8 @@ pub struct Stream {
     pub(super) walk: u32,
     /// A held packet waits for what is in the queue.
     pub(super) urgent: bool,
-    /// Frames for what packets wait for that were sent while a walk had something to say.
-    urgent_in_a_row: u8,
+    /// A frame of a walk was written in this turn.
+    pub(super) walked_in_turn: bool,
     /// The peer is to be told of a floor.
     floor_due: bool,
     /// Frames that the peer takes at once, by the newest frame that came of it, which is the one below this.
@@ -151,7 +151,7 @@ impl Stream {
             refusals: VecDeque::with_capacity(REFUSALS_MAX),
             walk: 1,
             urgent: false,
-            urgent_in_a_row: 0,
+            walked_in_turn: false,
             floor_due: false,
             credit: CREDIT_MAX as u16,
             heard_below: 0,
@@ -210,7 +210,7 @@ impl Stream {
         if self.acknowledgement_due || !self.refusals.is_empty() {
             return true;
         }
-        if !leads || !self.in_flight.has_room(self.sealer.next_sequence(), self.credit) {
+        if !leads || !self.has_room(now, may_walk) {
             return false;
         }
         let waiting = self.sync.waiting();
@@ -221,19 +221,20 @@ impl Stream {
             || self.sync.asks_at().is_some_and(|due| now >= due)
     }
 
-    /// Whether a walk has something to say and leaves room for what is new.
-    fn may_walk(&self, now: Instant) -> bool {
-        let frames = self.in_flight.walk_room().min(usize::from(self.credit) / 2).max(1);
-        self.in_flight.waiting() < frames && self.sync.has_walk_to_send(now)
+    /// Whether a frame may carry something to say. However much is new, one frame is left to a walk.
+    fn has_room(&self, now: Instant, may_walk: bool) -> bool {
+        let (sequence, credit) = (self.sealer.next_sequence(), self.credit);
+        self.in_flight.has_room(sequence, credit)
+            && (may_walk
+                || credit <= 1
+                || self.in_flight.has_room(sequence + 1, credit - 1)
+                || self.in_flight.walks()
+                || !self.sync.has_walk_to_send(now))
     }
 
-    /// Whether the next frame is for what packets wait for alone: it is applied and acknowledged the sooner, and the walk goes on in the
-    /// frame behind it. However much is new, one frame in [`URGENT_IN_A_ROW`] and one more has the walk in it, and any that would be full.
-    fn leaves_walk_out(&mut self) -> bool {
-        let is_small = (1..FULL).contains(&self.sync.waiting());
-        let leaves_out = self.urgent && is_small && self.urgent_in_a_row < URGENT_IN_A_ROW;
-        self.urgent_in_a_row = if leaves_out { self.urgent_in_a_row + 1 } else { 0 };
-        leaves_out
+    /// Whether a walk has something to say, and says it now: a frame in a turn, so that what comes meanwhile waits for no more.
+    fn may_walk(&self, now: Instant) -> bool {
+        !self.walked_in_turn && self.in_flight.may_walk(self.credit) && self.sync.has_walk_to_send(now)
     }
 
     /// When this stream has something to do by itself.
@@ -243,14 +244,14 @@ impl Stream {
         gather.into_iter().chain(asks).chain(self.in_flight.next_deadline()).min()
     }
 
-    /// Writes and seals one frame into `out`: its length. What the walk adds is taken from `walk_budget`. `None`: there was nothing
-    /// to say or no sequence left.
+    /// Writes and seals one frame into `out`: its length. What the walk adds is taken from `walk_budget`; `None`: it adds nothing.
+    /// Returns `None` when there was nothing to say or no sequence left.
     pub(super) fn write_frame(
         &mut self,
         now: Instant,
         sender: &Sender<'_>,
         digests: &mut Digests,
-        walk_budget: &mut u32,
+        mut walk_budget: Option<&mut u32>,
         out: &mut [u8],
     ) -> Option<usize> {
         let sequence = self.sealer.next_sequence();
@@ -265,7 +266,8 @@ impl Stream {
             self.refusals.pop_front();
         }
         self.sent.clear();
-        if sender.leads && self.in_flight.has_room(sequence, self.credit) {
+        let mut walked = 0;
+        if sender.leads && self.has_room(now, walk_budget.is_some()) {
             let floor = self.in_flight.lowest(sequence);
             let (record, said) = (Record::Floor { sequence: floor }, &mut self.sync.said);
             if self.floor_due
@@ -276,7 +278,7 @@ impl Stream {
                 self.floor_due = false;
             }
             let Sender { flows, tombstones, .. } = sender;
-            let mut may_walk = self.may_walk(now) && !self.leaves_walk_out();
+            let mut may_walk = walk_budget.is_some() && self.may_walk(now);
             while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
                 let room = &mut body[at..body_max];
                 let mut next = None;
@@ -284,9 +286,14 @@ impl Stream {
                 if !may_walk || at < body_max / 4 * LIVE_QUARTERS {
                     next = self.sync.write_next(flows, tombstones, digests, room);
                 }
-                if next.is_none() && may_walk && *walk_budget > 0 {
+                if next.is_none()
+                    && may_walk
+                    && walked < WALKED_MAX
+                    && let Some(budget @ 1..) = walk_budget.as_deref_mut()
+                {
                     next = self.sync.write_walked(now, flows, digests, room);
-                    *walk_budget -= u32::from(next.is_some());
+                    *budget -= u32::from(next.is_some());
+                    walked += usize::from(next.is_some());
                 }
                 match next {
                     Some((len, sent)) => {
@@ -298,6 +305,7 @@ impl Stream {
                     None => break,
                 }
             }
+            self.walked_in_turn |= walked > 0;
             if self.sync.waiting() == 0 {
                 self.urgent = false;
             }
@@ -311,6 +319,7 @@ impl Stream {
         let needs_answer = !self.sync.needs_no_answer(&self.sent);
         Header {
             elicits: needs_answer && !self.sent.is_empty(),
+            walks: walked > 0,
             group: sender.group,
             boot: sender.boot,
             stream: self.number.0 as u16,
@@ -330,7 +339,7 @@ impl Stream {
             self.sent.clear();
             self.statistics.checkpoints_sent += states;
         }
-        self.in_flight.note(now, sequence, &self.sent);
+        self.in_flight.note(now, sequence, &self.sent, walked > 0);
         if !self.sent.is_empty() {
             self.unanswered_since.get_or_insert(now);
         }

@@ -343,7 +343,8 @@ impl World {
                 let differs = |outcome: &&Outcome| matches!(outcome, Outcome::Differs { .. });
                 self.differences += outcomes.iter().filter(differs).count();
                 let mut bytes = vec![0; FRAME_MAX];
-                while let Some(written) = worker.mirror.write_frame(self.now, &worker.flows, &mut bytes) {
+                while let Some(written) = worker.mirror.write_frame(self.now, &worker.flows, true, &mut bytes)
+                {
                     let copies = match self.rng.u8(0..10) {
                         0..2 if self.lossy => 0,
                         2 if self.lossy => 2,

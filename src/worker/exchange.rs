@@ -1,6 +1,11 @@
 //! Mirror frames in and out: UDP over the dedicated port (REQ E3).
+//!
+//! Packets may wait at the leader for what a frame says, but never for a walk's. So a standby puts frames of a walk aside as they
+//! come, and applies one of them a turn, behind all others: however many frames of a walk are on their way, what packets
+//! wait for waits for no more than the one that is being applied. Frames depend on no order.
 
 use core::net::IpAddr;
+use std::collections::VecDeque;
 
 use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
@@ -9,6 +14,7 @@ use crate::base::limits::MIRROR_PACKET_MAX;
 use crate::base::memory::prefetch;
 use crate::base::time::Instant;
 use crate::distributor::tell::Tell;
+use crate::mirror::header::Header;
 use crate::mirror::record::RECORDS_PER_FRAME_MAX;
 use crate::mirror::{Frame, Variant, Written};
 use crate::wire::checksum::Sum;
@@ -25,13 +31,74 @@ const FRAMES_PER_TURN: usize = 32;
 /// Flows that begin or end by one record: it makes one, whose keys two others may have had.
 const FLOWS_PER_RECORD_MAX: usize = 3;
 
+/// Frames of walks put aside, from which on one more is applied in a turn. So a frame waits for some thirty turns at most, and its sender does not
+/// take it for lost.
+const ASIDE_PER_FRAME: usize = 8;
+
+/// Frames of walks put aside at most; further ones are applied as they come.
+const ASIDE_MAX: usize = 64;
+
 const UDP_HEADER_LEN: usize = 8;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
+/// Frames of walks that wait for a turn.
+pub(super) struct Aside<B>(VecDeque<(B, Parsed)>);
+
+impl<B> Aside<B> {
+    /// None, and room.
+    pub(super) fn new() -> Aside<B> {
+        Aside(VecDeque::with_capacity(ASIDE_MAX))
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl<B: Buffer> Worker<B> {
+    /// A frame came in: it is applied, or put aside.
     pub(super) fn handle_mirror<I: Io<Buf = B> + Tell>(
+        &mut self,
+        now: Instant,
+        packet: B,
+        parsed: &Parsed,
+        io: &mut I,
+    ) {
+        let frame = packet.head().get(parsed.payload_offset()..parsed.end()).unwrap_or_default();
+        // It comes from a device or another CPU: so the waits for its lines overlap.
+        frame.chunks(LINE).flat_map(<[u8]>::first).for_each(prefetch);
+        if self.role == Role::Standby && Header::says_that_it_walks(frame) && self.aside.0.len() < ASIDE_MAX {
+            return self.aside.0.push_back((packet, *parsed));
+        }
+        self.apply_frame(now, packet, parsed, io);
+    }
+
+    /// The second half of [`Worker::poll`]: a walk goes on, for which no packet waits, whether it is told here or heard. Whether there was
+    /// something to do.
+    pub fn poll_walks<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) -> bool {
+        let aside = self.aside.0.len().div_ceil(ASIDE_PER_FRAME);
+        for _ in 0..aside {
+            let Some((packet, parsed)) = self.aside.0.pop_front() else { break };
+            self.apply_frame(now, packet, &parsed, io);
+        }
+        let walks = self.mirror.is_due(now, true);
+        if walks {
+            self.send_frames(now, true, io);
+        }
+        aside > 0 || walks
+    }
+
+    /// What came before a command is applied before it.
+    pub(super) fn empty_aside<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
+        while let Some((packet, parsed)) = self.aside.0.pop_front() {
+            self.apply_frame(now, packet, &parsed, io);
+        }
+    }
+
+    fn apply_frame<I: Io<Buf = B> + Tell>(
         &mut self,
         now: Instant,
         mut packet: B,
@@ -51,8 +118,6 @@ impl<B: Buffer> Worker<B> {
         let Some(frame) = packet.head_mut().get_mut(from..to) else {
             return self.counters.bump(Counter::MirrorMalformed);
         };
-        // It comes from a device or another CPU: so the waits for its lines overlap.
-        frame.chunks(LINE).flat_map(<[u8]>::first).for_each(prefetch);
         let Worker { mirror, flows, tables, toeplitz, placer, adjacencies, counts, events, counters, .. } =
             self;
         let mut applier = Applier {
@@ -85,20 +150,21 @@ impl<B: Buffer> Worker<B> {
         self.settle(now, io);
         // Packets may wait for it at the leader: not until the frames behind it in the burst are applied too.
         if self.role == Role::Standby {
-            self.send_frames(now, io);
+            self.send_frames(now, false, io);
         }
     }
 
-    pub(super) fn send_frames<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
+    /// What is due, with or without what walks have to say.
+    pub(super) fn send_frames<I: Io<Buf = B> + Tell>(&mut self, now: Instant, may_walk: bool, io: &mut I) {
         for _ in 0..FRAMES_PER_TURN {
-            if !self.mirror.is_due(now) || self.send_frame(now, io).is_none() {
+            if !self.mirror.is_due(now, may_walk) || self.send_frame(now, may_walk, io).is_none() {
                 return;
             }
         }
     }
 
     /// Writes one frame behind room for its headers, then the headers in front.
-    fn send_frame<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) -> Option<()> {
+    fn send_frame<I: Io<Buf = B> + Tell>(&mut self, now: Instant, may_walk: bool, io: &mut I) -> Option<()> {
         let mirror = self.tables.snapshot.checked.mirror.as_ref()?;
         let port = &self.tables.snapshot.checked.ports[usize::from(mirror.port.0)];
         let largest = ethernet::HEADER_LEN + usize::from(port.mtu.min(MIRROR_PACKET_MAX));
@@ -109,7 +175,7 @@ impl<B: Buffer> Worker<B> {
         };
         packet.set_len(largest).ok()?;
         let out = packet.head_mut().get_mut(room..largest)?;
-        let Written { peer, worker, len } = self.mirror.write_frame(now, &self.flows, out)?;
+        let Written { peer, worker, len } = self.mirror.write_frame(now, &self.flows, may_walk, out)?;
         let to = mirror.peers.get(peer)?.address;
         let from = port.addresses.iter().map(|own| own.address).find(|own| own.is_ipv4() == to.is_ipv4());
         let hop = self.tables.routes.next_hop(to);

@@ -86,6 +86,7 @@ use crate::wire::ethernet::MacAddress;
 use burst::Note;
 use choosing::TakingUp;
 use disbelief::Disbelief;
+use exchange::Aside;
 use first::Coming;
 use message::{Command, Event, Role};
 use moving::Moving;
@@ -160,6 +161,8 @@ pub struct Worker<B: Buffer> {
     adjacencies: Adjacencies<B>,
     counts: Counts,
     mirror: Mirror,
+    /// Frames of walks that came and are not applied yet.
+    aside: Aside<B>,
     /// What is known of flows of virtual servers with rules about what is mirrored.
     chosen: Chosen,
     /// A handover begins, and flows that were left out are taken up.
@@ -278,6 +281,7 @@ impl<B: Buffer> Worker<B> {
             ),
             counts: Counts::default(),
             mirror: mirror_room,
+            aside: Aside::new(),
             chosen,
             taking_up: None,
             services_refused: 0,
@@ -337,6 +341,7 @@ impl<B: Buffer> Worker<B> {
     pub fn handle_command<I: Io<Buf = B> + Tell>(&mut self, now: Instant, command: Command, io: &mut I) {
         if !matches!(command, Command::Expire { .. }) {
             self.end_expired(now); // In the order in which they were said.
+            self.empty_aside(now, io);
         }
         match command {
             Command::Role { epoch, role, term } => self.take_role(now, epoch, role, term),
@@ -423,8 +428,14 @@ impl<B: Buffer> Worker<B> {
         self.uninstalled = Some(epoch);
     }
 
-    /// Once a turn, after the bursts: time-outs, mirror frames, overdue packets.
+    /// Once a turn, after the bursts: all that is due.
     pub fn poll<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
+        self.poll_promptly(now, io);
+        self.poll_walks(now, io);
+    }
+
+    /// The first half of [`Worker::poll`], behind which what it sent is to leave at once: time-outs, mirror frames, overdue packets.
+    pub fn poll_promptly<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
         self.end_expired(now);
         self.reassembly.expire(now, &self.counters);
         self.poll_stragglers(now, io);
@@ -435,7 +446,7 @@ impl<B: Buffer> Worker<B> {
         self.check_overdue(now);
         self.tell_disbelieved(now);
         self.poll_moving(now, io);
-        self.send_frames(now, io);
+        self.send_frames(now, false, io);
         if self.role == Role::Active && now >= self.sync_at {
             self.sync_at = now + SYNC_INTERVAL;
             self.report_sync(now);
@@ -463,7 +474,7 @@ impl<B: Buffer> Worker<B> {
 
     /// When there is something to do even if nothing arrives.
     pub fn next_deadline(&self) -> Instant {
-        if !self.moving.is_idle() || self.taking_up.is_some() {
+        if !self.moving.is_idle() || self.taking_up.is_some() || !self.aside.is_empty() {
             return Instant::ZERO;
         }
         let sync = (self.role == Role::Active).then_some(self.sync_at);

@@ -1,5 +1,6 @@
 //! A worker, packet in and packet out, on plain buffers: no EAL, no clock.
 
+mod aside;
 mod bench;
 mod bursts;
 mod conversations;

@@ -31,6 +31,7 @@ fn header(sequence: u64, elicits: bool) -> Header {
     [40, 200, 201, 203, 300].into_iter().for_each(|sequence| acknowledgement.note(sequence));
     Header {
         elicits,
+        walks: false,
         group: GroupId(3),
         boot: BootId(0x1122_3344_5566_7788),
         stream: 2 * 32 + 1,
@@ -180,6 +181,11 @@ fn said() -> Vec<Frame> {
                 Record::Update { handle, version: Version(0x0b_0c0d_0e10), tcp: TcpState::Closing },
                 Record::Unbound { handle },
             ]),
+        },
+        Frame {
+            name: "a-frame-of-a-walk",
+            header: Header { walks: true, ..header(8, true) },
+            records: records(&[Record::Upsert { shard: ShardId(200), flow: v4(), handle }]),
         },
     ]
 }

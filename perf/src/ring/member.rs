@@ -165,10 +165,14 @@ impl Member {
             self.packets.extend(burst.into_iter().filter_map(|mbuf| Packet::received(mbuf, MIRROR)));
             self.worker.handle_burst(now, &mut self.packets, &mut self.io);
         }
-        self.turn();
+        self.worker.poll_promptly(self.clock.now(), &mut self.io);
         if !self.io.out.is_empty() {
             self.answer(wire)?;
         }
+        if self.worker.poll_walks(self.clock.now(), &mut self.io) {
+            self.answer(wire)?;
+        }
+        while self.worker.poll_event().is_some() {}
         Ok(heard)
     }
 

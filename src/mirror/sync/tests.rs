@@ -308,7 +308,7 @@ fn a_frame_full_of_changes_has_room_for_a_walk() {
     (100..200).for_each(|place| mirror.flow_changed(now, SHARD, FlowIndex(place), true, &flows.table));
     mirror.refill(now);
     let mut out = [0; 1500];
-    mirror.write_frame(now, &flows, &mut out).expect("a frame");
+    mirror.write_frame(now, &flows, true, &mut out).expect("a frame");
     let is_walked = |named: &Named| matches!(named, Named::Flow { flow: 0..100, .. });
     let is_change = |named: &Named| matches!(named, Named::Flow { flow: 100..200, .. });
     let in_flight = &mirror.peers[0].streams[0].in_flight;
@@ -317,21 +317,53 @@ fn a_frame_full_of_changes_has_room_for_a_walk() {
     assert!((46..=54).contains(&waiting), "{waiting} of 100 changes still wait");
 }
 
+/// However much is new, and however few frames the peer takes.
+#[test]
+fn one_frame_on_its_way_is_left_to_a_walk() {
+    let now = Instant::from_millis(500);
+    let seen: Vec<_> = (0..100).map(|place| (place, now)).collect();
+    let flows = flows(200, &seen);
+    for credit in [2, 3, 5] {
+        let mut mirror = leader(&flows);
+        mirror.peers[0].streams[0].credit = credit;
+        mirror.refill(now);
+        let mut out = [0; 1500];
+        let mut write = |mirror: &mut Mirror, may_walk| {
+            let one = |_| {
+                (100..200).for_each(|place| {
+                    mirror.flow_changed(now, SHARD, FlowIndex(place), true, &flows.table);
+                });
+                mirror.write_frame(now, &flows, may_walk, &mut out)
+            };
+            (0..10).map_while(one).count()
+        };
+        assert_eq!(write(&mut mirror, false), usize::from(credit) - 1, "what is new takes all but one");
+        assert!(!mirror.is_due(now, false) && mirror.is_due(now, true));
+        assert_eq!(write(&mut mirror, true), 1);
+        assert!(mirror.peers[0].streams[0].in_flight.walks());
+    }
+}
+
 /// What is new does not wait behind all of a walk.
 #[test]
 fn of_a_walk_few_frames_are_on_their_way_at_first_and_no_more_than_half_of_what_the_peer_takes() {
     let now = Instant::from_millis(500);
     let seen: Vec<_> = (0..200).map(|place| (place, now)).collect();
     let flows = flows(200, &seen);
-    let few = leader(&flows).peers[0].streams[0].in_flight.walk_room();
-    assert!((2..4).contains(&few), "the flows are four frames");
+    let few = leader(&flows).peers[0].streams[0].in_flight.walk_room(256);
+    assert!((2..8).contains(&few), "the flows are nine frames");
     for (credit, frames) in [(256, few), (2, 1), (1, 1)] {
         let mut mirror = leader(&flows);
         mirror.peers[0].streams[0].credit = credit;
         mirror.refill(now);
         let mut out = [0; 1500];
-        let written = core::iter::from_fn(|| mirror.write_frame(now, &flows, &mut out)).count();
-        assert_eq!(written, frames, "of {credit}");
+        let mut turn = || {
+            mirror.peers[0].streams[0].walked_in_turn = false;
+            core::iter::from_fn(|| mirror.write_frame(now, &flows, true, &mut out)).count()
+        };
+        let written: Vec<usize> =
+            core::iter::from_fn(|| Some(turn()).filter(|written| *written > 0)).collect();
+        assert_eq!(written, vec![1; frames], "of {credit}, one a turn");
     }
 }
 

@@ -95,7 +95,7 @@ impl Three {
                 self.differences += outcomes.iter().filter(differs).count();
                 let mut bytes = vec![0; FRAME_MAX];
                 let mut sent = Vec::new();
-                while let Some(written) = mirror.write_frame(self.now, flows, &mut bytes) {
+                while let Some(written) = mirror.write_frame(self.now, flows, true, &mut bytes) {
                     sent.push((mirror.setup.peers[written.peer], bytes[..written.len].to_vec()));
                 }
                 for (to, mut bytes) in sent.into_iter().filter(|_| !self.cut) {

@@ -1,51 +1,48 @@
-//! What packets wait for is not kept waiting by a walk, and a walk goes on however much that is. And the memory that a member has
-//! ready from the start is its streams'.
+//! What packets wait for is not kept waiting by a walk: nothing of that goes with it, and then a frame of each stream in a turn. And
+//! the memory that a member has ready from the start is its streams'.
 
 use super::*;
 
-/// Flows of a walk that fit into a frame here.
-const WALKED: u32 = 4;
-
-/// Lengths of frames that the leader writes about shard 0, each with one change that a packet waits for, while a walk goes on.
-fn lengths(count: usize) -> Vec<usize> {
-    let mut world = World::new(1, Variant::Sound);
-    (0..200).for_each(|_| world.change(0));
-    world.renew_session();
-    let now = world.now;
-    let Worker { mirror, flows } = &mut world.sides[0][0];
-    let shard = ShardId(0);
-    let index = flows.table.iter().find(|(_, flow)| flow.shard == shard).map(|(index, _)| index);
-    let sender = Sender {
-        group: mirror.setup.group,
-        boot: mirror.setup.boot,
-        term: mirror.standing.term,
-        generation: 0,
-        leads: true,
-        flows,
-        tombstones: &mirror.tombstones,
-        arriving: ShardSet::default(),
-    };
-    let stream = &mut mirror.peers[0].streams[0];
-    let write = |_| {
-        stream.sync.changed(now, shard, index.expect("a flow"));
-        stream.urgent = true;
-        let (mut budget, mut out) = (WALKED, [0; FRAME_MAX]);
-        let len = stream.write_frame(now, &sender, &mut mirror.digests, &mut budget, &mut out);
-        // As if it was acknowledged: the next one is not kept back.
-        stream.in_flight.clear();
-        len.expect("a frame")
-    };
-    (0..count).map(write).collect()
-}
-
 #[test]
-fn a_frame_that_packets_wait_for_has_nothing_of_a_walk_in_it_but_each_fourth() {
-    let lengths = lengths(24);
-    let short = lengths[0];
-    let long: Vec<usize> = (0..24).filter(|at| lengths[*at] != short).collect();
-    // In its first three turns over the table the walk names who had packets lately: nobody.
-    assert_eq!(long, [15, 19, 23], "{lengths:?}");
-    assert!(lengths[15] > 2 * short - header::HEADER_LEN - crate::seal::frame::TAG_LEN, "{lengths:?}");
+fn a_walk_says_a_short_frame_in_a_turn_and_none_while_what_packets_wait_for_is_said() {
+    let mut world = World::new(1, Variant::Sound);
+    (0..600).for_each(|_| world.change(0));
+    world.renew_session();
+    let mut now = world.now;
+    let Worker { mirror, flows } = &mut world.sides[0][0];
+    let (place, shard) = flows.table.iter().map(|(place, flow)| (place, flow.shard)).next().expect("a flow");
+    let mut effects = Anything { refuses: false };
+    let mut frames = Vec::new();
+    for turn in 0..20 {
+        now += Duration::from_millis(1);
+        mirror.poll(now, flows, &mut effects);
+        // As if all was acknowledged: nothing is kept back for what is on its way.
+        mirror.peers[0].streams.iter_mut().for_each(|stream| stream.in_flight.clear());
+        if turn % 2 == 1 {
+            mirror.flow_changed(now, shard, place, true, &flows.table);
+        }
+        for may_walk in [false, true] {
+            let mut out = [0; FRAME_MAX];
+            let before = frames.len();
+            while let Some(written) = mirror.write_frame(now, flows, may_walk, &mut out) {
+                let header = Header::read(&out).expect("a frame");
+                assert_eq!(Header::says_that_it_walks(&out), header.walks);
+                assert!(!header.walks || written.len < 1200, "{} bytes", written.len);
+                frames.push((turn, header.walks, written.worker));
+            }
+            let of_turn = &frames[before..];
+            if may_walk {
+                let streams: ShardSet = of_turn.iter().map(|frame| ShardId(frame.2.0)).collect();
+                assert_eq!(streams.len(), of_turn.len(), "one of each stream: {of_turn:?}");
+                assert!(of_turn.iter().all(|frame| frame.1), "{of_turn:?}");
+            } else {
+                let walked = of_turn.iter().any(|frame| frame.1);
+                assert!(of_turn.len() == turn % 2 && !walked, "what is new alone: {of_turn:?}");
+            }
+        }
+    }
+    let walked = frames.iter().filter(|frame| frame.1).count();
+    assert!(walked >= 3, "{walked} frames of the walk, of each stream one");
 }
 
 #[test]

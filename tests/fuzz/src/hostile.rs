@@ -127,6 +127,7 @@ impl Peer {
         };
         let header = Header {
             elicits: choice & 8 != 0,
+            walks: choice & 16 != 0,
             group: GroupId(0),
             boot: self.boot,
             stream: 0,

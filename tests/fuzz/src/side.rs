@@ -159,7 +159,7 @@ impl Side {
     /// Every frame that is due.
     pub fn write(&mut self, now: Instant) -> Vec<Vec<u8>> {
         let (mut frames, mut buffer) = (Vec::new(), [0; FRAME_MAX]);
-        while let Some(written) = self.mirror.write_frame(now, &self.flows, &mut buffer) {
+        while let Some(written) = self.mirror.write_frame(now, &self.flows, true, &mut buffer) {
             frames.push(buffer[..written.len].to_vec());
             assert!(frames.len() < FRAMES_MAX, "there is always one more frame to write");
         }

@@ -39,7 +39,8 @@ const SPARE: u32 = 400_000;
 /// Ticks after which it is known whether a wait that is over counts (40 µs): a thread says that it was away when it is back.
 const JUDGED_AFTER: u64 = 100_000;
 /// Which waits are told.
-const SHARES: [(f64, &str); 4] = [(0.5, "50"), (0.99, "99"), (0.999, "99.9"), (1.0, "100")];
+const SHARES: [(f64, &str); 6] =
+    [(0.5, "50"), (0.9, "90"), (0.95, "95"), (0.99, "99"), (0.999, "99.9"), (1.0, "100")];
 
 /// The cases.
 pub fn cases() -> Vec<Case> {

@@ -329,7 +329,7 @@ impl Pair {
             loop {
                 let mut out = [0; ROOM];
                 let begin = tsc();
-                let written = leader.mirror.write_frame(*now, &leader.flows, &mut out);
+                let written = leader.mirror.write_frame(*now, &leader.flows, true, &mut out);
                 let ticks = tsc() - begin;
                 let Some(written) = written else { break };
                 sums.sender += ticks;
@@ -357,7 +357,7 @@ impl Pair {
             }
             peer.mirror.poll(*now, &mut peer.flows, &mut Anything);
             let mut out = [0; ROOM];
-            let answer = peer.mirror.write_frame(*now, &peer.flows, &mut out);
+            let answer = peer.mirror.write_frame(*now, &peer.flows, true, &mut out);
             sums.receiver += tsc() - begin;
             frames.clear();
             let answer = answer.context("the peer does not answer")?;
