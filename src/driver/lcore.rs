@@ -187,6 +187,7 @@ impl<W: World> Lcore<W> {
         self.worker.poll_promptly(now, &mut self.world);
         self.world.flush();
         if self.worker.poll_walks(now, &mut self.world) {
+            worked = true;
             self.world.flush();
         }
         // After the transmits: who says that it stopped has sent its last.

@@ -12,6 +12,8 @@ use crate::mirror::record::RECORDS_PER_FRAME_MAX;
 
 /// Later frames acknowledged until one is taken for lost.
 const REORDER_MAX: u64 = 32;
+/// The same for a frame of a walk, which others pass at the peer. Less than [`ACK_SPAN`]: a lost one keeps none of them back.
+const REORDER_MAX_OF_WALKS: u64 = 128;
 /// The time-out before a round trip was measured.
 const TIMEOUT_FIRST: Duration = Duration::from_millis(20);
 /// The shortest time-out: above the pauses of a busy peer's core.
@@ -142,7 +144,7 @@ pub struct InFlight {
     deviation: Duration,
     /// Of every frame that was acknowledged.
     latency: Spans,
-    /// The shortest of them.
+    /// The shortest of those of walks.
     shortest: Option<Duration>,
     /// Frames on their way while a walk names more, in [`PARTS`].
     walk_room: u32,
@@ -320,11 +322,15 @@ impl InFlight {
                     floor = floors.fold(floor, u64::max);
                     each(records, Fate::Applied);
                 };
+                let walks = self.is_of_walk(sequence);
                 if let Some(sent_at) = self.settle(sequence, applied) {
                     self.measure(now - sent_at);
+                    if walks {
+                        self.make_room(now - sent_at);
+                    }
                 }
                 self.floor = floor;
-            } else if acknowledgement.next > sequence + REORDER_MAX
+            } else if acknowledgement.next > sequence + self.reorder_max(sequence)
                 && self.settle(sequence, |records| each(records, Fate::Lost)).is_some()
             {
                 self.lost_below = self.lost_below.max(sequence + 1);
@@ -397,6 +403,15 @@ impl InFlight {
         (base * (1 << self.backoff)).min(TIMEOUT_MAX)
     }
 
+    /// Whether the frame in the place of this one has records of a walk.
+    fn is_of_walk(&self, sequence: u64) -> bool {
+        self.frames[(sequence % ACK_SPAN as u64) as usize].walks
+    }
+
+    fn reorder_max(&self, sequence: u64) -> u64 {
+        if self.is_of_walk(sequence) { REORDER_MAX_OF_WALKS } else { REORDER_MAX }
+    }
+
     /// Frame `sequence` does not wait any more; when it was sent, if it did.
     fn settle(&mut self, sequence: u64, each: impl FnOnce(&[Sent])) -> Option<Instant> {
         let frame = &mut self.frames[(sequence % ACK_SPAN as u64) as usize];
@@ -413,14 +428,6 @@ impl InFlight {
     /// RFC 6298 section 2, with nanoseconds.
     fn measure(&mut self, round_trip: Duration) {
         self.latency.add(round_trip);
-        let shortest = self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip));
-        self.shortest = Some(shortest);
-        // What is on its way waits at the peer, or else there is room for more.
-        self.walk_room = if round_trip > shortest * 2 {
-            (self.walk_room - self.walk_room / PARTS).max(WALK_FRAMES_MIN * PARTS)
-        } else {
-            (self.walk_room + 1).min(WALK_FRAMES_MAX * PARTS)
-        };
         self.backoff = 0;
         match self.smoothed {
             None => {
@@ -433,6 +440,17 @@ impl InFlight {
                 self.smoothed = Some((smoothed * 7 + round_trip) / 8);
             }
         }
+    }
+
+    /// A frame of a walk was acknowledged after this time: it waited at the peer, or else there is room for more.
+    fn make_room(&mut self, round_trip: Duration) {
+        let shortest = self.shortest.map_or(round_trip, |shortest| shortest.min(round_trip));
+        self.shortest = Some(shortest);
+        self.walk_room = if round_trip > shortest * 2 {
+            (self.walk_room - self.walk_room / PARTS).max(WALK_FRAMES_MIN * PARTS)
+        } else {
+            (self.walk_room + 1).min(WALK_FRAMES_MAX * PARTS)
+        };
     }
 
     fn advance(&mut self) {

@@ -151,7 +151,7 @@ fn a_walk_has_more_frames_on_their_way_while_they_are_acknowledged_in_time() {
     let micros = |micros: u64| Instant::from_nanos(micros * 1000);
     let mut in_flight = InFlight::default();
     let mut send = |sequence: u64, round_trip: u64| {
-        in_flight.note(micros(0), sequence, &[sent(1)], false);
+        in_flight.note(micros(0), sequence, &[sent(1)], true);
         in_flight.acknowledge(micros(round_trip), &ack(&[sequence]), |_, _| {});
         in_flight.walk_room(256)
     };
@@ -163,6 +163,12 @@ fn a_walk_has_more_frames_on_their_way_while_they_are_acknowledged_in_time() {
     assert_eq!((5101..=5132).map(|sequence| send(sequence, 120)).last(), Some(6));
     in_flight.begin_anew();
     assert_eq!(in_flight.walk_room(256), 4);
+    // What is new passes them at the peer, and says nothing of how long they wait there.
+    (6000..7000).for_each(|sequence| {
+        in_flight.note(micros(0), sequence, &[sent(1)], false);
+        in_flight.acknowledge(micros(10), &ack(&[sequence]), |_, _| {});
+    });
+    assert_eq!(in_flight.walk_room(256), 4);
 }
 
 #[test]
@@ -170,7 +176,7 @@ fn what_was_measured_is_of_the_whole_session_however_often_it_begins_anew() {
     let micros = |micros: u64| Instant::from_nanos(micros * 1000);
     let mut in_flight = InFlight::default();
     let send = |in_flight: &mut InFlight, sequence: u64, round_trip: u64| {
-        in_flight.note(micros(0), sequence, &[sent(1)], false);
+        in_flight.note(micros(0), sequence, &[sent(1)], true);
         in_flight.acknowledge(micros(round_trip), &ack(&[sequence]), |_, _| {});
     };
     send(&mut in_flight, 0, 100);
@@ -231,4 +237,24 @@ fn frames_of_a_walk_make_no_room_for_others_and_take_none() {
     in_flight.note(at(2000), 105, &[sent(1)], true);
     in_flight.clear();
     assert_eq!(in_flight.walking, 0);
+}
+
+#[test]
+fn a_frame_of_a_walk_is_passed_by_more_than_others_before_it_is_taken_for_lost() {
+    for (walks, passed) in [(false, 32), (true, 128)] {
+        let mut in_flight = InFlight::default();
+        in_flight.note(at(0), 0, &[sent(1)], walks);
+        let mut fates = Vec::new();
+        for sequence in 1..=passed {
+            in_flight.note(at(0), sequence, &[sent(2)], false);
+            assert!(in_flight.has_room(sequence + 1, 256), "others are not kept back");
+            assert!(fates.is_empty(), "{walks}: after {sequence}");
+            in_flight.acknowledge(at(1), &ack(&[sequence]), |records, fate| {
+                if records[0] == sent(1) {
+                    fates.push(fate);
+                }
+            });
+        }
+        assert_eq!(fates, [Fate::Lost]);
+    }
 }

@@ -325,6 +325,8 @@ impl Mirror {
         out: &mut [u8],
     ) -> Option<Written> {
         let may_walk = may_walk && self.walk_tokens > 0;
+        // Then those alone that have a walk: others that are due have had their turn.
+        let walks = may_walk && self.may_walk(now);
         let sender = Sender {
             group: self.setup.group,
             boot: self.setup.boot,
@@ -337,7 +339,9 @@ impl Mirror {
         };
         for (i, peer) in self.peers.iter_mut().enumerate() {
             for stream in &mut peer.streams {
-                if stream.is_due(now, sender.leads, may_walk) {
+                let is_due =
+                    if walks { stream.may_walk(now) } else { stream.is_due(now, sender.leads, may_walk) };
+                if is_due {
                     let Mirror { digests, walk_tokens, .. } = self;
                     let budget = may_walk.then_some(walk_tokens);
                     let len = stream.write_frame(now, &sender, digests, budget, out);

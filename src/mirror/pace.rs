@@ -2,9 +2,12 @@
 
 use crate::base::time::{Duration, Instant};
 use crate::mirror::Mirror;
+use crate::mirror::stream::WALKED_MAX;
 
 /// Walked records that may be saved up while there was no room for them.
 const WALK_BURST: u32 = 256;
+/// At slow rates a walk goes on so often at least, else with a whole frame at a time.
+const REFILL_EVERY: Duration = Duration::from_millis(10);
 
 impl Mirror {
     /// Whether [`Mirror::write_frame`] has something to write.
@@ -14,6 +17,12 @@ impl Mirror {
             .iter()
             .flat_map(|peer| &peer.streams)
             .any(|stream| stream.is_due(now, self.standing.leads, may_walk))
+    }
+
+    /// Whether a walk has something to say now.
+    pub fn may_walk(&self, now: Instant) -> bool {
+        let mut streams = self.peers.iter().flat_map(|peer| &peer.streams);
+        self.standing.leads && self.walk_tokens > 0 && streams.any(|stream| stream.may_walk(now))
     }
 
     /// When there is something to do even if nothing arrives.
@@ -31,7 +40,11 @@ impl Mirror {
     pub(super) fn refill(&mut self, now: Instant) {
         let span = now - self.walk_refilled;
         let rate = u64::from(self.setup.walk_rate).max(1);
-        let tokens = span.nanos().saturating_mul(rate) / 1_000_000_000;
+        let parts = span.nanos().saturating_mul(rate);
+        if parts < WALKED_MAX as u64 * 1_000_000_000 && span < REFILL_EVERY {
+            return;
+        }
+        let tokens = parts / 1_000_000_000;
         if tokens > 0 {
             // Only what the whole tokens stand for: the rest goes to the next one.
             let spent = Duration::from_nanos(tokens.saturating_mul(1_000_000_000) / rate);

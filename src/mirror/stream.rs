@@ -27,7 +27,7 @@ const CREDIT_MAX: usize = header::ACK_SPAN;
 /// What is new fills so much of a frame before a walk that is due, in quarters: however much is new, a walk goes on.
 const LIVE_QUARTERS: usize = 3;
 /// Records of a walk in a frame: a peer applies it in some ten microseconds, for which what packets wait for waits at most.
-const WALKED_MAX: usize = 24;
+pub(super) const WALKED_MAX: usize = 24;
 /// So many flows that begin fill a frame, with IPv4, translated sources and an MTU of 1,500: then it
 /// leaves.
 const FULL: usize = 48;
@@ -213,12 +213,17 @@ impl Stream {
         if !leads || !self.has_room(now, may_walk) {
             return false;
         }
-        let waiting = self.sync.waiting();
         self.floor_due
-            || (waiting > 0 && (self.urgent || waiting >= FULL))
-            || self.sync.oldest_since().is_some_and(|since| now - since >= GATHER)
+            || self.is_new_due(now)
             || (may_walk && self.may_walk(now))
             || self.sync.asks_at().is_some_and(|due| now >= due)
+    }
+
+    /// Whether what is new has waited for company for long enough.
+    fn is_new_due(&self, now: Instant) -> bool {
+        let waiting = self.sync.waiting();
+        (waiting > 0 && (self.urgent || waiting >= FULL))
+            || self.sync.oldest_since().is_some_and(|since| now - since >= GATHER)
     }
 
     /// Whether a frame may carry something to say. However much is new, one frame is left to a walk.
@@ -233,8 +238,11 @@ impl Stream {
     }
 
     /// Whether a walk has something to say, and says it now: a frame in a turn, so that what comes meanwhile waits for no more.
-    fn may_walk(&self, now: Instant) -> bool {
-        !self.walked_in_turn && self.in_flight.may_walk(self.credit) && self.sync.has_walk_to_send(now)
+    pub(super) fn may_walk(&self, now: Instant) -> bool {
+        self.sync.has_walk_to_send(now)
+            && !self.walked_in_turn
+            && self.in_flight.may_walk(self.credit)
+            && self.in_flight.has_room(self.sealer.next_sequence(), self.credit)
     }
 
     /// When this stream has something to do by itself.
@@ -258,15 +266,15 @@ impl Stream {
         let (head, body) = out.split_first_chunk_mut::<{ header::HEADER_LEN }>()?;
         let body_max = body.len().checked_sub(TAG_LEN)?;
         self.sync.said.begin(sender.term);
-        let mut at = 0;
+        let (mut at, mut walked) = (0, 0);
         while let Some(refused) = self.refusals.front() {
             let said = &mut self.sync.said;
             let Some(len) = record::write(refused, said, &mut body[at..body_max]) else { break };
             at += len;
             self.refusals.pop_front();
         }
+        let refused = at;
         self.sent.clear();
-        let mut walked = 0;
         if sender.leads && self.has_room(now, walk_budget.is_some()) {
             let floor = self.in_flight.lowest(sequence);
             let (record, said) = (Record::Floor { sequence: floor }, &mut self.sync.said);
@@ -279,11 +287,13 @@ impl Stream {
             }
             let Sender { flows, tombstones, .. } = sender;
             let mut may_walk = walk_budget.is_some() && self.may_walk(now);
+            // What is new has frames of its own: only where these left no room, or took the last, it goes with a walk.
+            let says_new = walk_budget.is_none() || self.is_new_due(now);
             while self.sent.len() < RECORDS_PER_FRAME_MAX && body_max - at >= RECORD_MAX {
                 let room = &mut body[at..body_max];
                 let mut next = None;
                 // What is new goes first, and the walk last; but some room is the walk's.
-                if !may_walk || at < body_max / 4 * LIVE_QUARTERS {
+                if says_new && (!may_walk || at < body_max / 4 * LIVE_QUARTERS) {
                     next = self.sync.write_next(flows, tombstones, digests, room);
                 }
                 if next.is_none()
@@ -319,7 +329,7 @@ impl Stream {
         let needs_answer = !self.sync.needs_no_answer(&self.sent);
         Header {
             elicits: needs_answer && !self.sent.is_empty(),
-            walks: walked > 0,
+            walks: walked > 0 && walked == self.sent.len() && refused == 0,
             group: sender.group,
             boot: sender.boot,
             stream: self.number.0 as u16,

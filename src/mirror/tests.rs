@@ -495,9 +495,9 @@ impl World {
                     let term = Term { counter: world.terms, node: node(leader) };
                     world.stand(leader, Standing { leads: true, term });
                     world.follow(1 - leader);
-                    // From its first frame on the leader knows.
+                    // From its first frame on the leader knows: an answer about a digest at the latest, each tenth of a second.
                     world.lossy = false;
-                    for _ in 0..200 {
+                    for _ in 0..600 {
                         world.turn();
                     }
                     world.lossy = true;

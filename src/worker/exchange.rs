@@ -38,24 +38,42 @@ const ASIDE_PER_FRAME: usize = 8;
 /// Frames of walks put aside at most; further ones are applied as they come.
 const ASIDE_MAX: usize = 64;
 
+/// Nor more than this part of the buffers that may be kept.
+const ASIDE_SHARE: usize = 8;
+
 const UDP_HEADER_LEN: usize = 8;
 
 /// Bytes of a cache line.
 const LINE: usize = 64;
 
 /// Frames of walks that wait for a turn.
-pub(super) struct Aside<B>(VecDeque<(B, Parsed)>);
+pub(super) struct Aside<B> {
+    frames: VecDeque<(B, Parsed)>,
+    frames_max: usize,
+}
 
 impl<B> Aside<B> {
-    /// None, and room.
-    pub(super) fn new() -> Aside<B> {
-        Aside(VecDeque::with_capacity(ASIDE_MAX))
+    /// None, and room; `buffers` are those that may be kept.
+    pub(super) fn new(buffers: usize) -> Aside<B> {
+        let frames_max = ASIDE_MAX.min(buffers / ASIDE_SHARE);
+        Aside { frames: VecDeque::with_capacity(frames_max), frames_max }
     }
 
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.frames.is_empty()
     }
+
+    /// How many there are, and may be.
+    pub(super) fn kept(&self) -> (usize, usize) {
+        (self.frames.len(), self.frames_max)
+    }
+}
+
+/// A frame comes from a device or another CPU: so the waits for its lines overlap.
+fn prefetch_frame<B: Buffer>(packet: &B, parsed: &Parsed) {
+    let frame = packet.head().get(parsed.payload_offset()..parsed.end()).unwrap_or_default();
+    frame.chunks(LINE).flat_map(<[u8]>::first).for_each(prefetch);
 }
 
 impl<B: Buffer> Worker<B> {
@@ -67,33 +85,37 @@ impl<B: Buffer> Worker<B> {
         parsed: &Parsed,
         io: &mut I,
     ) {
+        prefetch_frame(&packet, parsed);
         let frame = packet.head().get(parsed.payload_offset()..parsed.end()).unwrap_or_default();
-        // It comes from a device or another CPU: so the waits for its lines overlap.
-        frame.chunks(LINE).flat_map(<[u8]>::first).for_each(prefetch);
-        if self.role == Role::Standby && Header::says_that_it_walks(frame) && self.aside.0.len() < ASIDE_MAX {
-            return self.aside.0.push_back((packet, *parsed));
+        let Aside { frames, frames_max } = &mut self.aside;
+        if self.role == Role::Standby && frames.len() < *frames_max && Header::says_that_it_walks(frame) {
+            return frames.push_back((packet, *parsed));
         }
         self.apply_frame(now, packet, parsed, io);
     }
 
-    /// The second half of [`Worker::poll`]: a walk goes on, for which no packet waits, whether it is told here or heard. Whether there was
-    /// something to do.
+    /// The second half of [`Worker::poll`]: a walk goes on, for which no packet waits, whether it is told here or heard. Whether it
+    /// did.
     pub fn poll_walks<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) -> bool {
-        let aside = self.aside.0.len().div_ceil(ASIDE_PER_FRAME);
-        for _ in 0..aside {
-            let Some((packet, parsed)) = self.aside.0.pop_front() else { break };
+        let mut worked = false;
+        for _ in 0..self.aside.frames.len().div_ceil(ASIDE_PER_FRAME) {
+            let Some((packet, parsed)) = self.aside.frames.pop_front() else { break };
+            if let Some((next, parsed)) = self.aside.frames.front() {
+                prefetch_frame(next, parsed);
+            }
             self.apply_frame(now, packet, &parsed, io);
+            worked = true;
         }
-        let walks = self.mirror.is_due(now, true);
-        if walks {
-            self.send_frames(now, true, io);
+        // Each stream once.
+        while self.mirror.may_walk(now) && self.send_frame(now, true, io).is_some() {
+            worked = true;
         }
-        aside > 0 || walks
+        worked
     }
 
     /// What came before a command is applied before it.
     pub(super) fn empty_aside<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
-        while let Some((packet, parsed)) = self.aside.0.pop_front() {
+        while let Some((packet, parsed)) = self.aside.frames.pop_front() {
             self.apply_frame(now, packet, &parsed, io);
         }
     }
@@ -150,14 +172,14 @@ impl<B: Buffer> Worker<B> {
         self.settle(now, io);
         // Packets may wait for it at the leader: not until the frames behind it in the burst are applied too.
         if self.role == Role::Standby {
-            self.send_frames(now, false, io);
+            self.send_frames(now, io);
         }
     }
 
-    /// What is due, with or without what walks have to say.
-    pub(super) fn send_frames<I: Io<Buf = B> + Tell>(&mut self, now: Instant, may_walk: bool, io: &mut I) {
+    /// What is due, but for walks.
+    pub(super) fn send_frames<I: Io<Buf = B> + Tell>(&mut self, now: Instant, io: &mut I) {
         for _ in 0..FRAMES_PER_TURN {
-            if !self.mirror.is_due(now, may_walk) || self.send_frame(now, may_walk, io).is_none() {
+            if !self.mirror.is_due(now, false) || self.send_frame(now, false, io).is_none() {
                 return;
             }
         }

@@ -12,12 +12,14 @@ impl<B: Buffer> Worker<B> {
         let parked = self.moving.arriving.as_ref().map_or(0, |arriving| arriving.parked.len());
         let (held, held_max) = (self.hold.packets(), self.hold.packets_max());
         let (stragglers, stragglers_max) = self.stragglers.kept();
+        let (aside, aside_max) = self.aside.kept();
         let mut all = self.mirror.kept();
         all.extend([
             Kept::new("flows", self.flows.table.len(), capacity as usize),
             Kept::new("ports at rest", self.flows.resting.len(), resting_capacity(capacity) as usize),
             Kept::new("held packets", held, held_max),
             Kept::new("packets for a successor", stragglers, stragglers_max),
+            Kept::new("frames of walks put aside", aside, aside_max),
             Kept::new("parked packets", parked, self.moving.parked_max),
             Kept::new(
                 "packets for neighbours",

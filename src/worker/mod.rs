@@ -281,7 +281,7 @@ impl<B: Buffer> Worker<B> {
             ),
             counts: Counts::default(),
             mirror: mirror_room,
-            aside: Aside::new(),
+            aside: Aside::new(setup.hold_packets_max),
             chosen,
             taking_up: None,
             services_refused: 0,
@@ -446,7 +446,7 @@ impl<B: Buffer> Worker<B> {
         self.check_overdue(now);
         self.tell_disbelieved(now);
         self.poll_moving(now, io);
-        self.send_frames(now, false, io);
+        self.send_frames(now, io);
         if self.role == Role::Active && now >= self.sync_at {
             self.sync_at = now + SYNC_INTERVAL;
             self.report_sync(now);

@@ -11,6 +11,7 @@ use crate::flow::resting::RestingPlace;
 use crate::flow::table::Insert;
 use crate::flow::tcp_state::TcpState;
 use crate::mirror::digest::Digests;
+use crate::mirror::header::Header;
 use crate::mirror::record::{self, Parsed, RECORD_MAX, Record};
 use crate::mirror::said::Said;
 use crate::mirror::tombstone::{Buried, Departed};
@@ -313,6 +314,7 @@ fn a_frame_full_of_changes_has_room_for_a_walk() {
     let is_change = |named: &Named| matches!(named, Named::Flow { flow: 100..200, .. });
     let in_flight = &mirror.peers[0].streams[0].in_flight;
     assert!(in_flight.has(is_walked) && in_flight.has(is_change));
+    assert!(in_flight.walks() && !Header::says_that_it_walks(&out), "packets may wait for what is in it");
     let waiting = mirror.peers[0].streams[0].sync.waiting();
     assert!((46..=54).contains(&waiting), "{waiting} of 100 changes still wait");
 }
