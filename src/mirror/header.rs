@@ -3,7 +3,7 @@
 //! ```text
 //! offset  bytes
 //!  0      1   version
-//!  1      1   flags: 1 = carries records that ask for an acknowledgement, 2 = carries records of a walk, for which nothing waits
+//!  1      1   flags: 1 = carries records that ask for an acknowledgement, 2 = carries nothing but a walk
 //!  2      2   group
 //!  4      8   boot id of the sender
 //! 12      2   stream: sending worker * 32 + receiving worker
@@ -99,7 +99,7 @@ impl Acknowledgement {
 pub struct Header {
     /// Whether the frame carries records that ask for an acknowledgement.
     pub elicits: bool,
-    /// Whether it carries records of a walk: others may be applied before it.
+    /// Whether it carries a walk's records and nothing else: others may be applied before it.
     pub walks: bool,
     /// The group of both.
     pub group: GroupId,
@@ -141,7 +141,7 @@ impl Header {
         out[70..74].copy_from_slice(&self.generation.to_be_bytes());
     }
 
-    /// Whether a frame says that it carries records of a walk. Nobody has verified it yet: it may decide about nothing but the order in
+    /// Whether a frame says that it carries nothing but a walk. Nobody has verified it yet: it may decide about nothing but the order in
     /// which frames are looked at.
     pub fn says_that_it_walks(frame: &[u8]) -> bool {
         matches!(frame, [VERSION, flags, ..] if flags & WALKS != 0)

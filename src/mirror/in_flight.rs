@@ -13,7 +13,7 @@ use crate::mirror::record::RECORDS_PER_FRAME_MAX;
 /// Later frames acknowledged until one is taken for lost.
 const REORDER_MAX: u64 = 32;
 /// The same for a frame of a walk, which others pass at the peer. Less than [`ACK_SPAN`]: a lost one keeps none of them back.
-const REORDER_MAX_OF_WALKS: u64 = 128;
+const REORDER_MAX_OF_WALKS: u64 = ACK_SPAN as u64 / 2;
 /// The time-out before a round trip was measured.
 const TIMEOUT_FIRST: Duration = Duration::from_millis(20);
 /// The shortest time-out: above the pauses of a busy peer's core.

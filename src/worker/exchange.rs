@@ -1,8 +1,8 @@
 //! Mirror frames in and out: UDP over the dedicated port (REQ E3).
 //!
 //! Packets may wait at the leader for what a frame says, but never for a walk's. So a standby puts frames of a walk aside as they
-//! come, and applies one of them a turn, behind all others: however many frames of a walk are on their way, what packets
-//! wait for waits for no more than the one that is being applied. Frames depend on no order.
+//! come, and applies one of them a turn, behind all others, and more only where many wait: what packets wait for is not behind
+//! all that are on their way. Frames depend on no order.
 
 use core::net::IpAddr;
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use crate::base::buffer::Buffer;
 use crate::base::counters::Counter;
 use crate::base::io::{Io, TxClass};
-use crate::base::limits::MIRROR_PACKET_MAX;
+use crate::base::limits::{MEMBERS_MAX, MIRROR_PACKET_MAX, WORKERS_MAX};
 use crate::base::memory::prefetch;
 use crate::base::time::Instant;
 use crate::distributor::tell::Tell;
@@ -27,6 +27,9 @@ use crate::worker::state::Applier;
 
 /// Frames that a worker writes in one turn; more wait for the next.
 const FRAMES_PER_TURN: usize = 32;
+
+/// Streams to the workers of all peers: of each a frame of its walk leaves in a turn.
+const STREAMS_MAX: usize = (MEMBERS_MAX - 1) * WORKERS_MAX;
 
 /// Flows that begin or end by one record: it makes one, whose keys two others may have had.
 const FLOWS_PER_RECORD_MAX: usize = 3;
@@ -106,8 +109,10 @@ impl<B: Buffer> Worker<B> {
             self.apply_frame(now, packet, &parsed, io);
             worked = true;
         }
-        // Each stream once.
-        while self.mirror.may_walk(now) && self.send_frame(now, true, io).is_some() {
+        for _ in 0..STREAMS_MAX {
+            if !self.mirror.may_walk(now) || self.send_frame(now, true, io).is_none() {
+                break;
+            }
             worked = true;
         }
         worked
